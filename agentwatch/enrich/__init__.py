@@ -1,0 +1,1 @@
+"""Enrichment: the process tree, the flows, their streams, the agents."""

@@ -1,0 +1,1 @@
+"""Responses: what is done about a verdict, and the record of what was done."""

@@ -1,0 +1,1 @@
+"""Rules: Sigma in, verdicts out. Rules decide."""

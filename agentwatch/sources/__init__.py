@@ -1,0 +1,1 @@
+"""Sources of records: the live kernel, a trace, the state found at attach time."""

@@ -1,0 +1,1 @@
+"""Traces: the file of source records, its writer, its reader."""
