@@ -28,6 +28,8 @@ struct flow {
     u8 flags;
 };
 
+_Static_assert(sizeof(struct flow) == AW_FLOW_BYTES, "value size of the map FLOWS");
+
 /* The agent whose cgroup the running program is attached to. */
 INLINE u32 attached_agent(void) {
     struct agent *agent = bpf_get_local_storage(MAP(AGENTS), 0);
