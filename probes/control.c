@@ -3,6 +3,7 @@
 
 #define CGROUP_PATH_BYTES 256
 #define DEFAULT_HIERARCHY 0 /* of cgroup v2 */
+#define SIGCHLD 17 /* the kernel's own notice of a child's end */
 
 /* tp_btf/cgroup_attach_task(struct cgroup *dst, const char *path, struct task_struct *task, bool)
  */
@@ -44,7 +45,7 @@ int on_signal(u64 *ctx) {
     struct aw_signal *event;
     u32 key = 0, tgid = 0, *monitor;
 
-    if (!tag)
+    if (!tag || ctx[0] == SIGCHLD)
         return 0;
     READ(tgid, target->tgid);
     monitor = bpf_map_lookup_elem(MAP(MONITOR), &key);

@@ -27,9 +27,10 @@ struct socket_row {
     u32 tgid;
     u64 start;
     u64 inode;
-    u32 protocol;
+    u16 protocol;
     u16 family;
     u16 socktype;
+    u16 unused;
 };
 
 INLINE bool below(struct task_struct *task, u64 wanted) {

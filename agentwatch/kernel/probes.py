@@ -34,7 +34,7 @@ _FLOW_SIZE = 120  # struct flow
 _TYPES = max(Type) + 1
 _COUNT = struct.Struct("<QQ")  # struct count
 _TASK_ROW = struct.Struct("<IIQQ")  # struct task_row
-_SOCKET_ROW = struct.Struct("<IIQQIHH")  # struct socket_row
+_SOCKET_ROW = struct.Struct("<IIQQHHHxx")  # struct socket_row
 
 MAPS = {
     spec.name: spec
