@@ -74,7 +74,8 @@ class FlowTable:
             flow = self._flows[cookie] = Flow(cookie, owner, agent, family, socktype, protocol, opened=time)
             if len(self._flows) > FLOWS_KEPT:
                 self._forget(next(iter(self._flows)))
-        flow.owner = owner
+        if owner[0]:  # a socket from before the watch has no owner in the kernel's storage
+            flow.owner = owner
         if family and local_port:
             flow.local, flow.local_port = address_text(family, local), local_port
         if family and (remote_port or any(remote)):

@@ -6,6 +6,7 @@ and the flow it concerns. Nothing here looks at a clock, a file or the machine.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,7 @@ from agentwatch.schema.events import BY_NUMBER, SOCKET_BLOCK, PayloadFlag, Type
 NAMES_KEPT = 4096  # addresses whose name was seen in a DNS answer
 FILES_KEPT = 256  # files read for detectors
 _BLOCK = len(SOCKET_BLOCK)
+_ADDRESS = {socket.AF_INET: 4, socket.AF_INET6: 16}  # bytes
 
 
 @dataclass(slots=True)
@@ -78,7 +80,7 @@ class State:
             Type.UNIX_CONNECT: self._with_tail,
             Type.CGROUP_MOVE: self._with_tail,
             Type.PROCESS: self._process,
-            Type.SOCKET_SEEN: self._plain,
+            Type.SOCKET_SEEN: self._socket_seen,
             Type.FILE: self._file,
             Type.ACTION: self._action,
             Type.LOSS: self._loss,
@@ -147,6 +149,17 @@ class State:
     def _flow(self, row: Row, fields: tuple[Any, ...], agent: Agent) -> Flow:
         return self.flows.update(fields[:_BLOCK], (row[TGID], row[START]), agent.number, row[TIME])
 
+    def _flow_owner(self, flow: Flow, agent: Agent) -> Process:
+        return self.processes.get(*flow.owner, agent.number)
+
+    def _socket_seen(self, seq: int, row: Row, agent: Agent) -> Change:
+        change = self._plain(seq, row, agent)
+        cookie, family, socktype, protocol, local, local_port, remote, remote_port, state = change.fields
+        if family in (socket.AF_INET, socket.AF_INET6) and len(local) == len(remote) == _ADDRESS[family]:
+            block = (cookie, local, remote, local_port, remote_port, family, socktype, protocol, 0)
+            change.flow = self.flows.update(block, change.process.key, agent.number, row[TIME])
+        return change
+
     def _socket(self, seq: int, row: Row, agent: Agent) -> Change:
         fields = decode.unpack(row)
         flow = self._flow(row, fields, agent)
@@ -159,14 +172,14 @@ class State:
         elif number == Type.CONNECTED:
             flow.initiated = True
             flow.error = fields[-1]
-        return Change(seq, number, row[TIME], agent, self._owner(row, agent), flow, fields)
+        return Change(seq, number, row[TIME], agent, self._flow_owner(flow, agent), flow, fields)
 
     def _close(self, seq: int, row: Row, agent: Agent) -> Change:
         fields = decode.unpack(row)
         flow = self._flow(row, fields, agent)
         bytes_out, bytes_in = fields[_BLOCK : _BLOCK + 2]
         self.flows.close(flow, bytes_out, bytes_in, row[TIME])
-        return Change(seq, row[TYPE], row[TIME], agent, self._owner(row, agent), flow, fields)
+        return Change(seq, row[TYPE], row[TIME], agent, self._flow_owner(flow, agent), flow, fields)
 
     def _payload(self, seq: int, row: Row, agent: Agent) -> Change:
         fields = decode.unpack(row)
@@ -182,7 +195,7 @@ class State:
             row[TYPE],
             row[TIME],
             agent,
-            self._owner(row, agent),
+            self._flow_owner(flow, agent),
             flow,
             fields,
             decode.tail(row, length),
