@@ -63,10 +63,9 @@ class State:
         self.names: dict[str, str] = {}
         self.coverage: list[tuple[str, str, str]] = []
         self.rules_digest = ""
-        sockets: dict[int, Callable[[int, Row, Agent], Change]] = {
-            number: self._socket
-            for number in (Type.BIND, Type.LISTEN, Type.ACCEPT, Type.CONNECT, Type.CONNECTED, Type.SEND)
-        }
+        sockets: dict[int, Callable[[int, Row, Agent], Change]] = dict.fromkeys(
+            (Type.BIND, Type.LISTEN, Type.ACCEPT, Type.CONNECT, Type.CONNECTED, Type.SEND), self._socket
+        )
         self._handlers: dict[int, Callable[[int, Row, Agent], Change | None]] = {
             **sockets,
             Type.FORK: self._fork,
@@ -213,7 +212,9 @@ class State:
         change = self._plain(seq, row, agent)
         _, _, response, result, *_ = change.fields
         if result != "failed":
-            agent.state = {"pause": "paused", "kill": "killed", "resume": "running"}.get(response, agent.state)
+            agent.state = {"pause": "paused", "kill": "killed", "resume": "running"}.get(
+                response, agent.state
+            )
         return change
 
     def _loss(self, seq: int, row: Row, agent: Agent) -> Change:

@@ -23,7 +23,7 @@ from agentwatch.schema.events import BY_NUMBER, RING_HEADER_SIZE, SLOT_SIZE, Typ
 
 MAX_AGENTS = 64  # numbers of agents run from 1 to MAX_AGENTS - 1
 SLOTS_BYTES = 8 << 20
-RECORDS_BYTES = 8 << 20
+RECORDS_BYTES = 4 << 20
 # The last part of each ring is kept for events that must not be crowded out.
 SLOTS_ROUTINE = SLOTS_BYTES * 3 // 4
 RECORDS_ROUTINE = RECORDS_BYTES * 3 // 4

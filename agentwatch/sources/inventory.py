@@ -26,7 +26,15 @@ def note_tasks(source: KernelSource, agent: int, tasks: list[Task]) -> None:
     for pid, parent, start, parent_start in tasks:
         folder = f"/proc/{pid}"
         uid, gid = _ids(folder)
-        fields = (parent, parent_start, _link(f"{folder}/exe"), _argv(folder), _link(f"{folder}/cwd"), uid, gid)
+        fields = (
+            parent,
+            parent_start,
+            _link(f"{folder}/exe"),
+            _argv(folder),
+            _link(f"{folder}/cwd"),
+            uid,
+            gid,
+        )
         source.note(Type.PROCESS, agent, *fields, tgid=pid, start=start)
 
 
