@@ -58,7 +58,7 @@ class CgroupActuator:
         return self._do(response, 0, who)
 
     def _do(self, response: str, seq: int, rule: str) -> Outcome:
-        acts: dict[str, Callable[[Cgroup], mechanics.Outcome]] = {
+        acts: dict[str, Callable[[Cgroup], Outcome]] = {
             "pause": mechanics.freeze,
             "kill": mechanics.kill,
             "resume": mechanics.thaw,

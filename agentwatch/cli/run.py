@@ -28,7 +28,7 @@ from agentwatch.session import AGENT, Options, Session
 from agentwatch.sinks.alerts import AlertFile
 from agentwatch.spawn import Child
 from agentwatch.trace.error import TraceError
-from agentwatch.tui.live import PlainView, Prompt, View, open_view
+from agentwatch.tui.live import PlainView, Prompt, Snapshot, State, View, open_view
 from agentwatch.tui.snapshot import Snapshots
 
 STEP_SECONDS = 0.01
@@ -221,11 +221,10 @@ class Runner:
         self._handled_pause = False
         return self.session.cgroup.populated()
 
-    def _snapshot(self, state: str = "") -> Any:
+    def _snapshot(self, state: State | None = None) -> Snapshot:
         shown = state or self.session.state.agent(AGENT).state
-        return self._snapshots.make(
-            shown, self.session.pipeline.counters.records, asking=self._prompt is not None
-        )  # type: ignore[arg-type]
+        records = self.session.pipeline.counters.records
+        return self._snapshots.make(shown, records, asking=self._prompt is not None)
 
     def _on_signal(self, number: int, frame: object) -> None:
         self.signal = number
@@ -253,9 +252,7 @@ class Runner:
         with contextlib.suppress(OSError):
             self._prompt = Prompt()
         if self._prompt is None:
-            _say(
-                f"agent {self.session.options.name} is frozen; it stays so. SIGTERM to {os.getpid()} ends it."
-            )
+            _say(f"agent {self.session.options.name} is frozen and waits; SIGTERM to {os.getpid()} ends it")
         elif isinstance(self._view, PlainView):
             _say("The agent is frozen:  r resume   k kill   l leave it frozen")
 
@@ -279,9 +276,8 @@ class Runner:
         _say(f"{counters.records} records, {counters.alerts} alerts")
         if self.sink.paused is not None:
             alert = self.sink.paused
-            _say(
-                f"frozen {alert['latency_us'] / 1000:.2f} ms after the decisive byte: {alert['rule']['title']}"
-            )
+            took = alert["latency_us"] / 1000
+            _say(f"frozen {took:.2f} ms after the decisive byte: {alert['rule']['title']}")
         if self.sink.failed:
             _say(f"the alert file is incomplete: {self.sink.failed}")
         if options.record is not None:
@@ -289,9 +285,9 @@ class Runner:
             _say(f"replay it with: agentwatch replay {options.record}")
         if self.left:
             path = self.session.cgroup.path
-            _say(
-                f"the tree stays frozen. Resume: echo 0 > {path}/cgroup.freeze   End: echo 1 > {path}/cgroup.kill"
-            )
+            _say("the tree stays frozen")
+            _say(f"resume it with: echo 0 > {path}/cgroup.freeze")
+            _say(f"end it with:    echo 1 > {path}/cgroup.kill")
 
 
 def _say(text: str) -> None:

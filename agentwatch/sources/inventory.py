@@ -83,7 +83,7 @@ def _socket_inodes(pid: int) -> Iterator[int]:
 
 def _diagnosis() -> Iterator[tuple[int, tuple[Any, ...]]]:
     """(inode, fields of `socket_seen`) of every TCP, UDP and Unix socket of this network namespace."""
-    from pyroute2 import DiagSocket  # noqa: PLC0415 (0.1 s to import, and only needed here)
+    from pyroute2 import DiagSocket  # type: ignore[import-untyped]  # noqa: PLC0415 (0.1 s to import, and only needed here)
 
     with DiagSocket() as diag:
         diag.bind()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+from typing import Any
 
 import pytest
 
@@ -13,8 +14,14 @@ from agentwatch.schema.events import PayloadFlag, Type
 from agentwatch.schema.fields import FIELDS
 from tests.schema.records import raw
 
-LOCAL = {"family": 2, "socktype": 1, "protocol": 6, "local": b"\x7f\0\0\1", "local_port": 4000}
-REMOTE = {"remote": b"\x0a\0\0\2", "remote_port": 3333}
+LOCAL: dict[str, Any] = {
+    "family": 2,
+    "socktype": 1,
+    "protocol": 6,
+    "local": b"\x7f\0\0\1",
+    "local_port": 4000,
+}
+REMOTE: dict[str, Any] = {"remote": b"\x0a\0\0\2", "remote_port": 3333}
 
 
 def fold(state: State, *batches: bytes) -> list[Change]:

@@ -293,7 +293,7 @@ def test_raw_sockets_are_reported(kind: str, family: int, socktype: int) -> None
 )
 def test_sockets_of_other_families_are_found_by_sweeps(kind: str, family: int) -> None:
     try:
-        getattr(socket, kind.split(",")[0])
+        getattr(socket, kind.split(",", maxsplit=1)[0])
         probe = subprocess.run(
             [sys.executable, "-c", f"import socket; socket.socket(socket.{kind})"],
             check=False,

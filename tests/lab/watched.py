@@ -65,7 +65,7 @@ def _fields(row: decode.Row) -> dict[str, Any]:
     values = dict(zip((f.name for f in event.fields), decode.unpack(row), strict=True))
     values |= {"tgid": row[decode.TGID], "start": row[decode.START], "flags": row[decode.FLAGS]}
     if event.tail:
-        values["data"] = decode.tail(row, values["length"] if "length" in values else 0)
+        values["data"] = decode.tail(row, values.get("length", 0))
     return values
 
 
