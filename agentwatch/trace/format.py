@@ -16,6 +16,7 @@ from typing import Any, ClassVar, TypeGuard
 
 import zstandard
 
+from agentwatch.sources.base import Batch, BatchKind, Round
 from agentwatch.trace.error import TraceError
 from agentwatch.trace.pack import Cursor, pack, unpack
 
@@ -37,29 +38,6 @@ RING_DISCARDED = 1 << 30  # BPF_RINGBUF_DISCARD_BIT
 SLOT_SIZE = 128
 
 
-class BatchKind(IntEnum):
-    """How the bytes of a batch are laid out."""
-
-    SLOTS = 1
-    """The kernel's ring of fixed slots: n * 128 bytes, each slot with its 8-byte ring header."""
-    RECORDS = 2
-    """The kernel's ring of variable records: 8-byte ring headers included, lengths rounded up to 8."""
-    NOTES = 3
-    """A MessagePack array of user-space records, each `[type, time, fields...]`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Bytes of one kind, exactly as the source gave them."""
-
-    kind: BatchKind
-    data: bytes
-
-
-Round = tuple[Batch, ...]
-"""The batches taken in one poll of the source; they are folded together."""
-
-
 def size_of(batches: Round) -> int:
     """Bytes of a round's data."""
     size = 0
@@ -70,7 +48,7 @@ def size_of(batches: Round) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the fields that every record of a ring has lie: (offset, size) in bytes.
+    """Where the fields lie that every record of a ring has: (offset, size) in bytes.
 
     Offsets count from the record's ring header. `time` is in ns since boot, `agent` the
     number the kernel side gave the agent, `pid` the thread group's. Sizes are 1, 2, 4 or 8.

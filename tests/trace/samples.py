@@ -72,6 +72,8 @@ def rounds(count: int, seed: int = 1) -> list[Round]:
             body = chance.randbytes(chance.randrange(300))
             batches.append(records(record(time, body, agent, 100 * agent)))
         if number % 5 == 0:
-            batches.append(notes([200, time, "snapshot", number], [201, time]))
+            batches.append(
+                notes([200, time, agent, 0, 0, "snapshot", number], [201, time, agent, 100 * agent, 7])
+            )
         made.append(tuple(batches))
     return made
