@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from agentwatch.sources.base import Round
 from agentwatch.trace.error import TraceError
 from agentwatch.trace.format import (
     ENDS_INSIDE,
@@ -25,7 +26,6 @@ from agentwatch.trace.format import (
     Frame,
     FrameHead,
     FrameType,
-    Round,
     TraceHeader,
     chain_start,
     expand,

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from agentwatch.sources.base import BatchKind, Round
 from agentwatch.trace.error import TraceError
 from agentwatch.trace.format import (
     MAX_KEYS,
@@ -13,9 +14,7 @@ from agentwatch.trace.format import (
     RING_DISCARDED,
     RING_HEADER_SIZE,
     SLOT_SIZE,
-    BatchKind,
     Layout,
-    Round,
 )
 from agentwatch.trace.pack import Cursor, pack, unpack
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import struct
 
-from agentwatch.trace.format import Batch, BatchKind, Layout, Round, TraceHeader
+from agentwatch.sources.base import Batch, BatchKind, Round
+from agentwatch.trace.format import Layout, TraceHeader
 from agentwatch.trace.pack import pack
 
 LAYOUT = Layout(time=(8, 8), agent=(20, 4), pid=(24, 4))
@@ -72,8 +73,7 @@ def rounds(count: int, seed: int = 1) -> list[Round]:
             body = chance.randbytes(chance.randrange(300))
             batches.append(records(record(time, body, agent, 100 * agent)))
         if number % 5 == 0:
-            batches.append(
-                notes([200, time, agent, 0, 0, "snapshot", number], [201, time, agent, 100 * agent, 7])
-            )
+            everyone = [200, time, agent, 0, 0, "snapshot", number]
+            batches.append(notes(everyone, [201, time, agent, 100 * agent, 7]))
         made.append(tuple(batches))
     return made
