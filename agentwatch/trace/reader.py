@@ -60,6 +60,8 @@ class DamageKind(str, Enum):
     """The recording has no end: what came last may be missing."""
     TRAILING = "trailing"
     """Something follows the end of the recording; left out."""
+    UNREADABLE = "unreadable"
+    """The file could not be read further: the disk fails."""
     MORE = "more"
     """Further damage is not listed."""
 
@@ -84,6 +86,19 @@ class Damage:
     after: int | None = None
     before: int | None = None
 
+    def __str__(self) -> str:
+        """One line for people, free of control characters."""
+        where = f"at byte {self.offset}" + (f" ({self.length} bytes)" if self.length else "")
+        counts = (("frames", self.frames), ("rounds", self.rounds), ("records", self.records))
+        missing = ", ".join(f"{count} {name}" for name, count in counts if count)
+        times = ((self.after, "after"), (self.before, "before"))
+        span = " and ".join(f"{word} {time / 1e9:.6f} s" for time, word in times if time is not None)
+        return (
+            f"{self.kind.value} {where}: {self.detail}"
+            + (f"; missing: {missing}" if missing else "")
+            + (f"; {span} since boot" if span else "")
+        )
+
 
 class _Window:
     """Forward reading of a stream with a look ahead; works on pipes."""
@@ -92,11 +107,16 @@ class _Window:
         self._stream = stream
         self._buffer = bytearray()
         self.offset = 0
+        self.error = ""
 
     def peek(self, size: int) -> memoryview:
         """The next `size` bytes, fewer at the end. Release it before the next call."""
         while len(self._buffer) < size:
-            data = self._stream.read(min(READ_SIZE, max(size - len(self._buffer), READ_SIZE // 16)))
+            try:
+                data = self._stream.read(min(READ_SIZE, max(size - len(self._buffer), READ_SIZE // 16)))
+            except OSError as error:
+                self.error = error.strerror or str(error)
+                break
             if not data:
                 break
             self._buffer += data
@@ -199,6 +219,8 @@ class TraceReader:
                     self._note(DamageKind.UNKNOWN, frame.offset, frame.size, f"frame of type {kind}")
                 continue
             yield frame
+        if self._window.error:
+            self._note(DamageKind.UNREADABLE, self.offset, 0, self._window.error)
         if self.ended is None:
             self._note(DamageKind.UNFINISHED, self.offset, 0, "the recording was not closed")
 
@@ -344,7 +366,7 @@ class TraceReader:
             DamageKind.GAP,
             frame.offset,
             frame.size,
-            reason if isinstance(reason, str) else "no reason given",
+            _printable(reason) if isinstance(reason, str) else "no reason given",
             rounds=frame.body.rounds,
             records=frame.body.records,
         )
@@ -379,6 +401,11 @@ class TraceReader:
 
 
 _TYPES = frozenset(int(kind) for kind in FrameType)
+
+
+def _printable(text: str) -> str:
+    """At most a line of text from a stranger."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text[:200])
 
 
 def _open(source: str | os.PathLike[str] | BinaryIO) -> tuple[BinaryIO, bool]:
