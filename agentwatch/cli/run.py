@@ -109,6 +109,8 @@ def run(
             session, child, guard, sink, on_pause, open_view(sys.stderr) if live else PlainView(sys.stderr)
         )
         child.start(cgroup, session.probes, AGENT)
+        if reason := child.failure():
+            _say(f"cannot run {command[0]}: {reason}")
         runner.watch()
     sys.exit(_exit_code(runner, fail_on, strict))
 
