@@ -30,7 +30,7 @@ detection:
 level: high
 agentwatch: {response: pause}
 """
-CONNECT = "import socket, time; socket.socket().connect_ex(('127.0.0.1', 1)); print('after', flush=True)"
+CONNECT = "import socket, time; socket.socket().connect_ex(('127.0.0.1', 1)); time.sleep(0.3); print('after', flush=True)"
 PYTHON = "/usr/bin/python3"
 
 
