@@ -77,7 +77,7 @@ def audit_atom(category: str, name: str, op: str, value: Any) -> Expr:
         return _kind(*_KINDS[name], category, op, value)
     if name == "comm" and op == "eq":
         # The kernel names a process after its program file.
-        return ("atom", "Image", "endswith", f"/{value}")
+        return ("atom", "Image", "endswith", tuple(f"/{name}" for name in value))
     argument = _ARGUMENT.fullmatch(name)
     if argument and category == "process_creation":
         return ("atom", f"Argv#{argument.group(1)}", op, value)
@@ -91,7 +91,8 @@ def audit_atom(category: str, name: str, op: str, value: Any) -> Expr:
 def _kind(what: str, known: Mapping[str, str], category: str, op: str, value: Any) -> Expr:
     if op != "eq":
         raise Unanswerable(f"auditd {what} compared by {op}: only equality can be answered")
-    told = known.get(str(value).lower())
+    (named,) = value
+    told = known.get(named.lower())
     if told is None:
-        raise Unanswerable(f"auditd {what} {value}: no event tells it")
+        raise Unanswerable(f"auditd {what} {named}: no event tells it")
     return TRUE if told == category else FALSE

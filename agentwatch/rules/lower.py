@@ -357,7 +357,7 @@ def _comparison(value: types.SigmaType, field: str) -> tuple[str, Any]:
     if isinstance(value, types.SigmaString):
         return _string(value, keyword=field == ANY_FIELD)
     if field == ANY_FIELD and isinstance(value, (types.SigmaNumber, types.SigmaBool)):
-        return "contains", str(value)
+        return "contains", (str(value),)
     if isinstance(value, types.SigmaTimestampPart):
         raise ValueError(f"'{value.timestamp_part.name.lower()}': events have no field that is a time")
     for kind, comparison in _COMPARISONS:
@@ -378,11 +378,11 @@ def _reference(value: types.SigmaFieldReference) -> tuple[str, Any]:
 
 _COMPARISONS: tuple[tuple[type[types.SigmaType], Callable[[Any], tuple[str, Any]]], ...] = (
     (types.SigmaRegularExpression, _regular),
-    (types.SigmaNumber, lambda value: ("num", value.number)),
-    (types.SigmaBool, lambda value: ("eq", str(value.boolean).lower())),
+    (types.SigmaNumber, lambda value: ("num", (value.number,))),
+    (types.SigmaBool, lambda value: ("eq", (str(value.boolean).lower(),))),
     (types.SigmaNull, lambda value: ("null", None)),
     (types.SigmaExists, lambda value: ("exists", value.exists)),
-    (types.SigmaCIDRExpression, lambda value: ("cidr", str(value.network))),
+    (types.SigmaCIDRExpression, lambda value: ("cidr", (str(value.network),))),
     (types.SigmaCompareExpression, lambda value: (value.op.name.lower(), value.number.number)),
     (types.SigmaFieldReference, _reference),
 )
@@ -407,19 +407,37 @@ def _string(value: types.SigmaString, keyword: bool) -> tuple[str, Any]:
         (MANY, "text"): "endswith",
     }
     if shape in plain:
-        return plain[shape] + cased, literals[0] if literals else ""
+        return plain[shape] + cased, tuple(literals) or ("",)
     return "wild" + cased, tuple(parts)
 
 
 def join(operator: str, operands: Sequence[Expr]) -> Expr:
-    """`and`/`or` of the operands, constants folded away."""
+    """`and`/`or` of the operands, constants folded away, alternatives on one field made one atom."""
     absorbing = ("const", operator == "or")
-    rest = [operand for operand in operands if operand[0] != "const"]
     if absorbing in operands:
         return absorbing
+    rest = [operand for operand in operands if operand[0] != "const"]
+    if operator == "or":
+        rest = _alternatives(rest)
     if not rest:
         return ("const", operator == "and")
     return rest[0] if len(rest) == 1 else (operator, *rest)
+
+
+def _alternatives(operands: Sequence[Expr]) -> list[Expr]:
+    merged: dict[Expr, Expr] = {}
+    for operand in operands:
+        mergeable = operand[0] == "atom" and operand[2].removesuffix(CASED) in _ANY_OF
+        key = operand[:3] if mergeable else operand
+        if key in merged and mergeable:
+            values = (*merged[key][3], *operand[3])
+            merged[key] = (*key, tuple(dict.fromkeys(values)))
+        else:
+            merged[key] = operand
+    return list(merged.values())
+
+
+_ANY_OF = frozenset({"eq", "contains", "startswith", "endswith", "num", "cidr"})
 
 
 def negate(operand: Expr) -> Expr:

@@ -22,17 +22,17 @@ import msgpack  # type: ignore[import-untyped]
 IR_VERSION = 1
 ANY_FIELD = "*"
 
-# Operators of an atom and the shape of its value. Strings compare without case unless the
-# operator ends in "_cased"; "wild" is a tuple of literals (str), MANY and ONE.
+# Operators of an atom and the shape of its value. A tuple of strings, numbers or networks stands
+# for any of them. Strings compare without case unless the operator ends in "_cased".
 OPERATORS: Mapping[str, str] = {
-    "eq": "str",
-    "contains": "str",
-    "startswith": "str",
-    "endswith": "str",
-    "wild": "tuple of literals and wildcards",
+    "eq": "tuple of str",
+    "contains": "tuple of str",
+    "startswith": "tuple of str",
+    "endswith": "tuple of str",
+    "num": "tuple of numbers: equal to one",
+    "cidr": "tuple of networks in CIDR notation",
+    "wild": "literals (str) and wildcards (MANY, ONE) in order, over the whole value",
     "re": "(pattern, flags of i, m, s): RE2 syntax, searched, case as the flags say",
-    "cidr": "network in CIDR notation",
-    "num": "number: equal",
     "lt": "number",
     "lte": "number",
     "gt": "number",
