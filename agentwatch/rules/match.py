@@ -49,6 +49,10 @@ class Facts:
         items = self.event.fields.get(base)
         return not (mark and isinstance(items, tuple) and int(index) < len(items) - 1)
 
+    def more(self, name: str) -> bool:
+        """Whether a cut field may have texts beside those known."""
+        return name == ANY_FIELD or not isinstance(self.value(name), str)
+
     def value(self, name: str) -> Value:
         """The field's value, None if absent; `NAME#3` is an element of a list."""
         fields = self.event.fields
@@ -196,17 +200,16 @@ def compile_atom(expr: Expr) -> Test:
 
 def _on_texts(name: str, test: TextTest, folded: bool) -> Test:
     def run(facts: Facts) -> Verdict:
-        cut = facts.cut(name)
         candidates = facts.folded(name) if folded else facts.texts(name)
-        # The end of a cut list may hold anything; so may a value of which nothing is known.
-        result: Verdict = None if cut and len(candidates) != 1 else False
-        for text in candidates:
-            verdict = test(text, cut)
-            if verdict:
-                return True
-            if verdict is None:
-                result = None
-        return result
+        if not facts.cut(name):
+            return any(test(text, False) for text in candidates)
+        # Of a cut list the elements before the last are whole, and more may follow. Which of
+        # an event's texts a keyword's cut is in does not matter.
+        last = len(candidates) - 1
+        verdicts = [test(text, i == last or name == ANY_FIELD) for i, text in enumerate(candidates)]
+        if True in verdicts:
+            return True
+        return None if None in verdicts or facts.more(name) else False
 
     return run
 
@@ -385,12 +388,14 @@ def number(text: str) -> int | float | None:
 
 
 def _exists(name: str, wanted: bool) -> Test:
-    base = name.partition("#")[0]
+    element = "#" in name
 
     def run(facts: Facts) -> Verdict:
-        if name in facts.event.fields or facts.value(name) is not None:
+        if facts.value(name) is not None:
             return wanted
-        return None if base != name and facts.cut(name) else not wanted
+        if facts.cut(name):  # a cut field is there, an element beyond the cut may be
+            return None if element else wanted
+        return not wanted
 
     return run
 
