@@ -43,6 +43,7 @@ from agentwatch.rules.model import (
     CASED,
     CORRELATION_TYPES,
     MANY,
+    MAX_ENTRIES,
     ONE,
     RESPONSES,
     SCOPES,
@@ -90,6 +91,7 @@ def lower(files: Mapping[str, bytes], lists: Mapping[str, bytes]) -> RuleSet:
             refused.append(document.refused(str(reason)))
         except (SigmaError, ValueError) as error:
             problems.append(document.problem(error))
+    problems += _rings(rules)
     if problems:
         raise RuleError(*problems)
     rules = _silence(_without_dangling(rules, refused))
@@ -466,11 +468,18 @@ def _correlation(document: Document, rule: SigmaCorrelationRule, names: Mapping[
 
     condition = rule.condition
     references = [reference.reference for reference in rule.rules or ()]
+    ordered = kind == "temporal_ordered"
     threshold: dict[str, Any] = {}
     if isinstance(condition, SigmaExtendedCorrelationCondition):
         references = references or condition.get_referenced_rules()
         threshold["expr"] = _extended(condition.parsed, resolve)
+        if ordered:
+            raise ValueError("a 'temporal_ordered' correlation names its rules in order, without a condition")
     else:
+        if ordered and (condition.op.name, condition.count) != ("GTE", len(references)):
+            raise ValueError("a 'temporal_ordered' correlation holds when all of its rules matched in order")
+        if kind in ("event_count", "value_count") and condition.count > MAX_ENTRIES:
+            raise ValueError(f"'{condition.count}': a window counts at most {MAX_ENTRIES}")
         fields = condition.fieldref or ()
         threshold["op"] = condition.op.name.lower()
         threshold["count"] = condition.count
@@ -497,6 +506,22 @@ def _extended(item: Any, resolve: Callable[[str], str]) -> Expr:
     if isinstance(item, SigmaRuleReference):
         return ("rule", resolve(item.reference))
     return _combine(item, [_extended(argument, resolve) for argument in item.args])
+
+
+def _rings(rules: Sequence[Rule]) -> list[Problem]:
+    """Correlations that, along a chain, count themselves."""
+    counted = {rule.id: rule.correlation.rules for rule in rules if rule.correlation}
+    problems = []
+    for rule in rules:
+        reached, ahead = set[str](), list(counted.get(rule.id, ()))
+        while ahead:
+            one = ahead.pop()
+            if one not in reached:
+                reached.add(one)
+                ahead += counted.get(one, ())
+        if rule.id in reached:
+            problems.append(Problem(rule.file, rule.line, f"the correlation '{rule.title}' counts itself"))
+    return problems
 
 
 def _without_dangling(rules: list[Rule], refused: list[Refused]) -> list[Rule]:

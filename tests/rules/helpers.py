@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from agentwatch.event import Event, Value
 from agentwatch.rules.engine import Engine, Match
@@ -26,14 +26,16 @@ def rule(detection: str, head: str = "title: a rule", category: str = "process_c
 
 def event(
     category: str = "process_creation",
+    *,
     time: float = 0,
     seq: int = 1,
     agent: str = "a",
     truncated: Sequence[str] = (),
+    values: Mapping[str, Value] | None = None,
     **fields: Value,
 ) -> Event:
-    """An event; `time` in seconds."""
-    return Event(category, int(time * SECOND), seq, agent, fields, frozenset(truncated))
+    """An event with these fields, as keywords or as `values`; `time` in seconds."""
+    return Event(category, int(time * SECOND), seq, agent, {**(values or {}), **fields}, frozenset(truncated))
 
 
 def verdict(matches: Sequence[Match]) -> bool | None:

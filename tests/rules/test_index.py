@@ -31,7 +31,9 @@ def _atoms() -> st.SearchStrategy[Expr]:
 
     text_ops = ["eq", "contains", "startswith", "endswith"]
     parts = st.lists(st.one_of(WORDS.filter(bool), st.sampled_from([MANY, ONE])), min_size=1, max_size=4)
-    patterns = st.tuples(st.sampled_from(["a+b", "^b", "a.b", "[^a]$", "K|a"]), st.sampled_from(["", "i", "ms"]))
+    patterns = st.tuples(
+        st.sampled_from(["a+b", "^b", "a.b", "[^a]$", "K|a"]), st.sampled_from(["", "i", "ms"])
+    )
     return st.one_of(
         atom(FIELDS, text_ops + [op + CASED for op in text_ops], SOME),
         atom(NAMED, ["wild", "wild" + CASED], parts.map(tuple)),
@@ -60,7 +62,7 @@ TEXTS = st.one_of(
     st.text(LETTERS + "10", max_size=8), st.sampled_from(["10", "10.1.2.3", "a" * 2000, "ab" * 700 + "K"])
 )
 EVENTS = st.builds(
-    lambda fields, truncated: event(truncated=truncated, **fields),
+    lambda fields, truncated: event(truncated=truncated, values=fields),
     st.fixed_dictionaries(
         {},
         optional={

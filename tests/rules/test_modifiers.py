@@ -50,7 +50,7 @@ CASES: Mapping[str, Case] = {
     "re|m": Case("CommandLine|re|m: '^b$'", "a\nb\nc", "a b c", "a\nb"),
     "re|s": Case("CommandLine|re|s: 'a.b'", "a\nb", "a\n\nb", "a\n"),
     "re over any byte": Case("CommandLine|re: 'a.+b'", "a\udcff\ud800b", "ab", "a\udcff"),
-    "re beyond ASCII": Case("CommandLine|re: 'a[–—]b'", "a—b", "a-b", "a–"),
+    "re beyond ASCII": Case("CommandLine|re: 'a[äö]b'", "aöb", "aob", "aä"),
     "cidr": Case("CommandLine|cidr: '10.0.0.0/8'", "10.1.2.3", "11.1.2.3", "10.1"),
     "cidr, IPv6": Case("CommandLine|cidr: 'fe80::/10'", "fe80::1%eth0", "::1", "fe80"),
     "cidr, IPv4 in IPv6": Case("CommandLine|cidr: ['10.0.0.0/8']", "::ffff:10.1.2.3", "x", "::ffff:10"),
@@ -79,7 +79,7 @@ CASES: Mapping[str, Case] = {
     "utf16be": Case(
         f"CommandLine|utf16be|contains: '{HELLO}'", HELLO.encode("utf-16be").decode(), HELLO, "\0h"
     ),
-    "windash": Case("CommandLine|windash|contains: ' -x'", "tool –x", "tool x", "tool"),
+    "windash": Case("CommandLine|windash|contains: ' -x'", "tool \N{EN DASH}x", "tool x", "tool"),
     "fieldref": Case("CommandLine|fieldref: User", "Me", "you", "m"),
     "fieldref|startswith": Case("CommandLine|fieldref|startswith: User", "me too", "not me", "m"),
     "fieldref|endswith": Case("CommandLine|fieldref|endswith: User", "not me", "me too", "me"),
@@ -109,19 +109,19 @@ def the_field(case: Case) -> str:
 @pytest.mark.parametrize("name", CASES)
 def test_hit(name: str) -> None:
     case = CASES[name]
-    assert judge(f"s:\n  {case.line}\ncondition: s", event(**fields(case, case.hit)), **LISTS) is True
+    assert judge(f"s:\n  {case.line}\ncondition: s", event(values=fields(case, case.hit)), **LISTS) is True
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_miss(name: str) -> None:
     case = CASES[name]
-    assert judge(f"s:\n  {case.line}\ncondition: s", event(**fields(case, case.miss)), **LISTS) is False
+    assert judge(f"s:\n  {case.line}\ncondition: s", event(values=fields(case, case.miss)), **LISTS) is False
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_undecided(name: str) -> None:
     case = CASES[name]
-    cut = event(truncated=[the_field(case)], **fields(case, case.undecided))
+    cut = event(truncated=[the_field(case)], values=fields(case, case.undecided))
     assert judge(f"s:\n  {case.line}\ncondition: s", cut, **LISTS) is None
 
 
@@ -146,7 +146,7 @@ def test_undecided(name: str) -> None:
 )
 def test_the_known_beginning_of_a_cut_value_decides(line: str, known: Value, expected: bool | None) -> None:
     name = line.partition(":")[0].partition("|")[0].partition("#")[0]
-    cut = event(truncated=[name], **{name: known})
+    cut = event(truncated=[name], values={name: known})
     assert judge(f"s:\n  {line}\ncondition: s", cut) is expected
 
 
@@ -167,5 +167,5 @@ def test_an_expression_that_needs_backtracking_is_refused() -> None:
 
 
 def test_a_missing_list_is_named() -> None:
-    with pytest.raises(RuleError, match="lists/tool.txt"):
+    with pytest.raises(RuleError, match=r"lists/tool\.txt"):
         rules(rule("s:\n  CommandLine|expand: '%tool%'\ncondition: s"))
