@@ -53,6 +53,11 @@ class Engine:
                 self._feeds.setdefault(one, []).append(correlator)
 
     @property
+    def categories(self) -> frozenset[str]:
+        """The categories of events worth making: some rule looks at them."""
+        return frozenset(self._plans)
+
+    @property
     def evicted(self) -> dict[str, int]:
         """Rule id -> groups and entries that its correlation let go to stay within its bounds."""
         return {one.rule.id: one.evicted for one in self._correlators if one.evicted}

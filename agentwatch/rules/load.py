@@ -12,6 +12,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgpack  # type: ignore[import-untyped]
@@ -22,6 +23,9 @@ from agentwatch.rules.model import IR_VERSION, Problem, RuleError, RuleSet
 SUFFIXES = (".yml", ".yaml")
 LISTS = "lists"
 MAX_FILE = 4 << 20
+
+# The code that decides what becomes of a file of rules.
+_LOWERING = ("rules/lower.py", "rules/logsource.py", "rules/model.py", "schema/fields.py")
 # How many sets the cache keeps: each edit of a rule makes a new one.
 KEPT = 16
 
@@ -84,8 +88,8 @@ def _bytes(file: Path) -> bytes:
 
 def _key(files: dict[str, bytes], lists: dict[str, bytes]) -> str:
     key = hashlib.sha256(f"{IR_VERSION} {_pysigma_version()}".encode())
-    for module in ("lower.py", "logsource.py", "model.py"):
-        key.update(hashlib.sha256(Path(__file__).with_name(module).read_bytes()).digest())
+    for source in _LOWERING:
+        key.update(hashlib.sha256((Path(agentwatch.__file__).parent / source).read_bytes()).digest())
     for name, content in [*sorted(files.items()), *sorted(lists.items())]:
         key.update(f"\0{len(name)}\0{name}\0{len(content)}\0".encode("utf-8", "surrogatepass"))
         key.update(content)
@@ -157,7 +161,8 @@ def _to_cache(folder: Path, kept: Path, data: bytes) -> None:
         for old in sorted(folder.glob("*.msgpack"), key=lambda file: file.stat().st_mtime)[:-KEPT]:
             old.unlink()
     except OSError:
-        fresh.unlink(missing_ok=True)
+        with suppress(OSError):
+            fresh.unlink()
 
 
 def _trusted(status: os.stat_result, is_kind: Callable[[int], bool]) -> bool:

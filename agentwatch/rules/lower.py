@@ -154,7 +154,8 @@ def parse(path: str, content: bytes) -> list[Document]:
     except (yaml.YAMLError, SigmaError, ValueError, TypeError, AttributeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         reason = getattr(error, "problem", None) or str(error.args[0] if error.args else error)
-        problems.append(Problem(path, mark.line + 1 if mark else 1, str(reason)))
+        line = min(mark.line, content.count(b"\n")) + 1 if mark else 1
+        problems.append(Problem(path, line, str(reason)))
     if problems:
         raise RuleError(*problems)
     return documents
@@ -180,10 +181,18 @@ _QUOTED = re.compile(r"'\s?([^']+?)\s?'")
 
 
 def _line_of(node: yaml.Node, reason: str) -> int | None:
+    """The line of what the reason quotes, else of the top-level key that it speaks of."""
+    scalars = list(_scalars(node))
     for word in _QUOTED.findall(reason):
-        for scalar in _scalars(node):
-            if word in scalar.value:
-                return int(scalar.start_mark.line) + 1
+        found = [scalar for scalar in scalars if scalar.value == word]
+        found += [scalar for scalar in scalars if word in scalar.value]
+        if found:
+            return int(found[0].start_mark.line) + 1
+    keys = {key.value: key for key, _ in node.value if isinstance(key, yaml.ScalarNode)}
+    for word in reason.lower().split():
+        key = keys.get("id" if word == "identifier" else word)
+        if key is not None:
+            return int(key.start_mark.line) + 1
     return None
 
 
@@ -223,12 +232,17 @@ def _rule(document: Document, rule: SigmaRule, filters: Sequence[SigmaFilter], w
     make = logsource.audit_atom if audit else logsource.command_atom if bare else logsource.atom
     conditions: dict[str, Expr] = {}
     notes: dict[str, None] = {}
+    refusals: dict[str, None] = {}
     for category in logsource.targets(source.category, source.product, source.service):
-        condition = Lowering(category, make, words, notes).rule(rule.detection)
-        if condition != FALSE:
+        lowering = Lowering(category, make, words)
+        condition = lowering.rule(rule.detection)
+        if condition == FALSE:
+            refusals |= lowering.notes
+        else:
             conditions[category] = condition
+            notes |= lowering.notes
     if not conditions:
-        raise Unanswerable("; ".join(notes) or "its condition can never hold")
+        raise Unanswerable("; ".join(refusals) or "its condition can never hold")
     if bare:
         notes["no category: command lines are searched, log files are not"] = None
     if audit and "file_event" in conditions:
@@ -280,11 +294,11 @@ class Lowering:
     What no event can answer becomes a constant and leaves its reason in `notes`.
     """
 
-    def __init__(self, category: str, make: MakeAtom, words: Words, notes: dict[str, None]) -> None:
+    def __init__(self, category: str, make: MakeAtom, words: Words) -> None:
         self.category = category
         self.make = make
         self.words = words
-        self.notes = notes
+        self.notes: dict[str, None] = {}
 
     def rule(self, detections: SigmaDetections) -> Expr:
         """The whole condition; a list of conditions holds when one of them does."""
@@ -342,7 +356,11 @@ class Lowering:
 
     def _atom(self, field: str, op: str, value: Any) -> Expr:
         try:
-            return self.make(self.category, field, op, value)
+            expr = self.make(self.category, field, op, value)
+            awaited = logsource.awaited(self.category, expr) if expr != FALSE else None
+            if awaited:
+                self.notes[awaited] = None
+            return expr
         except Unanswerable as reason:
             self.notes[str(reason)] = None
             absent = op == "null" or (op == "exists" and not value)
