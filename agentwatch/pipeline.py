@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
-from agentwatch.detect.chain import Chain, Sighting
+from agentwatch.detect.chain import Chain
+from agentwatch.detect.sighting import Sighting
 from agentwatch.enrich.state import Change, State
 from agentwatch.respond.actuate import Actuator, Outcome, ReportingActuator
 from agentwatch.respond.decide import Decider, Decision
@@ -65,7 +66,7 @@ class Pipeline:
         self.state = state or State()
         self.counters = Counters()
         self._engine = engine
-        self._chain = Chain(self.state, engine.categories, request)
+        self._chain = Chain(self.state, engine.ruleset.categories, request)
         self._decider = Decider()
         self._actuator = actuator or ReportingActuator()
         self._sinks = tuple(sinks)
@@ -115,14 +116,14 @@ class Pipeline:
 
     def _match(self, sighting: Sighting) -> None:
         self.counters.events += 1
-        event, change, flow = sighting
-        for match in self._engine.evaluate(event):
-            if not self._decider.is_new(match.rule, match.undecided, change.process, flow):
+        for match in self._engine.evaluate(sighting):
+            # A correlation may end with an event of another process: the alert is about that one.
+            about = match.event
+            assert isinstance(about, Sighting)
+            if not self._decider.is_new(match.rule, match.undecided, about.process, about.flow):
                 continue
             response = "alert" if match.undecided else match.rule.response
-            decision = Decision(
-                match.rule, match.undecided, match.evidence, event, change.agent, change.process, flow, response
-            )
+            decision = Decision(match.rule, match.undecided, match.evidence, about, response)
             if decision.acts:
                 self._actuator.act(decision)
                 self._pending[decision.seq, match.rule.id] = _Pending(decision, self._round)

@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,8 +21,9 @@ from agentwatch.kernel.bpf import BpfError
 from agentwatch.kernel.btf import BtfError, MissingType
 from agentwatch.kernel.cgroup import Cgroup, CgroupError, create
 from agentwatch.kernel.compile import CompileError
-from agentwatch.kernel.guard import Guard
 from agentwatch.kernel.probes import ProbeError
+from agentwatch.respond.cgroup import kill
+from agentwatch.respond.guard import Guard
 from agentwatch.rules.model import LEVELS
 from agentwatch.session import AGENT, Options, Session
 from agentwatch.sinks.alerts import AlertFile
@@ -95,6 +95,7 @@ def run(
     options = Options(agent, mode, rules, record, command)
     with _explained(), ExitStack() as stack:
         cgroup = stack.enter_context(create(agent))
+        stack.callback(_end_tree, cgroup)
         guard = stack.enter_context(Guard(cgroup))
         child = stack.enter_context(Child(command, capture=live, stdout_to_stderr=as_json))
         sink = _Sink(stack, alerts, sys.stdout if as_json else None)
@@ -103,6 +104,12 @@ def run(
         child.start(cgroup, session.probes, AGENT)
         runner.watch()
     sys.exit(_exit_code(runner, fail_on, strict))
+
+
+def _end_tree(cgroup: Cgroup) -> None:
+    """However the watch ends, no tree goes on without one, unless it was left frozen on purpose."""
+    if not cgroup.left and cgroup.populated():
+        kill(cgroup)
 
 
 def _agent_name(name: str | None, command: tuple[str, ...]) -> str:
@@ -171,6 +178,11 @@ class Runner:
         sink.shown = self._snapshots
         self._prompt: Prompt | None = None
         self._handled_pause = False
+
+    @property
+    def code(self) -> int:
+        """The command's own exit code."""
+        return self._child.wait()
 
     def watch(self) -> None:
         """Until the tree has ended or is left frozen."""
@@ -283,7 +295,5 @@ def _exit_code(runner: Runner, fail_on: str | None, strict: bool) -> int:
         return Exit.LOST
     if runner.left:
         return Exit.FINDINGS
-    return runner.child_code
+    return runner.code
 
-
-_ = (Cgroup, time)

@@ -1,9 +1,10 @@
 """A real SSH server (dropbear) on a host of a lab, and the keys to reach it.
 
 The server runs in the host's own mount namespace, where the account's home is a folder of
-the lab: nobody's keys, logs or login records are read or written. A visitor on the host
-keeps trying `VISITED_PORT` on its loopback and, whenever a remote forward opens it, reads
-one page through the tunnel, as whoever asked for the tunnel would.
+the lab: nobody's keys, logs or login records are read or written. On the host's loopback
+a page lies on `PAGE_PORT`, for honest local forwards, and a visitor keeps trying
+`VISITED_PORT`: whenever a remote forward opens it, it reads one page through the tunnel,
+as whoever asked for the tunnel would.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from agentwatch.demo import web
 from agentwatch.demo.hosts import PYTHON, Host, Lab
-from agentwatch.demo.service import note
+from agentwatch.demo.service import accept_for_ever, note
 
 PORT = 22
 VISITED_PORT = 9000
+PAGE_PORT = 8888
 _VISIT_SECONDS = 0.3
 _LOGIN_RECORDS = ("/run/utmp", "/var/log/wtmp", "/var/log/lastlog", "/var/log/btmp")
 
@@ -78,8 +81,10 @@ def _main(folder: Path) -> None:
         if server.poll() is not None:
             sys.exit(1)
         time.sleep(0.01)
-    print("ready", flush=True)
     threading.Thread(target=_visit_for_ever, daemon=True).start()
+    page = socket.create_server(("127.0.0.1", PAGE_PORT))
+    threading.Thread(target=accept_for_ever, args=(page, web.answer), daemon=True).start()
+    print("ready", flush=True)
     server.wait()
 
 

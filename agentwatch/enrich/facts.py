@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
+from agentwatch.detect.sighting import Sighting
 from agentwatch.enrich.flows import Flow
 from agentwatch.enrich.processes import Process
 from agentwatch.enrich.state import Change, State
-from agentwatch.event import Event, Value
+from agentwatch.event import Value
 from agentwatch.schema.events import ExecFlag, Type
 
 _IMAGE_FLAGS = ((ExecFlag.MEMFD, "memfd"), (ExecFlag.DELETED, "deleted"))
@@ -40,6 +41,21 @@ def process_fields(state: State, process: Process) -> dict[str, Value]:
         "ParentCommandLine": parent.command_line if parent else None,
         "ImageFlags": image_flags(process),
     }
+
+
+def sighting(category: str, change: Change, fields: dict[str, Value]) -> Sighting:
+    """An event of this category, about what the change is about."""
+    return Sighting(
+        category,
+        change.time,
+        change.seq,
+        change.agent.name,
+        fields,
+        change.process.truncated,
+        subject=change.agent,
+        process=change.process,
+        flow=change.flow,
+    )
 
 
 def flow_fields(flow: Flow) -> dict[str, Value]:
@@ -74,7 +90,7 @@ class Facts:
         }
         self._makers = {number: maker for number, maker in makers.items() if maker[0] in wanted}
 
-    def of(self, change: Change) -> Event | None:
+    def of(self, change: Change) -> Sighting | None:
         """The event of a change, or None."""
         found = self._makers.get(change.type)
         if found is None:
@@ -85,7 +101,7 @@ class Facts:
             return None
         fields = process_fields(self._state, change.process)
         fields.update(own)
-        return Event(category, change.time, change.seq, change.agent.name, fields, change.process.truncated)
+        return sighting(category, change, fields)
 
     def _exec(self, change: Change) -> dict[str, Value]:
         return {}

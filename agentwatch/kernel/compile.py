@@ -99,6 +99,8 @@ def compile_object(
     `stub` is the folder that BCC takes for the kernel's headers, `headers` are generated files by
     the name under which the source includes them. Raises `CompileError` or `BccMissing`.
     """
+    if not (stub / "include/linux/kconfig.h").is_file():  # BCC would run modprobe and tar instead
+        raise CompileError(f"{stub} is not the stub of the kernel's headers")
     with tempfile.TemporaryDirectory(prefix="agentwatch-") as generated:
         for name, content in (headers or {}).items():
             Path(generated, name).write_text(content, encoding="utf-8")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from agentwatch.detect.sighting import Sighting
 from agentwatch.enrich.flows import Flow
 from agentwatch.enrich.processes import Key, Process
 from agentwatch.enrich.state import Agent
-from agentwatch.event import Event
 from agentwatch.rules.model import Rule
 
 RESPONSES = ("none", "alert", "block", "pause", "kill")
@@ -22,11 +22,20 @@ class Decision:
     rule: Rule
     undecided: bool
     evidence: tuple[int, ...]
-    event: Event
-    agent: Agent
-    process: Process
-    flow: Flow | None
+    event: Sighting
     response: str
+
+    @property
+    def agent(self) -> Agent:
+        return self.event.subject
+
+    @property
+    def process(self) -> Process:
+        return self.event.process
+
+    @property
+    def flow(self) -> Flow | None:
+        return self.event.flow
 
     @property
     def seq(self) -> int:

@@ -14,7 +14,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -59,9 +59,10 @@ class Section(NamedTuple):
 def frame(snapshot: Snapshot, width: int, height: int, *, final: bool = False) -> Group:
     """The screen of `snapshot`: `height` lines of at most `width` cells, the last one saying what
     the user can do; the `final` one is what remains when nothing can be done: no longer than needed."""
+    snapshot = _harmless(snapshot)
     top = [_header(snapshot)]
     if reason := partial_reason(snapshot):
-        top.append(Text(printable(f"Evidence is partial: {reason}"), "bold yellow"))
+        top.append(Text(f"Evidence is partial: {reason}", "bold yellow"))
     room = height - len(top) - 1
     alerts, processes, flows, output = (
         _alerts(snapshot),
@@ -84,12 +85,22 @@ def frame(snapshot: Snapshot, width: int, height: int, *, final: bool = False) -
     return Group(*lines)
 
 
+def _harmless(value: Any) -> Any:
+    """`value`, a tuple of tuples, with every string in it made printable."""
+    if isinstance(value, str):
+        return printable(value)
+    if isinstance(value, tuple):
+        parts = [_harmless(part) for part in value]
+        return value._make(parts) if hasattr(value, "_make") else tuple(parts)
+    return value
+
+
 def _header(snapshot: Snapshot) -> Text:
     minutes, seconds = divmod(int(snapshot.elapsed_s), 60)
     return Text.assemble(
         (" agentwatch ", "bold reverse"),
         " ",
-        (printable(snapshot.agent, 24), "bold"),
+        (snapshot.agent, "bold"),
         "  ",
         (f" {snapshot.state.upper()} ", _STATES.get(snapshot.state, "bold")),
         f"  {snapshot.mode}  {minutes:02d}:{seconds:02d}  {snapshot.events:,} events  ",
@@ -115,12 +126,12 @@ def _alerts(snapshot: Snapshot) -> Section:
 
 def _alert(alert: AlertRow) -> list[Text]:
     what = Text.assemble(
-        f"{printable(alert.time)} ",
-        (f"{printable(alert.level)} ", _LEVELS.get(alert.level, "")),
-        (printable(alert.title), "bold"),
+        f"{alert.time} ",
+        (f"{alert.level} ", _LEVELS.get(alert.level, "")),
+        (alert.title, "bold"),
         f": {act_words(alert)}",
     )
-    return [what, Text(f"  {printable(alert.subject)}")]
+    return [what, Text(f"  {alert.subject}")]
 
 
 def _processes(snapshot: Snapshot) -> Section:
@@ -131,8 +142,8 @@ def _processes(snapshot: Snapshot) -> Section:
 
 def _process(row: ProcessRow) -> Text:
     indent = "  " * (min(row.depth, _DEEPEST) - 1) + "└ " if row.depth else ""
-    ended = f"[{printable(row.ended)}] " if row.ended else ""
-    return Text(f"{_mark(row)}{row.pid:>8} {indent}{ended}{printable(row.command)}", _style(row))
+    ended = f"[{row.ended}] " if row.ended else ""
+    return Text(f"{_mark(row)}{row.pid:>8} {indent}{ended}{row.command}", _style(row))
 
 
 def _flows(snapshot: Snapshot) -> Section:
@@ -142,12 +153,10 @@ def _flows(snapshot: Snapshot) -> Section:
 
 
 def _flow(row: FlowRow) -> Text:
-    ended = f" [{printable(row.ended)}]" if row.ended else ""
+    ended = f"[{row.ended}] " if row.ended else ""
     traffic = f"{byte_count(row.sent):>6} sent {byte_count(row.received):>6} received"
-    where = f"{printable(row.remote)} {printable(row.domain)}".rstrip()
-    return Text(
-        f"{_mark(row)}{row.pid:>8} {printable(row.protocol):<10} {traffic}  {where}{ended}", _style(row)
-    )
+    where = f"{row.remote} {row.domain}".rstrip()
+    return Text(f"{_mark(row)}{row.pid:>8} {row.protocol:<10} {traffic}  {ended}{where}", _style(row))
 
 
 def _mark(row: ProcessRow | FlowRow) -> str:
@@ -175,7 +184,7 @@ def _rows(
 
 def _output(snapshot: Snapshot) -> Section:
     def draw(room: int) -> list[Text]:
-        return [Text(printable(line)) for line in snapshot.output[-room:]] if room else []
+        return [Text(line) for line in snapshot.output[-room:]] if room else []
 
     return Section("output", len(snapshot.output), 3, draw)
 

@@ -17,17 +17,18 @@ import termios
 import time
 import tty
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol, TextIO, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TextIO, TypeVar
 
 import msgpack  # type: ignore[import-untyped]
 
 from agentwatch.tui.text import printable
 
 FRAMES_PER_SECOND = 8
-# What a snapshot carries to the drawing process: more than fits a screen, and together within
-# one packet of a socket (net.core.wmem_default is 208 KiB).
-_ROWS = 100
+# What a snapshot carries to the drawing process: rows of a kind and characters of a string, more
+# than a screen shows; if it does not fit one packet (net.core.wmem_default is 208 KiB), fewer rows.
+_ROWS = (100, 30, 10)
 _LONGEST = 256
+_PACKET = 160 * 1024
 _CLOSE_SECONDS = 2.0
 _RESTORE = "\x1b[?1049l\x1b[?25h"  # leave the alternate screen, show the cursor
 
@@ -105,21 +106,26 @@ class Snapshot(NamedTuple):
     asking: bool = False
 
     def pack(self) -> bytes:
-        """Encode for `unpack`, bounded: what matters most of the rows, and of strings the beginning."""
-        processes = most_telling(self.processes, _ROWS)
-        flows = most_telling(self.flows, _ROWS)
-        bounded = self._replace(
-            gaps=self.gaps[:_ROWS],
-            processes=tuple(row._replace(command=row.command[:_LONGEST]) for row in processes),
-            flows=tuple(
-                row._replace(remote=row.remote[:_LONGEST], domain=row.domain[:_LONGEST]) for row in flows
-            ),
-            alerts=tuple(row._replace(subject=row.subject[:_LONGEST]) for row in self.alerts[-_ROWS:]),
-            output=tuple(line[:_LONGEST] for line in self.output[-_ROWS:]),
+        """Encode for `unpack`, within one packet: strings cut, and of the rows those that matter most."""
+        for rows in _ROWS:
+            packed = bytes(msgpack.packb(self._bounded(rows), unicode_errors="surrogatepass"))
+            if len(packed) <= _PACKET:
+                break
+        return packed
+
+    def _bounded(self, rows: int) -> Snapshot:
+        processes, flows = most_telling(self.processes, rows), most_telling(self.flows, rows)
+        return self._replace(
+            agent=self.agent[:_LONGEST],
+            mode=self.mode[:_LONGEST],
+            gaps=_cut(self.gaps[:rows]),
+            processes=tuple(ProcessRow(*_cut(row)) for row in processes),
+            flows=tuple(FlowRow(*_cut(row)) for row in flows),
+            alerts=tuple(AlertRow(*_cut(row)) for row in self.alerts[-rows:]),
+            output=_cut(self.output[-rows:]),
             more_processes=self.more_processes + len(self.processes) - len(processes),
             more_flows=self.more_flows + len(self.flows) - len(flows),
         )
-        return bytes(msgpack.packb(bounded, unicode_errors="surrogatepass"))
 
     @staticmethod
     def unpack(data: bytes) -> Snapshot:
@@ -152,6 +158,10 @@ def most_telling(rows: Sequence[Row], room: int) -> tuple[Row, ...]:
     return tuple(rows[index] for index in sorted(best))
 
 
+def _cut(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(value[:_LONGEST] if isinstance(value, str) else value for value in values)
+
+
 class View(Protocol):
     """Where snapshots go."""
 
@@ -179,6 +189,8 @@ class LiveView:
                 stdin=subprocess.DEVNULL,
                 stdout=stream.fileno(),
                 pass_fds=[theirs.fileno()],
+                # A size in the environment would be believed over the terminal's own, which changes.
+                env={name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")},
             )
         self._channel.setblocking(False)
 
@@ -254,11 +266,11 @@ def alert_line(alert: AlertRow) -> str:
 
 def act_words(alert: AlertRow) -> str:
     """What was done about an alert, and how fast."""
-    done = {"none": "not acted on", "block": "blocked", "pause": "frozen", "kill": "killed"}
+    done = {"none": "alert only", "block": "blocked", "pause": "frozen", "kill": "killed"}
     words = done.get(alert.acted, alert.acted)
     if alert.latency_us is not None:
         words += f" in {alert.latency_us / 1000:.2f} ms"
-    return words if alert.complete else f"{words} on partial evidence"
+    return words if alert.complete else f"{words}, on partial evidence"
 
 
 def partial_reason(snapshot: Snapshot) -> str:

@@ -36,7 +36,8 @@ INLINE bool write_path(struct path *path, u8 *data, u16 *length) {
         used = *length;
         READ(root, mount->mnt.mnt_root);
         READ(parent, dentry->d_parent);
-        if (dentry == root || dentry == parent) {
+        /* A memfd hangs nowhere: it is its own parent, and its name is all there is. */
+        if (dentry == root || (dentry == parent && used)) {
             READ(above, mount->mnt_parent);
             if (!above || above == mount)
                 return true;
