@@ -86,7 +86,8 @@ class Plan:
             return self._evaluate(event)
         fields = event.fields
         for name in _LONG:
-            if len(fields.get(name) or "") > REMEMBERED_TEXT:  # type: ignore[arg-type]
+            value = fields.get(name)
+            if isinstance(value, str) and len(value) > REMEMBERED_TEXT:
                 return self._evaluate(event)
         key = (event.truncated, *map(fields.get, self._reads))
         found: Verdicts | None = self._memory.get(key)

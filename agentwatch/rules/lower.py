@@ -36,18 +36,18 @@ from sigma.filters import SigmaFilter
 from sigma.rule import SigmaDetection, SigmaDetectionItem, SigmaDetections, SigmaRule
 from sigma.rule.base import SigmaRuleBase, SigmaYAMLLoader
 
-from agentwatch.rules import logsource
+from agentwatch.rules import exceptions, logsource
+from agentwatch.rules.logic import join, negate, string_atom
 from agentwatch.rules.logsource import FALSE, TRUE, Unanswerable
 from agentwatch.rules.model import (
     ANY_FIELD,
-    CASED,
     CORRELATION_TYPES,
-    MANY,
     MAX_ENTRIES,
-    ONE,
+    NANOSECONDS,
     RESPONSES,
     SCOPES,
     Correlation,
+    Exemption,
     Expr,
     Problem,
     Refused,
@@ -58,16 +58,17 @@ from agentwatch.rules.model import (
 )
 
 ATTRIBUTE = "agentwatch"
-NANOSECONDS = 1_000_000_000
 
 Words = Mapping[str, Sequence[str]]
 MakeAtom = Callable[[str, str, str, Any], Expr]
 
 
-def lower(files: Mapping[str, bytes], lists: Mapping[str, bytes]) -> RuleSet:
+def lower(
+    files: Mapping[str, bytes], lists: Mapping[str, bytes], exempt: Mapping[str, bytes] | None = None
+) -> tuple[RuleSet, list[Problem]]:
     """Rules of `files` (path -> YAML), with the words of `lists` (name -> one a line).
 
-    Raises `RuleError` with every problem of every file.
+    `exempt` are files of exceptions. The set holds what is sound; the problems name the rest.
     """
     problems: list[Problem] = []
     documents: list[Document] = []
@@ -92,14 +93,20 @@ def lower(files: Mapping[str, bytes], lists: Mapping[str, bytes]) -> RuleSet:
         except (SigmaError, ValueError) as error:
             problems.append(document.problem(error))
     problems += _rings(rules)
-    if problems:
-        raise RuleError(*problems)
+    exemptions: list[Exemption] = []
+    for path, content in sorted((exempt or {}).items()):
+        try:
+            exemptions += exceptions.parse(path, content, names)
+        except RuleError as error:
+            problems += error.problems
     rules = _silence(_without_dangling(rules, refused))
-    return RuleSet(
+    found = RuleSet(
         rules=tuple(sorted(rules, key=lambda rule: rule.id)),
-        digest=digest([*files.values(), *lists.values()]),
+        digest=digest([*files.values(), *lists.values(), *(exempt or {}).values()]),
         refused=tuple(sorted(refused, key=lambda rule: rule.id)),
+        exemptions=tuple(exemptions),
     )
+    return found, problems
 
 
 def _words(content: bytes) -> tuple[str, ...]:
@@ -375,7 +382,7 @@ class Lowering:
 def _comparison(value: types.SigmaType, field: str) -> tuple[str, Any]:
     """Operator and value of an atom; see `model.OPERATORS`."""
     if isinstance(value, types.SigmaString):
-        return _string(value, keyword=field == ANY_FIELD)
+        return string_atom(value, keyword=field == ANY_FIELD)
     if field == ANY_FIELD and isinstance(value, (types.SigmaNumber, types.SigmaBool)):
         return "contains", (str(value),)
     if isinstance(value, types.SigmaTimestampPart):
@@ -406,63 +413,6 @@ _COMPARISONS: tuple[tuple[type[types.SigmaType], Callable[[Any], tuple[str, Any]
     (types.SigmaCompareExpression, lambda value: (value.op.name.lower(), value.number.number)),
     (types.SigmaFieldReference, _reference),
 )
-
-
-def _string(value: types.SigmaString, keyword: bool) -> tuple[str, Any]:
-    cased = CASED if isinstance(value, types.SigmaCasedString) else ""
-    parts: list[str | int] = [
-        part if isinstance(part, str) else MANY if part is types.SpecialChars.WILDCARD_MULTI else ONE
-        for part in value.s
-    ]
-    if keyword:  # a keyword stands anywhere in a field
-        parts = [MANY, *parts, MANY]
-    parts = [part for i, part in enumerate(parts) if part != MANY or i == 0 or parts[i - 1] != MANY]
-    literals = [part for part in parts if isinstance(part, str)]
-    shape = tuple(part if part in (MANY, ONE) else "text" for part in parts)
-    plain = {
-        (): "eq",
-        ("text",): "eq",
-        (MANY, "text", MANY): "contains",
-        ("text", MANY): "startswith",
-        (MANY, "text"): "endswith",
-    }
-    if shape in plain:
-        return plain[shape] + cased, tuple(literals) or ("",)
-    return "wild" + cased, tuple(parts)
-
-
-def join(operator: str, operands: Sequence[Expr]) -> Expr:
-    """`and`/`or` of the operands, constants folded away, alternatives on one field made one atom."""
-    absorbing = ("const", operator == "or")
-    if absorbing in operands:
-        return absorbing
-    rest = [operand for operand in operands if operand[0] != "const"]
-    if operator == "or":
-        rest = _alternatives(rest)
-    if not rest:
-        return ("const", operator == "and")
-    return rest[0] if len(rest) == 1 else (operator, *rest)
-
-
-def _alternatives(operands: Sequence[Expr]) -> list[Expr]:
-    merged: dict[Expr, Expr] = {}
-    for operand in operands:
-        mergeable = operand[0] == "atom" and operand[2].removesuffix(CASED) in _ANY_OF
-        key = operand[:3] if mergeable else operand
-        if key in merged and mergeable:
-            values = (*merged[key][3], *operand[3])
-            merged[key] = (*key, tuple(dict.fromkeys(values)))
-        else:
-            merged[key] = operand
-    return list(merged.values())
-
-
-_ANY_OF = frozenset({"eq", "contains", "startswith", "endswith", "num", "cidr"})
-
-
-def negate(operand: Expr) -> Expr:
-    """`not`, constants folded away."""
-    return ("const", not operand[1]) if operand[0] == "const" else ("not", operand)
 
 
 def _combine(item: Any, operands: Sequence[Expr]) -> Expr:
@@ -566,13 +516,14 @@ def _silence(rules: list[Rule]) -> list[Rule]:
 
 
 def main() -> None:
-    """The child process: files in, rule set or problems out, both as msgpack."""
-    request = msgpack.unpackb(sys.stdin.buffer.read())
-    try:
-        answer: dict[str, Any] = {"rules": lower(request["files"], request["lists"]).to_bytes()}
-    except RuleError as error:
-        answer = {"problems": [(problem.file, problem.line, problem.reason) for problem in error.problems]}
-    sys.stdout.buffer.write(msgpack.packb(answer))
+    """The child process: files in, rule set and problems out, both as msgpack."""
+    request = msgpack.unpackb(sys.stdin.buffer.read(), unicode_errors="surrogatepass")
+    found, problems = lower(request["files"], request["lists"], request["exceptions"])
+    answer = {
+        "rules": found.to_bytes(),
+        "problems": [(problem.file, problem.line, problem.reason) for problem in problems],
+    }
+    sys.stdout.buffer.write(msgpack.packb(answer, unicode_errors="surrogatepass"))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any, Union
 import re2  # type: ignore[import-untyped]
 
 from agentwatch.event import Event, Value
-from agentwatch.rules.model import ANY_FIELD, CASED, MANY, ONE, Expr
+from agentwatch.rules.model import AGENT_FIELD, ANY_FIELD, CASED, MANY, ONE, Expr
 
 Verdict = Union[bool, None]
 Test = Callable[["Facts"], Verdict]
@@ -56,6 +56,8 @@ class Facts:
     def value(self, name: str) -> Value:
         """The field's value, None if absent; `NAME#3` is an element of a list."""
         fields = self.event.fields
+        if name == AGENT_FIELD:
+            return self.event.agent
         if name in fields:
             return fields[name]
         base, mark, index = name.partition("#")

@@ -6,8 +6,8 @@ A condition is a tree of tuples, so that it survives msgpack unchanged:
     ("sel", name, e)              a named selection of the rule, kept for explanations
     ("atom", field, op, value)    one comparison; `OPERATORS` lists what `op` and `value` are
 
-A field is a Sigma field name, `NAME#3` for an element of a list field, or `ANY_FIELD` for
-keywords, which are looked for in every text field.
+A field is a Sigma field name, `NAME#3` for an element of a list field, `ANY_FIELD` for keywords,
+which are looked for in every text field, or, in exceptions, `AGENT_FIELD` for the agent's name.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ import msgpack  # type: ignore[import-untyped]
 
 IR_VERSION = 1
 ANY_FIELD = "*"
+AGENT_FIELD = "@agent"
+NANOSECONDS = 1_000_000_000
 
 # Operators of an atom and the shape of its value. A tuple of strings, numbers or networks stands
 # for any of them. Strings compare without case unless the operator ends in "_cased".
@@ -150,6 +152,21 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Exemption:
+    """An operator's exception: what these rules say of events under `condition` is not told.
+
+    It ends at `expires`, in nanoseconds since 1970 (UTC).
+    """
+
+    rules: tuple[str, ...]
+    condition: Expr
+    reason: str
+    expires: int
+    file: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
 class RuleSet:
     """All rules in force, ordered by id, so that the order of files does not matter.
 
@@ -159,6 +176,7 @@ class RuleSet:
     rules: tuple[Rule, ...]
     digest: str
     refused: tuple[Refused, ...] = ()
+    exemptions: tuple[Exemption, ...] = ()
 
     @property
     def categories(self) -> frozenset[str]:
@@ -173,6 +191,7 @@ class RuleSet:
                 "digest": self.digest,
                 "rules": [_plain(rule) for rule in self.rules],
                 "refused": [_plain(rule) for rule in self.refused],
+                "exemptions": [_plain(exemption) for exemption in self.exemptions],
             }
         )
         return packed
@@ -188,6 +207,7 @@ class RuleSet:
                 rules=tuple(_rule(rule) for rule in plain["rules"]),
                 digest=str(plain["digest"]),
                 refused=tuple(Refused(**rule) for rule in plain["refused"]),
+                exemptions=tuple(Exemption(**exemption) for exemption in plain["exemptions"]),
             )
         except (msgpack.UnpackException, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"not a rule set: {error!r}") from error
@@ -201,7 +221,7 @@ def digest(contents: list[bytes]) -> str:
     return total.hexdigest()
 
 
-def _plain(item: Rule | Refused | Correlation) -> dict[str, Any]:
+def _plain(item: Rule | Refused | Correlation | Exemption) -> dict[str, Any]:
     plain = {f.name: getattr(item, f.name) for f in fields(item)}
     if isinstance(plain.get("correlation"), Correlation):
         plain["correlation"] = _plain(plain["correlation"])

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from agentwatch.event import Event, Value
 from agentwatch.rules.engine import Engine, Match
 from agentwatch.rules.lower import lower
-from agentwatch.rules.model import RuleSet
+from agentwatch.rules.model import RuleError, RuleSet
 
 SECOND = 1_000_000_000
 
@@ -15,7 +15,10 @@ SECOND = 1_000_000_000
 def rules(*documents: str, **lists: str) -> RuleSet:
     """The rules of YAML documents, each given as the text of a file; lists by name."""
     files = {f"rule{number}.yml": text.encode() for number, text in enumerate(documents)}
-    return lower(files, {name: words.encode() for name, words in lists.items()})
+    found, problems = lower(files, {name: words.encode() for name, words in lists.items()})
+    if problems:
+        raise RuleError(*problems)
+    return found
 
 
 def rule(detection: str, head: str = "title: a rule", category: str = "process_creation") -> str:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from agentwatch.rules import load
 from agentwatch.rules.engine import Engine
 from agentwatch.rules.load import load_rules
-from agentwatch.rules.model import RuleError, RuleSet
+from agentwatch.rules.model import Problem, RuleError, RuleSet
 from tests.rules.helpers import event, rule, rules, verdict
 
 GOOD = rule("s:\n  User: root\ncondition: s", head="title: good\nid: 11111111-1111-4111-8111-111111111111")
@@ -43,9 +43,9 @@ def parses(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counted: list[int] = []
     parse = load._parse
 
-    def counting(files: dict[str, bytes], lists: dict[str, bytes]) -> RuleSet:
+    def counting(files: load._Files) -> tuple[RuleSet, tuple[Problem, ...]]:
         counted.append(1)
-        return parse(files, lists)
+        return parse(files)
 
     monkeypatch.setattr(load, "_parse", counting)
     return counted

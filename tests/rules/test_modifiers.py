@@ -29,7 +29,7 @@ CASES: Mapping[str, Case] = {
     "equal": Case("CommandLine: 'a b'", "A b", "a b c", "a "),
     "equal, one of": Case("CommandLine: ['x', 'a b']", "a b", "y", "a"),
     "equal to a number": Case("CommandLine: 777", "777", "7770", "77"),
-    "equal to a boolean": Case("MemFd: true", True, False, "tr"),
+    "equal to a boolean": Case("CommandLine: true", True, False, "tr"),
     "empty": Case("CommandLine: ''", "", "x", ""),
     "wildcard *": Case("CommandLine: '/etc/*/x*.conf'", "/etc/a/b/x1.conf", "/etc/x.cfg", "/etc/a/x"),
     "wildcard * at the end": Case("CommandLine: 'a*c*'", "abcd", "bac", "ab"),
