@@ -240,9 +240,11 @@ def _rule(document: Document, rule: SigmaRule, filters: Sequence[SigmaFilter], w
     conditions: dict[str, Expr] = {}
     notes: dict[str, None] = {}
     refusals: dict[str, None] = {}
+    used: set[str] = set()
     for category in logsource.targets(source.category, source.product, source.service):
         lowering = Lowering(category, make, words)
         condition = lowering.rule(rule.detection)
+        used |= lowering.used
         if condition == FALSE:
             refusals |= lowering.notes
         else:
@@ -259,6 +261,7 @@ def _rule(document: Document, rule: SigmaRule, filters: Sequence[SigmaFilter], w
         category=next(iter(conditions)),
         conditions=conditions,
         partial=tuple(notes),
+        unused=tuple(name for name in rule.detection.detections if name not in used),
     )
 
 
@@ -306,6 +309,7 @@ class Lowering:
         self.make = make
         self.words = words
         self.notes: dict[str, None] = {}
+        self.used: set[str] = set()
 
     def rule(self, detections: SigmaDetections) -> Expr:
         """The whole condition; a list of conditions holds when one of them does."""
@@ -330,6 +334,7 @@ class Lowering:
 
     def selection(self, name: str) -> Expr:
         """A named selection, its name kept for explanations."""
+        self.used.add(name)
         expr = self.detection(self.detections.detections[name])
         return expr if expr[0] == "const" else ("sel", name, expr)
 

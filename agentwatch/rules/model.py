@@ -114,8 +114,9 @@ class Rule:
     """A Sigma rule ready to be evaluated, with what its alert says.
 
     `conditions` maps each category of event that the rule applies to onto its condition.
-    `partial` says, in words, what of the rule no event can answer. `silent` rules only feed
-    correlations. `file` and `line` say where the rule stands.
+    `partial` says, in words, what of the rule no event can answer. `unused` are selections that
+    its condition does not name. `silent` rules only feed correlations. `file` and `line` say where
+    the rule stands.
     """
 
     id: str
@@ -135,6 +136,7 @@ class Rule:
     conditions: Mapping[str, Expr] = field(default_factory=dict)
     correlation: Correlation | None = None
     partial: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
     silent: bool = False
     file: str = ""
     line: int = 0
