@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agentwatch.kernel.bpf import BpfError
-from agentwatch.kernel.btf import VMLINUX, BtfError, MissingType
+from agentwatch.kernel.bytecode import VMLINUX, BuildError
 from agentwatch.kernel.cache import bcc_version
 from agentwatch.kernel.cgroup import CgroupError, find_mount
-from agentwatch.kernel.compile import CompileError
 from agentwatch.kernel.probes import PROBES_TABLE, ProbeError, Probes
 from agentwatch.resources import RULES
 from agentwatch.rules.load import load_rules
@@ -84,7 +83,7 @@ def _probes() -> Iterator[Check]:
     try:
         with Probes() as probes:
             missing = {one.probe: one for one in probes.missing}
-    except (ProbeError, BpfError, BtfError, MissingType, CompileError) as error:
+    except (ProbeError, BpfError, BuildError) as error:
         yield Check("probes", MISSING, str(error), _remedy())
         return
     for probe in PROBES_TABLE:

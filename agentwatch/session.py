@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import platform
 import pwd
-import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from agentwatch import __version__
 from agentwatch.enrich.state import Change, State
 from agentwatch.kernel.cgroup import Cgroup
 from agentwatch.kernel.probes import Probes
@@ -23,13 +21,13 @@ from agentwatch.respond.actuate import Outcome
 from agentwatch.respond.decide import Decision
 from agentwatch.rules.engine import Engine
 from agentwatch.rules.model import RuleSet
-from agentwatch.schema.events import SCHEMA_VERSION, Type
-from agentwatch.schema.plain import LAYOUTS, plain_schema
+from agentwatch.schema.events import Type
 from agentwatch.sources.base import Round
 from agentwatch.sources.files import read_agent_file
 from agentwatch.sources.kernel import KernelSource, now
-from agentwatch.trace.format import TraceHeader
-from agentwatch.trace.writer import TraceWriter
+
+if TYPE_CHECKING:
+    from agentwatch.trace.writer import TraceWriter
 
 AGENT = 1  # a session watches one agent
 
@@ -60,7 +58,7 @@ class CgroupActuator:
         return self._do(response, 0, who)
 
     def _do(self, response: str, seq: int, rule: str) -> Outcome:
-        acts: dict[str, Callable[[Cgroup], mechanics.Outcome]] = {
+        acts: dict[str, Callable[[Cgroup], Outcome]] = {
             "pause": mechanics.freeze,
             "kill": mechanics.kill,
             "resume": mechanics.thaw,
@@ -123,6 +121,10 @@ class Session:
 
     def _recorder(self, offset: int, names: dict[int, str]) -> TraceWriter:
         assert self.options.record is not None
+        # Only a session that records pays for loading the recorder.
+        from agentwatch.trace.record import trace_header  # noqa: PLC0415
+        from agentwatch.trace.writer import TraceWriter  # noqa: PLC0415
+
         header = trace_header(self.options, offset, names, self.probes)
         return TraceWriter(self.options.record, header, rules=self.options.rules.to_bytes(), overwrite=True)
 
@@ -138,9 +140,7 @@ class Session:
         """A detector wants a file of the agent's: it comes back as a record."""
         process = change.process
         content, error = read_agent_file(process.pid, path, process.cwd)
-        self.source.note(
-            Type.FILE, AGENT, path, content, error, tgid=process.pid, start=process.start
-        )
+        self.source.note(Type.FILE, AGENT, path, content, error, tgid=process.pid, start=process.start)
 
     def step(self, timeout: float) -> Round:
         """Wait for records up to `timeout` seconds and fold what came."""
@@ -186,24 +186,3 @@ class Session:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def trace_header(options: Options, offset: int, names: dict[int, str], probes: Probes) -> TraceHeader:
-    """What a reader must know before the first record."""
-    return TraceHeader(
-        schema_version=SCHEMA_VERSION,
-        schema=plain_schema(),
-        layouts=LAYOUTS,
-        boot_id=Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip(),
-        clock_offset=offset,
-        kernel=platform.release(),
-        host=socket.gethostname(),
-        release=__version__,
-        created=time.time_ns(),
-        coverage={m.probe: [m.error, m.cost] for m in probes.missing},
-        rules_digest=options.rules.digest,
-        mode=options.mode,
-        agents=(options.name,),
-        command=options.command,
-        extra={"users": {str(uid): name for uid, name in names.items()}},
-    )

@@ -24,4 +24,4 @@ class Failure(click.ClickException):
 
     def __init__(self, message: str, code: Exit = Exit.FAILURE) -> None:
         super().__init__(message)
-        self.exit_code = int(code)
+        self.exit_code = int(code)  # type: ignore[misc]  # a class variable in click's annotations

@@ -30,11 +30,19 @@ from agentwatch.trace.reader import TraceReader
     type=click.Path(exists=True, path_type=Path),
     help="Other Sigma rules than those recorded in the trace: what would they have caught?",
 )
-@click.option("--alerts", type=click.Path(path_type=Path), help="Write alerts to FILE instead of standard output.")
-@click.option("--fail-on", type=click.Choice(LEVELS), help="End with 3 when there was an alert at or above this level.")
+@click.option(
+    "--alerts", type=click.Path(path_type=Path), help="Write alerts to FILE instead of standard output."
+)
+@click.option(
+    "--fail-on", type=click.Choice(LEVELS), help="End with 3 when there was an alert at or above this level."
+)
 @click.option("--strict", is_flag=True, help="End with 6 when the trace says that events were lost.")
 def replay(
-    traces: tuple[Path, ...], rule_paths: tuple[Path, ...], alerts: Path | None, fail_on: str | None, strict: bool
+    traces: tuple[Path, ...],
+    rule_paths: tuple[Path, ...],
+    alerts: Path | None,
+    fail_on: str | None,
+    strict: bool,
 ) -> None:
     """Run recorded traces through the pipeline, under the rules they were recorded with.
 
@@ -94,7 +102,9 @@ class Replay:
         try:
             return RuleSet.from_bytes(reader.rules)
         except ValueError as error:
-            raise TraceError(f"the rules in the trace cannot be read ({error}); name some with --rules") from None
+            raise TraceError(
+                f"the rules in the trace cannot be read ({error}); name some with --rules"
+            ) from None
 
     def _alert(self, alert: dict[str, object]) -> None:
         rule = alert["rule"]
@@ -108,7 +118,9 @@ class Replay:
         self.damaged = bool(reader.damage) or pipeline.counters.unreadable > 0
         self.lost = any(agent.lost for agent in pipeline.state.agents.values())
         counters = pipeline.counters
-        click.echo(f"agentwatch: {self.trace}: {counters.records} records, {counters.alerts} alerts", err=True)
+        click.echo(
+            f"agentwatch: {self.trace}: {counters.records} records, {counters.alerts} alerts", err=True
+        )
 
 
 def _users(header: TraceHeader) -> dict[int, str]:

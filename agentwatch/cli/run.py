@@ -18,9 +18,8 @@ import click
 from agentwatch.cli.exits import Exit, Failure
 from agentwatch.cli.options import reaches, rule_set
 from agentwatch.kernel.bpf import BpfError
-from agentwatch.kernel.btf import BtfError, MissingType
+from agentwatch.kernel.bytecode import BuildError
 from agentwatch.kernel.cgroup import Cgroup, CgroupError, create
-from agentwatch.kernel.compile import CompileError
 from agentwatch.kernel.probes import ProbeError
 from agentwatch.respond.cgroup import kill
 from agentwatch.respond.guard import Guard
@@ -29,7 +28,7 @@ from agentwatch.session import AGENT, Options, Session
 from agentwatch.sinks.alerts import AlertFile
 from agentwatch.spawn import Child
 from agentwatch.trace.error import TraceError
-from agentwatch.tui.live import PlainView, Prompt, View, open_view
+from agentwatch.tui.live import PlainView, Prompt, Snapshot, State, View, open_view
 from agentwatch.tui.snapshot import Snapshots
 
 STEP_SECONDS = 0.01
@@ -51,7 +50,9 @@ STEP_SECONDS = 0.01
     type=click.Path(exists=True, path_type=Path),
     help="Sigma rules: a file or folder; may be repeated. The shipped rules where it is not given.",
 )
-@click.option("--alerts", type=click.Path(path_type=Path), help="Write alerts to FILE, one JSON object a line.")
+@click.option(
+    "--alerts", type=click.Path(path_type=Path), help="Write alerts to FILE, one JSON object a line."
+)
 @click.option("--record", type=click.Path(path_type=Path), help="Record a trace to FILE, for `replay`.")
 @click.option(
     "--on-pause",
@@ -61,8 +62,12 @@ STEP_SECONDS = 0.01
     help="What happens to a paused agent. wait: ask on a terminal, else wait for a signal. "
     "leave: end, the tree stays frozen. resume: let it go on, for demonstrations.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Alerts on standard output; the command's goes to standard error.")
-@click.option("--live", is_flag=True, help="Draw processes, flows and alerts while it runs; needs a terminal.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Alerts on standard output; the command's goes to standard error."
+)
+@click.option(
+    "--live", is_flag=True, help="Draw processes, flows and alerts while it runs; needs a terminal."
+)
 @click.option(
     "--fail-on", type=click.Choice(LEVELS), help="End with 3 when there was an alert at or above this level."
 )
@@ -100,7 +105,9 @@ def run(
         child = stack.enter_context(Child(command, capture=live, stdout_to_stderr=as_json))
         sink = _Sink(stack, alerts, sys.stdout if as_json else None)
         session = stack.enter_context(Session(options, cgroup, [sink]))
-        runner = Runner(session, child, guard, sink, on_pause, open_view(sys.stderr) if live else PlainView(sys.stderr))
+        runner = Runner(
+            session, child, guard, sink, on_pause, open_view(sys.stderr) if live else PlainView(sys.stderr)
+        )
         child.start(cgroup, session.probes, AGENT)
         runner.watch()
     sys.exit(_exit_code(runner, fail_on, strict))
@@ -127,7 +134,7 @@ def _explained() -> Iterator[None]:
     """What can go wrong before watching begins, as a sentence and the contract's exit code."""
     try:
         yield
-    except (ProbeError, BpfError, BtfError, MissingType, CompileError) as error:
+    except (ProbeError, BpfError, BuildError) as error:
         raise Failure(f"{error}\n`agentwatch doctor` says what this host lacks.", Exit.PRIVILEGE) from None
     except CgroupError as error:
         raise Failure(str(error), Exit.PRIVILEGE) from None
@@ -214,9 +221,10 @@ class Runner:
         self._handled_pause = False
         return self.session.cgroup.populated()
 
-    def _snapshot(self, state: str = "") -> Any:
+    def _snapshot(self, state: State | None = None) -> Snapshot:
         shown = state or self.session.state.agent(AGENT).state
-        return self._snapshots.make(shown, self.session.pipeline.counters.records, asking=self._prompt is not None)  # type: ignore[arg-type]
+        records = self.session.pipeline.counters.records
+        return self._snapshots.make(shown, records, asking=self._prompt is not None)
 
     def _on_signal(self, number: int, frame: object) -> None:
         self.signal = number
@@ -244,7 +252,7 @@ class Runner:
         with contextlib.suppress(OSError):
             self._prompt = Prompt()
         if self._prompt is None:
-            _say(f"agent {self.session.options.name} is frozen; it stays so. SIGTERM to {os.getpid()} ends it.")
+            _say(f"agent {self.session.options.name} is frozen and waits; SIGTERM to {os.getpid()} ends it")
         elif isinstance(self._view, PlainView):
             _say("The agent is frozen:  r resume   k kill   l leave it frozen")
 
@@ -268,7 +276,8 @@ class Runner:
         _say(f"{counters.records} records, {counters.alerts} alerts")
         if self.sink.paused is not None:
             alert = self.sink.paused
-            _say(f"frozen {alert['latency_us'] / 1000:.2f} ms after the decisive byte: {alert['rule']['title']}")
+            took = alert["latency_us"] / 1000
+            _say(f"frozen {took:.2f} ms after the decisive byte: {alert['rule']['title']}")
         if self.sink.failed:
             _say(f"the alert file is incomplete: {self.sink.failed}")
         if options.record is not None:
@@ -276,7 +285,9 @@ class Runner:
             _say(f"replay it with: agentwatch replay {options.record}")
         if self.left:
             path = self.session.cgroup.path
-            _say(f"the tree stays frozen. Resume: echo 0 > {path}/cgroup.freeze   End: echo 1 > {path}/cgroup.kill")
+            _say("the tree stays frozen")
+            _say(f"resume it with: echo 0 > {path}/cgroup.freeze")
+            _say(f"end it with:    echo 1 > {path}/cgroup.kill")
 
 
 def _say(text: str) -> None:
@@ -296,4 +307,3 @@ def _exit_code(runner: Runner, fail_on: str | None, strict: bool) -> int:
     if runner.left:
         return Exit.FINDINGS
     return runner.code
-

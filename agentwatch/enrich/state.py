@@ -9,7 +9,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from agentwatch.enrich.flows import Flow, FlowTable
 from agentwatch.enrich.processes import Process, ProcessTable
@@ -23,6 +23,10 @@ _BLOCK = len(SOCKET_BLOCK)
 _ADDRESS = {socket.AF_INET: 4, socket.AF_INET6: 16}  # bytes
 
 
+AgentState = Literal["running", "paused", "killed"]
+_STATE_AFTER: dict[str, AgentState] = {"pause": "paused", "kill": "killed", "resume": "running"}
+
+
 @dataclass(slots=True)
 class Agent:
     """A process tree under watch. `state` is running, paused or killed."""
@@ -32,7 +36,7 @@ class Agent:
     cgroup: str = ""
     cgroup_id: int = 0
     mode: str = "monitor"
-    state: str = "running"
+    state: AgentState = "running"
     lost: dict[str, int] = field(default_factory=dict)  # events lost, by name
 
 
@@ -63,10 +67,9 @@ class State:
         self.names: dict[str, str] = {}
         self.coverage: list[tuple[str, str, str]] = []
         self.rules_digest = ""
-        sockets: dict[int, Callable[[int, Row, Agent], Change]] = {
-            number: self._socket
-            for number in (Type.BIND, Type.LISTEN, Type.ACCEPT, Type.CONNECT, Type.CONNECTED, Type.SEND)
-        }
+        sockets: dict[int, Callable[[int, Row, Agent], Change]] = dict.fromkeys(
+            (Type.BIND, Type.LISTEN, Type.ACCEPT, Type.CONNECT, Type.CONNECTED, Type.SEND), self._socket
+        )
         self._handlers: dict[int, Callable[[int, Row, Agent], Change | None]] = {
             **sockets,
             Type.FORK: self._fork,
@@ -154,7 +157,7 @@ class State:
 
     def _socket_seen(self, seq: int, row: Row, agent: Agent) -> Change:
         change = self._plain(seq, row, agent)
-        cookie, family, socktype, protocol, local, local_port, remote, remote_port, state = change.fields
+        cookie, family, socktype, protocol, local, local_port, remote, remote_port, _ = change.fields
         if family in (socket.AF_INET, socket.AF_INET6) and len(local) == len(remote) == _ADDRESS[family]:
             block = (cookie, local, remote, local_port, remote_port, family, socktype, protocol, 0)
             change.flow = self.flows.update(block, change.process.key, agent.number, row[TIME])
@@ -213,7 +216,7 @@ class State:
         change = self._plain(seq, row, agent)
         _, _, response, result, *_ = change.fields
         if result != "failed":
-            agent.state = {"pause": "paused", "kill": "killed", "resume": "running"}.get(response, agent.state)
+            agent.state = _STATE_AFTER.get(response, agent.state)
         return change
 
     def _loss(self, seq: int, row: Row, agent: Agent) -> Change:

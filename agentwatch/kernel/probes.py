@@ -23,7 +23,7 @@ from agentwatch.schema.events import BY_NUMBER, RING_HEADER_SIZE, SLOT_SIZE, Typ
 
 MAX_AGENTS = 64  # numbers of agents run from 1 to MAX_AGENTS - 1
 SLOTS_BYTES = 8 << 20
-RECORDS_BYTES = 8 << 20
+RECORDS_BYTES = 4 << 20
 # The last part of each ring is kept for events that must not be crowded out.
 SLOTS_ROUTINE = SLOTS_BYTES * 3 // 4
 RECORDS_ROUTINE = RECORDS_BYTES * 3 // 4
@@ -92,14 +92,14 @@ PROBES_TABLE = (
     _tracepoint("on_exit", "sched_process_exit", "ends of processes are not seen"),
     _tracepoint("on_cgroup_attach", "cgroup_attach_task", "leaving the agent's cgroup is not seen"),
     _tracepoint("on_signal", "signal_generate", "signals at the monitor are not seen"),
-    _cgroup("on_sock_create", _SOCK, AttachType.CGROUP_INET_SOCK_CREATE, "unused and raw sockets are not seen"),
+    _cgroup("on_sock_create", _SOCK, AttachType.CGROUP_INET_SOCK_CREATE, "raw sockets are not seen"),
     _cgroup("on_sock_release", _SOCK, AttachType.CGROUP_INET_SOCK_RELEASE, "ends of UDP flows are not seen"),
     _cgroup("on_post_bind4", _SOCK, AttachType.CGROUP_INET4_POST_BIND, "IPv4 binds are not seen"),
     _cgroup("on_post_bind6", _SOCK, AttachType.CGROUP_INET6_POST_BIND, "IPv6 binds are not seen"),
     _cgroup("on_connect4", _ADDR, AttachType.CGROUP_INET4_CONNECT, "IPv4 connects are not seen"),
     _cgroup("on_connect6", _ADDR, AttachType.CGROUP_INET6_CONNECT, "IPv6 connects are not seen"),
-    _cgroup("on_sendmsg4", _ADDR, AttachType.CGROUP_UDP4_SENDMSG, "IPv4 datagrams' receivers are not seen"),
-    _cgroup("on_sendmsg6", _ADDR, AttachType.CGROUP_UDP6_SENDMSG, "IPv6 datagrams' receivers are not seen"),
+    _cgroup("on_sendmsg4", _ADDR, AttachType.CGROUP_UDP4_SENDMSG, "receivers of IPv4 datagrams are not seen"),
+    _cgroup("on_sendmsg6", _ADDR, AttachType.CGROUP_UDP6_SENDMSG, "receivers of IPv6 datagrams are not seen"),
     _cgroup("on_sock_ops", ProgramType.SOCK_OPS, AttachType.CGROUP_SOCK_OPS, "accepts, listens and results of "
             "connects are not seen"),
     _cgroup("on_egress", ProgramType.CGROUP_SKB, AttachType.CGROUP_INET_EGRESS, "what agents send is not seen"),
@@ -271,7 +271,7 @@ class Probes:
         """Tag every task below a cgroup. Returns (pid, parent, start, parent's start) of its processes."""
         key = struct.pack("<I", 0)
         bpf.map_update(self.map("SEED"), key, struct.pack("<QII", cgroup_id, agent, 0))
-        return [row for row in _TASK_ROW.iter_unpack(bpf.iterate(self._iterators["on_each_task"]))]
+        return list(_TASK_ROW.iter_unpack(bpf.iterate(self._iterators["on_each_task"])))
 
     def other_sockets(self) -> list[tuple[int, int, int, int, int, int, int]]:
         """Open sockets of agents in families that no hook reports (packet, vsock, AF_ALG, ...).

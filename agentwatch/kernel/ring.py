@@ -25,9 +25,7 @@ class Ring:
         self.handle = handle
         self._mask = size - 1
         consumer = mmap.mmap(handle.fileno(), _PAGE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-        producer = mmap.mmap(
-            handle.fileno(), _PAGE + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=_PAGE
-        )
+        producer = mmap.mmap(handle.fileno(), _PAGE + 2 * size, mmap.MAP_SHARED, mmap.PROT_READ, offset=_PAGE)
         self._maps = (consumer, producer)
         self._consumed = memoryview(consumer).cast("Q")
         self._produced = memoryview(producer)[:_PAGE].cast("Q")

@@ -24,8 +24,8 @@ class Guard:
 
     def __init__(self, cgroup: Cgroup) -> None:
         read, self._pipe = os.pipe()
-        self._pid = os.fork()
-        if self._pid == 0:
+        self.pid = os.fork()
+        if self.pid == 0:
             try:
                 _stand(cgroup, read)
             finally:
@@ -40,7 +40,7 @@ class Guard:
             os.close(self._pipe)
             self._pipe = -1
             with suppress(ChildProcessError):
-                os.waitpid(self._pid, 0)
+                os.waitpid(self.pid, 0)
 
     def __enter__(self) -> Guard:
         return self

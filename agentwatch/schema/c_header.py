@@ -61,7 +61,9 @@ def emit() -> str:
     lines += _assertions("aw_header", HEADER_FIELDS)
     lines.append(f'_Static_assert(sizeof(struct aw_header) == {HEADER_SIZE}, "size of aw_header");')
     lines += ["struct aw_socket_block {", *(_member(p.field) for p in socket_fields), "};"]
-    lines.append(f'_Static_assert(sizeof(struct aw_socket_block) == {socket_size}, "size of aw_socket_block");')
+    lines.append(
+        f'_Static_assert(sizeof(struct aw_socket_block) == {socket_size}, "size of aw_socket_block");'
+    )
     for event in EVENTS:
         if event.ring is not Ring.NOTES:
             lines += _event(event)

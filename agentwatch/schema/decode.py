@@ -8,7 +8,7 @@ from the schema: `unpack(row)`.
 from __future__ import annotations
 
 import struct
-from typing import Any, Union
+from typing import Any, Final, Union
 
 import msgpack  # type: ignore[import-untyped]
 
@@ -17,7 +17,15 @@ from agentwatch.schema.layout import HEADER_SIZE, SLOT_BODY_SIZE, body, body_str
 
 Row = tuple[int, int, int, int, int, int, int, int, Union[bytes, tuple[Any, ...]]]
 
-LENGTH, TIME, TYPE, FLAGS, AGENT, TGID, TID, START, BODY = range(9)
+LENGTH: Final = 0
+TIME: Final = 1
+TYPE: Final = 2
+FLAGS: Final = 3
+AGENT: Final = 4
+TGID: Final = 5
+TID: Final = 6
+START: Final = 7
+BODY: Final = 8
 
 _SLOT = struct.Struct(f"<I4xQHHIIIQ{SLOT_BODY_SIZE}s")
 _RECORD = struct.Struct("<I4xQHHIIIQ")

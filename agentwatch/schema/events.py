@@ -130,7 +130,9 @@ class PayloadFlag(IntEnum):
 
 ARGV_LIMIT = 128 * 1024  # bytes of argv recorded
 PAYLOAD_BYTES = 512  # bytes recorded of a message
-PAYLOAD_MESSAGES = 6  # messages recorded in each direction: the proxies' handshakes come before the first three
+PAYLOAD_MESSAGES = (
+    6  # messages recorded in each direction: the proxies' handshakes come before the first three
+)
 SAMPLE_INTERVAL_NS = 5_000_000_000  # one later message is recorded each such interval
 
 EVENTS: tuple[EventType, ...] = (
@@ -180,7 +182,11 @@ EVENTS: tuple[EventType, ...] = (
         Type.CONNECTED,
         Ring.SLOTS,
         "The result of a TCP connect.",
-        (*SOCKET_BLOCK, Field("elapsed", "u64", "nanoseconds since connect"), Field("error", "u32", "errno; 0")),
+        (
+            *SOCKET_BLOCK,
+            Field("elapsed", "u64", "nanoseconds since connect"),
+            Field("error", "u32", "errno; 0"),
+        ),
     ),
     EventType(
         "send",
@@ -206,7 +212,10 @@ EVENTS: tuple[EventType, ...] = (
         Type.SIGNAL,
         Ring.SLOTS,
         "An agent's process sent a signal to the monitor; the header names the sender.",
-        (Field("signal", "u32", "number of the signal"), Field("target", "u32", "process id of the receiver")),
+        (
+            Field("signal", "u32", "number of the signal"),
+            Field("target", "u32", "process id of the receiver"),
+        ),
     ),
     EventType(
         "exec",

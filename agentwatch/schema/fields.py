@@ -71,7 +71,10 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
             Field("Protocol", "int", "protocol number"),
         ),
     ),
-    "unix_connection": ("A Unix socket connects.", (*PROCESS, Field("Path", "str", "path; @name is abstract"))),
+    "unix_connection": (
+        "A Unix socket connects.",
+        (*PROCESS, Field("Path", "str", "path; @name is abstract")),
+    ),
     "tampering": (
         "An agent acts against the watch itself.",
         (

@@ -79,7 +79,9 @@ def build(state: State, decision: Decision, outcome: Outcome | None, clock_offse
         "evidence": list(decision.evidence),
         "completeness": _completeness(decision),
         "latency_us": (acted_at - decision.event.time) // 1000 if acted_at else None,
-        "event": {name: value for name, value in decision.event.fields.items() if name not in _SHOWN_ELSEWHERE},
+        "event": {
+            name: value for name, value in decision.event.fields.items() if name not in _SHOWN_ELSEWHERE
+        },
     }
 
 

@@ -26,7 +26,15 @@ def note_tasks(source: KernelSource, agent: int, tasks: list[Task]) -> None:
     for pid, parent, start, parent_start in tasks:
         folder = f"/proc/{pid}"
         uid, gid = _ids(folder)
-        fields = (parent, parent_start, _link(f"{folder}/exe"), _argv(folder), _link(f"{folder}/cwd"), uid, gid)
+        fields = (
+            parent,
+            parent_start,
+            _link(f"{folder}/exe"),
+            _argv(folder),
+            _link(f"{folder}/cwd"),
+            uid,
+            gid,
+        )
         source.note(Type.PROCESS, agent, *fields, tgid=pid, start=start)
 
 
@@ -75,7 +83,7 @@ def _socket_inodes(pid: int) -> Iterator[int]:
 
 def _diagnosis() -> Iterator[tuple[int, tuple[Any, ...]]]:
     """(inode, fields of `socket_seen`) of every TCP, UDP and Unix socket of this network namespace."""
-    from pyroute2 import DiagSocket  # noqa: PLC0415 (0.1 s to import, and only needed here)
+    from pyroute2 import DiagSocket  # type: ignore[import-untyped]  # noqa: PLC0415 (0.1 s to import, and only needed here)
 
     with DiagSocket() as diag:
         diag.bind()

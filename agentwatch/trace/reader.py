@@ -374,9 +374,7 @@ class TraceReader:
             self.damage.append(Damage(DamageKind.MORE, offset, 0, "further damage is not listed"))
         if len(self.damage) <= MAX_DAMAGE:
             after = self._last_time
-            self.damage.append(
-                Damage(kind, offset, length, detail, frames, rounds, records, after, before)
-            )
+            self.damage.append(Damage(kind, offset, length, detail, frames, rounds, records, after, before))
 
 
 ENDS_INSIDE = "file ends inside a frame"

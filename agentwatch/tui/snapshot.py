@@ -20,7 +20,6 @@ ALERTS_KEPT = 200
 OUTPUT_KEPT = 200
 
 
-
 def ended_words(process: Process) -> str:
     """How a process ended, in a word or two; empty while it runs."""
     if process.status is None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import socket
+from typing import Any
 
 import pytest
 
@@ -13,8 +14,14 @@ from agentwatch.schema.events import PayloadFlag, Type
 from agentwatch.schema.fields import FIELDS
 from tests.schema.records import raw
 
-LOCAL = {"family": 2, "socktype": 1, "protocol": 6, "local": b"\x7f\0\0\1", "local_port": 4000}
-REMOTE = {"remote": b"\x0a\0\0\2", "remote_port": 3333}
+LOCAL: dict[str, Any] = {
+    "family": 2,
+    "socktype": 1,
+    "protocol": 6,
+    "local": b"\x7f\0\0\1",
+    "local_port": 4000,
+}
+REMOTE: dict[str, Any] = {"remote": b"\x0a\0\0\2", "remote_port": 3333}
 
 
 def fold(state: State, *batches: bytes) -> list[Change]:
@@ -64,7 +71,15 @@ def test_accepted_flow_is_not_initiated() -> None:
 def test_payload_knows_its_direction_and_data() -> None:
     (change,) = fold(
         State(),
-        raw("payload", flags=int(PayloadFlag.IN), cookie=5, length=5, data=b"hello" + bytes(59), **LOCAL, **REMOTE),
+        raw(
+            "payload",
+            flags=int(PayloadFlag.IN),
+            cookie=5,
+            length=5,
+            data=b"hello" + bytes(59),
+            **LOCAL,
+            **REMOTE,
+        ),
     )
     assert change.incoming
     assert change.data == b"hello"
@@ -72,12 +87,32 @@ def test_payload_knows_its_direction_and_data() -> None:
 
 def test_socket_of_before_the_watch_keeps_the_owner_that_was_found() -> None:
     state = State()
-    note(state, int(Type.SOCKET_SEEN), 1, 1, 42, 9, 5, 2, 1, 6, b"\x7f\0\0\1", 4000, b"\x0a\0\0\2", 3333, "established")
-    (change,) = fold(state, raw("payload", tgid=0, start=0, cookie=5, length=1, data=b"x" * 64, **LOCAL, **REMOTE))
+    note(
+        state,
+        int(Type.SOCKET_SEEN),
+        1,
+        1,
+        42,
+        9,
+        5,
+        2,
+        1,
+        6,
+        b"\x7f\0\0\1",
+        4000,
+        b"\x0a\0\0\2",
+        3333,
+        "established",
+    )
+    (change,) = fold(
+        state, raw("payload", tgid=0, start=0, cookie=5, length=1, data=b"x" * 64, **LOCAL, **REMOTE)
+    )
     assert change.process.key == (42, 9)
 
 
-@pytest.mark.parametrize(("response", "expected"), [("pause", "paused"), ("kill", "killed"), ("resume", "running")])
+@pytest.mark.parametrize(
+    ("response", "expected"), [("pause", "paused"), ("kill", "killed"), ("resume", "running")]
+)
 def test_what_the_actuator_did_is_the_agents_state(response: str, expected: str) -> None:
     state = State()
     note(state, int(Type.ACTION), 1, 1, 0, 0, 7, "rule", response, "done", "", 5, 6)
@@ -139,7 +174,9 @@ def test_tampering_says_what_was_done() -> None:
     facts = Facts(state, {"tampering"})
     path = b"/system.slice"
     moved, signalled = fold(
-        state, raw("cgroup_move", length=len(path), data=path.ljust(256, b"\0")), raw("signal", signal=9, target=1)
+        state,
+        raw("cgroup_move", length=len(path), data=path.ljust(256, b"\0")),
+        raw("signal", signal=9, target=1),
     )
     assert facts.of(moved).fields["Cgroup"] == "/system.slice"  # type: ignore[union-attr]
     assert facts.of(signalled).fields["Signal"] == 9  # type: ignore[union-attr]

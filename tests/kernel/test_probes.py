@@ -58,7 +58,10 @@ def test_exec_is_reported_with_its_circumstances(tmp_path: Path) -> None:
     assert (process.uid, process.gid) == (0, 0)
     status = program.stat()
     assert process.inode == status.st_ino
-    assert (process.device >> 20, process.device & 0xFFFFF) == (os.major(status.st_dev), os.minor(status.st_dev))
+    assert (process.device >> 20, process.device & 0xFFFFF) == (
+        os.major(status.st_dev),
+        os.minor(status.st_dev),
+    )
     assert process.net_ns == int(os.readlink("/proc/self/ns/net")[5:-1])
     assert process.mnt_ns == int(os.readlink("/proc/self/ns/mnt")[5:-1])
     assert process.truncated == frozenset()
@@ -285,12 +288,16 @@ def test_raw_sockets_are_reported(kind: str, family: int, socktype: int) -> None
     assert (event["family"], event["socktype"], event["protocol"]) == (family, socktype, 1)
 
 
-@pytest.mark.parametrize(("kind", "family"), [("AF_PACKET, socket.SOCK_RAW", 17), ("AF_ALG, socket.SOCK_SEQPACKET", 38)])
+@pytest.mark.parametrize(
+    ("kind", "family"), [("AF_PACKET, socket.SOCK_RAW", 17), ("AF_ALG, socket.SOCK_SEQPACKET", 38)]
+)
 def test_sockets_of_other_families_are_found_by_sweeps(kind: str, family: int) -> None:
     try:
-        getattr(socket, kind.split(",")[0])
+        getattr(socket, kind.split(",", maxsplit=1)[0])
         probe = subprocess.run(
-            [sys.executable, "-c", f"import socket; socket.socket(socket.{kind})"], check=False, capture_output=True
+            [sys.executable, "-c", f"import socket; socket.socket(socket.{kind})"],
+            check=False,
+            capture_output=True,
         )
     except AttributeError:
         pytest.skip(f"no {kind} here")
@@ -313,7 +320,10 @@ def test_unix_connects_are_reported_by_path(tmp_path: Path) -> None:
             """
         )
     )
-    assert [e["data"].rstrip(b"\0") for e in agent.named("unix_connect")] == [str(path).encode(), b"\0abstract"]
+    assert [e["data"].rstrip(b"\0") for e in agent.named("unix_connect")] == [
+        str(path).encode(),
+        b"\0abstract",
+    ]
 
 
 def test_dns_is_recorded_however_many_questions() -> None:

@@ -55,7 +55,9 @@ class Watched:
 
     def _keep(self, batches: Round) -> None:
         for batch in batches:
-            self.rows += [(BY_NUMBER[row[decode.TYPE]].name, row) for row in _DECODERS[batch.kind](batch.data)]
+            self.rows += [
+                (BY_NUMBER[row[decode.TYPE]].name, row) for row in _DECODERS[batch.kind](batch.data)
+            ]
 
 
 def _fields(row: decode.Row) -> dict[str, Any]:
@@ -63,13 +65,18 @@ def _fields(row: decode.Row) -> dict[str, Any]:
     values = dict(zip((f.name for f in event.fields), decode.unpack(row), strict=True))
     values |= {"tgid": row[decode.TGID], "start": row[decode.START], "flags": row[decode.FLAGS]}
     if event.tail:
-        values["data"] = decode.tail(row, values["length"] if "length" in values else 0)
+        values["data"] = decode.tail(row, values.get("length", 0))
     return values
 
 
 @contextlib.contextmanager
 def watched(
-    command: Sequence[str], *, rules: RuleSet = NO_RULES, mode: str = "monitor", name: str = "test", **options: Any
+    command: Sequence[str],
+    *,
+    rules: RuleSet = NO_RULES,
+    mode: str = "monitor",
+    name: str = "test",
+    **options: Any,
 ) -> Iterator[Watched]:
     """Start a command under watch; whatever is left of it is killed at the end."""
     alerts: list[dict[str, Any]] = []

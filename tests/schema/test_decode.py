@@ -54,7 +54,7 @@ def test_short_body_is_refused_when_unpacked() -> None:
     (row,) = decode.records(raw("exec_piece", data=b""))
     wrong = (*row[:2], int(Type.EXEC), *row[3:])
     with pytest.raises(DecodeError, match="cannot be read"):
-        decode.unpack(wrong)  # type: ignore[arg-type]
+        decode.unpack(wrong)
 
 
 def test_notes_carry_their_fields() -> None:

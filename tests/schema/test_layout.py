@@ -43,5 +43,7 @@ def test_event_that_does_not_fit_a_slot_is_refused() -> None:
 
 def test_header_asserts_every_offset() -> None:
     text = emit()
-    assert '_Static_assert(__builtin_offsetof(struct aw_close, bytes_out) == 80, "aw_close.bytes_out");' in text
+    assert (
+        '_Static_assert(__builtin_offsetof(struct aw_close, bytes_out) == 80, "aw_close.bytes_out");' in text
+    )
     assert '_Static_assert(sizeof(struct aw_header) == 32, "size of aw_header");' in text
