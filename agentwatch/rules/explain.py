@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from agentwatch.event import Event
 from agentwatch.rules.match import Facts, compile_condition
-from agentwatch.rules.model import Expr
+from agentwatch.rules.model import Expr, Rule
 
 EXCERPT = 200
 
@@ -31,6 +32,51 @@ class Detail:
 def explain(condition: Expr, event: Event) -> tuple[Detail, ...]:
     """The comparisons that make the condition hold for the event, in the rule's order."""
     return tuple(dict.fromkeys(_walk(condition, Facts(event), {}, "")))
+
+
+def explain_alert(rule: Rule, alert: Mapping[str, Any]) -> tuple[Detail, ...]:
+    """What an alert of the rule rests on, from what the alert itself says of the event.
+
+    An alert does not name the category of its event: of a rule over several, the first whose
+    condition holds is taken.
+    """
+    for category, condition in rule.conditions.items():
+        event = event_of_alert(category, alert)
+        if compile_condition(condition, {})(Facts(event)) is not False:
+            return explain(condition, event)
+    return ()
+
+
+def event_of_alert(category: str, alert: Mapping[str, Any]) -> Event:
+    """The event behind an alert, as far as the alert tells it; its time is left out."""
+    process: Mapping[str, Any] = alert.get("process") or {}
+    parent: Mapping[str, Any] = next(iter(process.get("ancestors") or ()), {})
+    flow: Mapping[str, Any] = alert.get("flow") or {}
+    fields: dict[str, Any] = {
+        **{name: tuple(v) if isinstance(v, list) else v for name, v in (alert.get("event") or {}).items()},
+        "Image": process.get("exe"),
+        "Argv": tuple(process.get("cmdline") or ()),
+        "CommandLine": " ".join(process.get("cmdline") or ()),
+        "CurrentDirectory": process.get("cwd"),
+        "User": process.get("user"),
+        "ProcessId": process.get("pid"),
+        "ParentImage": parent.get("exe"),
+        "ParentProcessId": parent.get("pid"),
+        "ParentCommandLine": " ".join(parent.get("cmdline") or ()),
+    }
+    for side, end in (("Source", flow.get("local")), ("Destination", flow.get("remote"))):
+        address, _, port = str(end or "").rpartition(":")
+        if address:
+            fields[f"{side}Ip"], fields[f"{side}Port"] = address.strip("[]"), int(port)
+    if flow.get("initiated") is not None:
+        fields["Initiated"] = str(flow["initiated"]).lower()
+    cut = [word.removesuffix(_CUT) for word in alert["completeness"]["why"] if word.endswith(_CUT)]
+    evidence = alert["evidence"]
+    return Event(category, 0, evidence[-1] if evidence else 0, str(alert["agent"]), fields, frozenset(cut))
+
+
+# How an alert says that a field's value is cut; see `agentwatch.sinks.alerts`.
+_CUT = " cut short"
 
 
 def _walk(expr: Expr, facts: Facts, atoms: dict[Expr, int], selection: str) -> Iterator[Detail]:
