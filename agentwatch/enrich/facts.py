@@ -5,7 +5,7 @@ Which fields each category has is declared in `agentwatch.schema.fields`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 from agentwatch.detect.sighting import Sighting
 from agentwatch.enrich.flows import Flow
@@ -68,6 +68,15 @@ def flow_fields(flow: Flow) -> dict[str, Value]:
         "DestinationHostname": flow.domain or None,
         "Initiated": None if flow.initiated is None else str(flow.initiated).lower(),
     }
+
+
+def flow_sighting(state: State, change: Change, found: Mapping[str, Value]) -> Sighting:
+    """An event of category `flow`: who, over which connection, and what was found."""
+    fields = process_fields(state, change.process)
+    if change.flow is not None:
+        fields.update(flow_fields(change.flow))
+    fields.update(found)
+    return sighting("flow", change, fields)
 
 
 class Facts:

@@ -52,7 +52,12 @@ class Change:
     flow: Flow | None
     fields: tuple[Any, ...]
     data: bytes = b""
-    incoming: bool = False
+    payload_flags: int = 0
+
+    @property
+    def incoming(self) -> bool:
+        """Whether the bytes of a payload came from the peer."""
+        return bool(self.payload_flags & PayloadFlag.IN)
 
 
 class State:
@@ -202,7 +207,7 @@ class State:
             flow,
             fields,
             decode.tail(row, length),
-            incoming,
+            row[FLAGS],
         )
 
     def _file(self, seq: int, row: Row, agent: Agent) -> Change:
