@@ -118,13 +118,15 @@ def test_what_is_awaited_is_said_until_a_source_tells_it() -> None:
             assert (logsource.awaited(category, atom) is None) == told
 
 
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> RuleSet:
+    """SigmaHQ's Linux rules, loaded unchanged."""
+    return load_rules([SIGMA / "linux"], cache=tmp_path_factory.mktemp("cache"))
+
+
 @pytest.mark.skipif(not SIGMA.is_dir(), reason="SigmaHQ's rules are not here; see AGENTWATCH_SIGMA_DIR")
 class TestSigmaHQ:
     """All of SigmaHQ's Linux rules are accounted for."""
-
-    @pytest.fixture(scope="class")
-    def found(self, tmp_path_factory: pytest.TempPathFactory) -> RuleSet:
-        return load_rules([SIGMA / "linux"], cache=tmp_path_factory.mktemp("cache"))
 
     def test_every_file_is_accounted_for(self, found: RuleSet) -> None:
         files = {str(file) for file in (SIGMA / "linux").rglob("*.yml")}
