@@ -8,7 +8,7 @@ from typing import Any
 
 from agentwatch.event import Event
 from agentwatch.rules.match import Facts, compile_condition
-from agentwatch.rules.model import Expr, Rule
+from agentwatch.rules.model import ANY_OF, CASED, Expr, Rule
 
 EXCERPT = 200
 
@@ -84,15 +84,34 @@ def _walk(expr: Expr, facts: Facts, atoms: dict[Expr, int], selection: str) -> I
     if kind in ("and", "or"):
         for operand in expr[1:]:
             yield from _walk(operand, facts, atoms, selection)
-    elif kind in ("sel", "atom"):
-        verdict = compile_condition(expr, atoms)(facts)
-        if verdict is not False:
-            if kind == "sel":
-                yield from _walk(expr[2], facts, atoms, expr[1])
-            else:
-                _, name, op, value = expr
-                found = ", ".join(facts.texts(name))[:EXCERPT]
+    elif kind == "sel":
+        if compile_condition(expr, atoms)(facts) is not False:
+            yield from _walk(expr[2], facts, atoms, expr[1])
+    elif kind == "atom":
+        for single in _singles(expr):
+            verdict = compile_condition(single, atoms)(facts)
+            if verdict is not False:
+                _, name, op, value = single
+                found = _excerpt(", ".join(facts.texts(name)), value)
                 yield Detail(selection, name, op, _wanted(op, value), found, verdict is None)
+
+
+def _singles(atom: Expr) -> Iterator[Expr]:
+    """An atom that is satisfied by any of several values, as an atom for each."""
+    _, name, op, value = atom
+    if op.removesuffix(CASED) not in ANY_OF:
+        yield atom
+        return
+    for one in value:
+        yield ("atom", name, op, (one,))
+
+
+def _excerpt(text: str, value: object) -> str:
+    """The beginning of a text, or, of a long one, what surrounds the word that was looked for."""
+    word = value[0] if isinstance(value, tuple) and value and isinstance(value[0], str) else ""
+    place = text.lower().find(word.lower())
+    start = max(0, place - EXCERPT // 2) if place + len(word) > EXCERPT else 0
+    return text[start : start + EXCERPT]
 
 
 def _wanted(op: str, value: object) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from sigma import types
 
-from agentwatch.rules.model import CASED, MANY, ONE, Expr
+from agentwatch.rules.model import ANY_OF, CASED, MANY, ONE, Expr
 
 
 def string_atom(value: types.SigmaString, keyword: bool = False) -> tuple[str, Any]:
@@ -50,7 +50,7 @@ def join(operator: str, operands: Sequence[Expr]) -> Expr:
 def _alternatives(operands: Sequence[Expr]) -> list[Expr]:
     merged: dict[Expr, Expr] = {}
     for operand in operands:
-        mergeable = operand[0] == "atom" and operand[2].removesuffix(CASED) in _ANY_OF
+        mergeable = operand[0] == "atom" and operand[2].removesuffix(CASED) in ANY_OF
         key = operand[:3] if mergeable else operand
         if key in merged and mergeable:
             values = (*merged[key][3], *operand[3])
@@ -58,9 +58,6 @@ def _alternatives(operands: Sequence[Expr]) -> list[Expr]:
         else:
             merged[key] = operand
     return list(merged.values())
-
-
-_ANY_OF = frozenset({"eq", "contains", "startswith", "endswith", "num", "cidr"})
 
 
 def negate(operand: Expr) -> Expr:

@@ -44,6 +44,7 @@ OPERATORS: Mapping[str, str] = {
     "fieldref": "(other field, contains|startswith|endswith|eq)",
 }
 CASED = "_cased"
+ANY_OF = frozenset({"eq", "contains", "startswith", "endswith", "num", "cidr"})
 MANY = 0
 ONE = 1
 
