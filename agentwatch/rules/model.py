@@ -6,8 +6,8 @@ A condition is a tree of tuples, so that it survives msgpack unchanged:
     ("sel", name, e)              a named selection of the rule, kept for explanations
     ("atom", field, op, value)    one comparison; `OPERATORS` lists what `op` and `value` are
 
-A field is a Sigma field name, `NAME#3` for an element of a list field, or `ANY_FIELD` for
-keywords, which are looked for in every text field.
+A field is a Sigma field name, `NAME#3` for an element of a list field, `ANY_FIELD` for keywords,
+which are looked for in every text field, or, in exceptions, `AGENT_FIELD` for the agent's name.
 """
 
 from __future__ import annotations
@@ -21,18 +21,20 @@ import msgpack  # type: ignore[import-untyped]
 
 IR_VERSION = 1
 ANY_FIELD = "*"
+AGENT_FIELD = "@agent"
+NANOSECONDS = 1_000_000_000
 
-# Operators of an atom and the shape of its value. Strings compare without case unless the
-# operator ends in "_cased"; "wild" is a tuple of literals (str), MANY and ONE.
+# Operators of an atom and the shape of its value. A tuple of strings, numbers or networks stands
+# for any of them. Strings compare without case unless the operator ends in "_cased".
 OPERATORS: Mapping[str, str] = {
-    "eq": "str",
-    "contains": "str",
-    "startswith": "str",
-    "endswith": "str",
-    "wild": "tuple of literals and wildcards",
+    "eq": "tuple of str",
+    "contains": "tuple of str",
+    "startswith": "tuple of str",
+    "endswith": "tuple of str",
+    "num": "tuple of numbers: equal to one",
+    "cidr": "tuple of networks in CIDR notation",
+    "wild": "literals (str) and wildcards (MANY, ONE) in order, over the whole value",
     "re": "(pattern, flags of i, m, s): RE2 syntax, searched, case as the flags say",
-    "cidr": "network in CIDR notation",
-    "num": "number: equal",
     "lt": "number",
     "lte": "number",
     "gt": "number",
@@ -42,8 +44,12 @@ OPERATORS: Mapping[str, str] = {
     "fieldref": "(other field, contains|startswith|endswith|eq)",
 }
 CASED = "_cased"
+ANY_OF = frozenset({"eq", "contains", "startswith", "endswith", "num", "cidr"})
 MANY = 0
 ONE = 1
+
+# The most matches, or values, that a correlation can be asked to count in a window.
+MAX_ENTRIES = 1024
 
 LEVELS = ("informational", "low", "medium", "high", "critical")
 RESPONSES = ("alert", "block", "pause", "kill")
@@ -109,8 +115,9 @@ class Rule:
     """A Sigma rule ready to be evaluated, with what its alert says.
 
     `conditions` maps each category of event that the rule applies to onto its condition.
-    `partial` says, in words, what of the rule no event can answer. `silent` rules only feed
-    correlations. `file` and `line` say where the rule stands.
+    `partial` says, in words, what of the rule no event can answer. `unused` are selections that
+    its condition does not name. `silent` rules only feed correlations. `file` and `line` say where
+    the rule stands.
     """
 
     id: str
@@ -130,6 +137,7 @@ class Rule:
     conditions: Mapping[str, Expr] = field(default_factory=dict)
     correlation: Correlation | None = None
     partial: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
     silent: bool = False
     file: str = ""
     line: int = 0
@@ -147,6 +155,21 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True)
+class Exemption:
+    """An operator's exception: what these rules say of events under `condition` is not told.
+
+    It ends at `expires`, in nanoseconds since 1970 (UTC).
+    """
+
+    rules: tuple[str, ...]
+    condition: Expr
+    reason: str
+    expires: int
+    file: str
+    line: int
+
+
+@dataclass(frozen=True, slots=True)
 class RuleSet:
     """All rules in force, ordered by id, so that the order of files does not matter.
 
@@ -156,6 +179,7 @@ class RuleSet:
     rules: tuple[Rule, ...]
     digest: str
     refused: tuple[Refused, ...] = ()
+    exemptions: tuple[Exemption, ...] = ()
 
     @property
     def categories(self) -> frozenset[str]:
@@ -170,6 +194,7 @@ class RuleSet:
                 "digest": self.digest,
                 "rules": [_plain(rule) for rule in self.rules],
                 "refused": [_plain(rule) for rule in self.refused],
+                "exemptions": [_plain(exemption) for exemption in self.exemptions],
             }
         )
         return packed
@@ -185,6 +210,7 @@ class RuleSet:
                 rules=tuple(_rule(rule) for rule in plain["rules"]),
                 digest=str(plain["digest"]),
                 refused=tuple(Refused(**rule) for rule in plain["refused"]),
+                exemptions=tuple(Exemption(**exemption) for exemption in plain["exemptions"]),
             )
         except (msgpack.UnpackException, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"not a rule set: {error!r}") from error
@@ -198,7 +224,7 @@ def digest(contents: list[bytes]) -> str:
     return total.hexdigest()
 
 
-def _plain(item: Rule | Refused | Correlation) -> dict[str, Any]:
+def _plain(item: Rule | Refused | Correlation | Exemption) -> dict[str, Any]:
     plain = {f.name: getattr(item, f.name) for f in fields(item)}
     if isinstance(plain.get("correlation"), Correlation):
         plain["correlation"] = _plain(plain["correlation"])
