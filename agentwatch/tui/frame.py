@@ -121,7 +121,8 @@ def _alerts(snapshot: Snapshot) -> Section:
         lines = [line for alert in newest[: room // 2 + 1] for line in _alert(alert)]
         return lines[:room]
 
-    return Section(f"alerts: {len(newest) or 'none'}", 2 * len(newest), 4, draw)
+    count = snapshot.more_alerts + len(newest)
+    return Section(f"alerts: {count or 'none'}", 2 * len(newest), 4, draw)
 
 
 def _alert(alert: AlertRow) -> list[Text]:

@@ -86,7 +86,7 @@ class Snapshot(NamedTuple):
     """All that a view shows at one moment.
 
     `gaps` names coverage that is missing, `output` the last lines that the command wrote,
-    `more_processes` and `more_flows` count rows that were left out; `asking` says that the
+    `more_...` count rows that were left out (of alerts, the oldest); `asking` says that the
     question what to do with the frozen agent stands.
     """
 
@@ -103,6 +103,7 @@ class Snapshot(NamedTuple):
     output: tuple[str, ...] = ()
     more_processes: int = 0
     more_flows: int = 0
+    more_alerts: int = 0
     asking: bool = False
 
     def pack(self) -> bytes:
@@ -125,6 +126,7 @@ class Snapshot(NamedTuple):
             output=_cut(self.output[-rows:]),
             more_processes=self.more_processes + len(self.processes) - len(processes),
             more_flows=self.more_flows + len(self.flows) - len(flows),
+            more_alerts=self.more_alerts + len(self.alerts[:-rows]),
         )
 
     @staticmethod
@@ -235,8 +237,9 @@ class PlainView:
 
     def update(self, snapshot: Snapshot) -> None:
         """Write what is new in `snapshot`."""
-        lines = [alert_line(alert) for alert in snapshot.alerts[self._alerts :]]
-        self._alerts = len(snapshot.alerts)
+        seen = max(0, self._alerts - snapshot.more_alerts)
+        lines = [alert_line(alert) for alert in snapshot.alerts[seen:]]
+        self._alerts = snapshot.more_alerts + len(snapshot.alerts)
         if snapshot.state != self._state:
             self._state = snapshot.state
             lines.append(f"agent {snapshot.agent}: {snapshot.state}")

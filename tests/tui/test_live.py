@@ -51,6 +51,7 @@ def snapshots() -> st.SearchStrategy[Snapshot]:
         output=st.lists(TEXT, max_size=9).map(tuple),
         more_processes=COUNTS,
         more_flows=COUNTS,
+        more_alerts=COUNTS,
         asking=st.booleans(),
     )
 
@@ -79,6 +80,7 @@ def test_snapshot_of_anything_fits_one_packet() -> None:
     unpacked = Snapshot.unpack(packed)
     assert unpacked.more_processes == 1000 - len(unpacked.processes)
     assert unpacked.more_flows == 1000 - len(unpacked.flows)
+    assert unpacked.more_alerts == 1000 - len(unpacked.alerts)
 
 
 def test_most_telling_keeps_the_marked_with_ancestors_then_the_living_then_the_latest() -> None:
@@ -113,7 +115,7 @@ def test_plain_view_says_each_thing_once_and_harmlessly() -> None:
     view.update(Snapshot("demo", "enforce", "running", 1))
     view.update(Snapshot("demo", "enforce", "paused", 2, alerts=(ALERT,)))
     view.update(Snapshot("demo", "enforce", "paused", 3, alerts=(ALERT, evil), lost=2))
-    view.close(Snapshot("demo", "enforce", "ended", 4, alerts=(ALERT, evil), lost=2))
+    view.close(Snapshot("demo", "enforce", "ended", 4, alerts=(evil,), more_alerts=1, lost=2))
     assert stream.getvalue().splitlines() == [
         "agent demo: running",
         "09:14:42.123 high Reverse tunnel: frozen in 0.18 ms: ssh[7] to 10.0.0.1:22",
