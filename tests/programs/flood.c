@@ -4,7 +4,8 @@
  *   flood KIND RATE SECONDS
  *
  * KIND: udp-connect (connect a UDP socket to loopback), sendto (a datagram to loopback),
- * fork (fork, exit, wait), exec (vfork, exec /bin/true, wait), none (nothing: the cost of the
+ * fork (fork, exit, wait), exec (vfork, exec /bin/true, wait), tcp-connect (a connection over
+ * loopback, made and closed), pipe (a byte written and read), none (nothing: the cost of the
  * pacing itself). RATE is operations a second, 0 for as fast as possible; SECONDS may have a
  * fraction. At the end prints one line: operations done and seconds taken.
  */
@@ -81,6 +82,37 @@ static void exec_once(void) {
     reap(child);
 }
 
+static void tcp_connect(void) {
+    static int listener = -1;
+    static struct sockaddr_in address = {.sin_family = AF_INET};
+    socklen_t length = sizeof(address);
+    int client, peer;
+
+    if (listener < 0) {
+        address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+        listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (listener < 0 || bind(listener, (struct sockaddr *)&address, sizeof(address)) ||
+            listen(listener, 16) || getsockname(listener, (struct sockaddr *)&address, &length))
+            fail("listen");
+    }
+    client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (client < 0 || connect(client, (struct sockaddr *)&address, sizeof(address)))
+        fail("connect");
+    peer = accept(listener, NULL, NULL);
+    close(peer); /* first: the waiting state stays with the side that is dropped here */
+    close(client);
+}
+
+static void pipe_once(void) {
+    static int ends[2] = {-1, -1};
+    char byte = 0;
+
+    if (ends[0] < 0 && pipe(ends))
+        fail("pipe");
+    if (write(ends[1], &byte, 1) != 1 || read(ends[0], &byte, 1) != 1)
+        fail("pipe");
+}
+
 static void nothing(void) {
 }
 
@@ -88,8 +120,8 @@ static const struct {
     const char *name;
     void (*once)(void);
 } kinds[] = {
-    {"udp-connect", udp_connect}, {"sendto", udp_send}, {"fork", fork_once},
-    {"exec", exec_once},          {"none", nothing},
+    {"udp-connect", udp_connect}, {"sendto", udp_send}, {"fork", fork_once}, {"exec", exec_once},
+    {"tcp-connect", tcp_connect}, {"pipe", pipe_once},  {"none", nothing},
 };
 
 static double now(void) {
@@ -140,6 +172,7 @@ int main(int argc, char **argv) {
         printf("%llu %.6f\n", (unsigned long long)done, now() - start);
         return 0;
     }
-    fprintf(stderr, "usage: %s udp-connect|sendto|fork|exec|none RATE SECONDS\n", argv[0]);
+    fprintf(stderr, "usage: %s udp-connect|sendto|fork|exec|tcp-connect|pipe|none RATE SECONDS\n",
+            argv[0]);
     return 2;
 }

@@ -1,0 +1,180 @@
+"""Agents' directories in cgroup v2, wherever it is mounted (unified, or hybrid below the v1 mounts).
+
+Agents live in `<mount>/agentwatch/<name>`. Whoever made one holds a lock on its directory, so
+that what a crashed instance left behind is told from what another one uses.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+PARENT = "agentwatch"
+_MOUNTS = Path("/proc/self/mounts")
+_REMOVE_SECONDS = 5.0
+_PAUSE = 0.002  # seconds between looks at a cgroup that empties
+
+
+class CgroupError(Exception):
+    """cgroup v2 is not there, or an agent's directory cannot be made."""
+
+
+def find_mount(mounts: Path = _MOUNTS) -> Path:
+    """Where cgroup v2 is mounted. Raises `CgroupError` where it is not."""
+    for line in mounts.read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        fields = line.split()
+        if len(fields) > 2 and fields[2] == "cgroup2":
+            # proc(5): blanks and backslashes in a path are octal escapes
+            return Path(fields[1].encode().decode("unicode_escape"))
+    raise CgroupError("cgroup v2 is not mounted: mount -t cgroup2 none /sys/fs/cgroup/unified")
+
+
+class Cgroup:
+    """One directory of cgroup v2, held open: it is acted on by descriptor, never by a path again."""
+
+    def __init__(self, path: Path, *, made: bool) -> None:
+        self.path = path
+        self.left = not made
+        self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.id = os.fstat(self._fd).st_ino  # the inode number of a kernfs directory is its id
+        self._events = self._open("cgroup.events", os.O_RDONLY)
+        self._freeze = self._open("cgroup.freeze", os.O_WRONLY)
+
+    @property
+    def name(self) -> str:
+        """Path below the mount."""
+        return f"{self.path.parent.name}/{self.path.name}"
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def descriptors(self) -> tuple[int, ...]:
+        """What must stay open for this object to work, in a forked process too."""
+        return self._fd, self._events, self._freeze
+
+    def _open(self, name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_CLOEXEC, dir_fd=self._fd)
+
+    def events(self) -> dict[str, int]:
+        """cgroup.events: `populated` and `frozen`, 0 or 1."""
+        pairs = (line.split() for line in os.pread(self._events, 256, 0).decode("ascii").splitlines())
+        return {key: int(value) for key, value in pairs}
+
+    def populated(self) -> bool:
+        """Whether a process lives in it or below it."""
+        return bool(self.events()["populated"])
+
+    def frozen(self) -> bool:
+        """Whether every process in it has stopped."""
+        return bool(self.events()["frozen"])
+
+    def write_freeze(self, on: bool) -> None:
+        """Ask the kernel to freeze or thaw all below; `frozen()` says when that is done."""
+        os.pwrite(self._freeze, b"1" if on else b"0", 0)
+
+    def write_kill(self) -> None:
+        """Kill all below, frozen ones too (cgroup.kill, kernel 5.14). Raises FileNotFoundError before."""
+        fd = self._open("cgroup.kill", os.O_WRONLY)
+        try:
+            os.write(fd, b"1")
+        finally:
+            os.close(fd)
+
+    def move(self, pid: int) -> None:
+        """Move a process, with all its threads, in here."""
+        fd = self._open("cgroup.procs", os.O_WRONLY)
+        try:
+            os.write(fd, str(pid).encode())
+        finally:
+            os.close(fd)
+
+    def processes(self) -> Iterator[int]:
+        """Ids of the processes in here and below."""
+        for folder, _, _, fd in os.fwalk(".", dir_fd=self._fd):
+            with suppress(OSError), os.fdopen(os.open("cgroup.procs", os.O_RDONLY, dir_fd=fd)) as file:
+                yield from (int(line) for line in file)
+            del folder
+
+    def leave(self) -> None:
+        """Let the directory stand when it is closed: its processes go on without a watch."""
+        self.left = True
+
+    def close(self) -> None:
+        """Let go; a directory that was made here is removed once it is empty."""
+        if self._fd < 0:
+            return
+        if not self.left:
+            self._remove()
+        for fd in (self._freeze, self._events, self._fd):
+            os.close(fd)
+        self._fd = -1
+
+    def _remove(self) -> None:
+        deadline = time.monotonic() + _REMOVE_SECONDS
+        while not remove_tree(self.path) and time.monotonic() < deadline:
+            time.sleep(_PAUSE)  # killed processes take a moment to go
+        with suppress(OSError):  # another instance may be using it
+            self.path.parent.rmdir()
+
+    def __enter__(self) -> Cgroup:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def remove_tree(path: Path) -> bool:
+    """Remove an empty cgroup with what the agent made below it; False while a process is in it."""
+    try:
+        for folder, _, _ in os.walk(path, topdown=False):
+            Path(folder).rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return not path.exists()
+
+
+def create(name: str, mount: Path | None = None) -> Cgroup:
+    """A new agent's directory, locked. Raises `CgroupError` where the name is taken or it cannot be made."""
+    parent = (mount or find_mount()) / PARENT
+    path = parent / name
+    sweep(parent)
+    try:
+        for _ in range(100):
+            parent.mkdir(exist_ok=True)
+            with suppress(FileNotFoundError):  # another instance removed the parent meanwhile
+                path.mkdir()
+                break
+        cgroup = Cgroup(path, made=True)
+    except FileExistsError:
+        raise CgroupError(f"an agent named {name} is watched already ({path})") from None
+    except OSError as error:
+        raise CgroupError(f"{path}: {error.strerror}") from None
+    fcntl.flock(cgroup.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return cgroup
+
+
+def sweep(parent: Path) -> None:
+    """Remove empty directories that nobody holds: what a killed instance left."""
+    with suppress(OSError):
+        for entry in list(os.scandir(parent)):
+            if entry.is_dir(follow_symlinks=False):
+                _sweep_one(Path(entry.path))
+
+
+def _sweep_one(path: Path) -> None:
+    with suppress(OSError):
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            remove_tree(path)
+        finally:
+            os.close(fd)
