@@ -35,7 +35,7 @@ _RESTORE = "\x1b[?1049l\x1b[?25h"  # leave the alternate screen, show the cursor
 State = Literal["starting", "running", "paused", "killed", "ended"]
 Choice = Literal["resume", "kill", "leave"]
 CHOICES: dict[str, Choice] = {"r": "resume", "k": "kill", "l": "leave"}
-QUESTION = "The agent is frozen:  r resume   k kill   l leave it frozen"
+QUESTION = "Frozen:  r resume   k kill   l leave frozen"
 
 
 class ProcessRow(NamedTuple):
@@ -145,17 +145,16 @@ Row = TypeVar("Row", ProcessRow, FlowRow)
 
 def most_telling(rows: Sequence[Row], room: int) -> tuple[Row, ...]:
     """At most `room` of the rows, in their order: marked ones and their ancestors first, then
-    those that have not ended, then the latest."""
+    those that have not ended, then of the ended ones the least deep, then the latest."""
     if len(rows) <= room:
         return tuple(rows)
-    rank = [2 if row.ended else 1 for row in rows]
+    depths = [row.depth if isinstance(row, ProcessRow) else 0 for row in rows]
+    rank = [(2, depth) if row.ended else (1, 0) for row, depth in zip(rows, depths, strict=True)]
     wanted = -1  # depth of the nearest ancestor still to be found, going upwards
     for index in range(len(rows) - 1, -1, -1):
-        row = rows[index]
-        depth = row.depth if isinstance(row, ProcessRow) else 0
-        if row.marked or depth == wanted:
-            rank[index] = 0
-            wanted = depth - 1
+        if rows[index].marked or depths[index] == wanted:
+            rank[index] = (0, 0)
+            wanted = depths[index] - 1
     best = sorted(range(len(rows)), key=lambda index: (rank[index], -index))[:room]
     return tuple(rows[index] for index in sorted(best))
 

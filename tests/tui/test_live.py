@@ -83,7 +83,7 @@ def test_snapshot_of_anything_fits_one_packet() -> None:
     assert unpacked.more_alerts == 1000 - len(unpacked.alerts)
 
 
-def test_most_telling_keeps_the_marked_with_ancestors_then_the_living_then_the_latest() -> None:
+def test_most_telling_keeps_the_marked_with_ancestors_then_the_living_then_the_shallow() -> None:
     rows = (
         ProcessRow(1, 0, "root", "exit 0"),
         ProcessRow(2, 1, "ended", "exit 0"),
@@ -91,11 +91,13 @@ def test_most_telling_keeps_the_marked_with_ancestors_then_the_living_then_the_l
         ProcessRow(4, 2, "miner", "exit 0", marked=True),
         ProcessRow(5, 1, "alive"),
         ProcessRow(6, 1, "ended later", "exit 0"),
+        ProcessRow(7, 2, "ended last, but deeper", "exit 0"),
     )
     assert [row.pid for row in most_telling(rows, 3)] == [1, 3, 4]
     assert [row.pid for row in most_telling(rows, 4)] == [1, 3, 4, 5]
     assert [row.pid for row in most_telling(rows, 5)] == [1, 3, 4, 5, 6]
-    assert most_telling(rows, 6) == rows
+    assert [row.pid for row in most_telling(rows, 6)] == [1, 2, 3, 4, 5, 6]
+    assert most_telling(rows, 7) == rows
     assert most_telling(rows, 0) == ()
 
 
