@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pwd
 import time
@@ -110,6 +111,9 @@ class Session:
             self._stack = stack.pop_all()
         self._reported_drops = 0
         self._introduce()
+        # What exists by now stays: the collector need not go through it on the event path.
+        gc.collect()
+        gc.freeze()
 
     @property
     def state(self) -> State:

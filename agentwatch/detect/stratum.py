@@ -14,7 +14,7 @@ mining, merged mining, Nimiq, Dero, Xelis, and two of miners in web pages.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple, Optional
+from typing import Final, NamedTuple
 
 from agentwatch.detect.finding import OUT, text
 from agentwatch.detect.json_stream import Json, JsonStream, Message
@@ -239,7 +239,7 @@ def _named(dialect: str, miner: bool = True) -> Callable[[Message, str, bool], V
     return rule
 
 
-_RULES: Final[Mapping[str, Callable[[Message, str, bool], Optional[Verdict]]]] = {
+_RULES: Final[Mapping[str, Callable[[Message, str, bool], Verdict | None]]] = {
     **dict.fromkeys((*_MINER_METHODS, *_POOL_METHODS), _mining),
     **dict.fromkeys(
         (
@@ -391,7 +391,7 @@ def _xelis_submit(message: Message) -> Verdict | None:
     return Verdict("xelis", "submit", True) if _is_hex(message["miner_work"], 64) else None
 
 
-_OTHERS: Final[Mapping[str, Callable[[Message], Optional[Verdict]]]] = {
+_OTHERS: Final[Mapping[str, Callable[[Message], Verdict | None]]] = {
     "message": _nimiq,
     "type": _web_miner,
     "identifier": _webminerpool,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import ClassVar
 
 from agentwatch.detect.finding import Finding
 from agentwatch.detect.remote_forward import RemoteForward
@@ -17,6 +18,10 @@ _STREAM = 1  # SOCK_STREAM
 
 class Tunnels:
     """Events of category `flow` with Behaviour remote_forward, from changes and from SSH banners."""
+
+    types: ClassVar = frozenset(
+        map(int, (Type.EXEC, Type.PROCESS, Type.FILE, Type.CONNECT, Type.PAYLOAD, Type.EXIT))
+    )
 
     def __init__(self, state: State, request: Callable[[str, Change], None]) -> None:
         self._state = state
@@ -34,14 +39,12 @@ class Tunnels:
 
     def of(self, change: Change) -> Iterable[Sighting]:
         """What this change says about remote forwards."""
-        handler = self._handlers.get(change.type)
-        if handler is None:
-            return ()
-        findings = self._banners
-        self._banners = []
-        findings = findings + handler(change)
+        findings = self._handlers[change.type](change)
+        if self._banners:
+            findings, self._banners = self._banners + findings, []
         return [
-            flow_sighting(self._state, change, {"Protocol": one.protocol, **one.attributes}) for one in findings
+            flow_sighting(self._state, change, {"Protocol": one.protocol, **one.attributes})
+            for one in findings
         ]
 
     def banner(self, change: Change, flow: Flow, finding: Finding) -> None:

@@ -80,11 +80,12 @@ def _iterator(name: str, kind: str, cost: str) -> Probe:
     return Probe(ProgramSpec(name, ProgramType.TRACING, AttachType.TRACE_ITER, f"func bpf_iter_{kind}"), cost)
 
 
-def _cgroup(name: str, type: ProgramType, attach_type: AttachType, cost: str) -> Probe:
-    return Probe(ProgramSpec(name, type, attach_type), cost)
+def _cgroup(name: str, type: ProgramType, attach_type: str, cost: str) -> Probe:
+    return Probe(ProgramSpec(name, type, AttachType[f"CGROUP_{attach_type}"]), cost)
 
 
 _SOCK, _ADDR = ProgramType.CGROUP_SOCK, ProgramType.CGROUP_SOCK_ADDR
+_OPS, _SKB = ProgramType.SOCK_OPS, ProgramType.CGROUP_SKB
 
 PROBES_TABLE = (
     _tracepoint("on_newtask", "task_newtask", "children of agents are not followed"),
@@ -92,22 +93,21 @@ PROBES_TABLE = (
     _tracepoint("on_exit", "sched_process_exit", "ends of processes are not seen"),
     _tracepoint("on_cgroup_attach", "cgroup_attach_task", "leaving the agent's cgroup is not seen"),
     _tracepoint("on_signal", "signal_generate", "signals at the monitor are not seen"),
-    _cgroup("on_sock_create", _SOCK, AttachType.CGROUP_INET_SOCK_CREATE, "raw sockets are not seen"),
-    _cgroup("on_sock_release", _SOCK, AttachType.CGROUP_INET_SOCK_RELEASE, "ends of UDP flows are not seen"),
-    _cgroup("on_post_bind4", _SOCK, AttachType.CGROUP_INET4_POST_BIND, "IPv4 binds are not seen"),
-    _cgroup("on_post_bind6", _SOCK, AttachType.CGROUP_INET6_POST_BIND, "IPv6 binds are not seen"),
-    _cgroup("on_connect4", _ADDR, AttachType.CGROUP_INET4_CONNECT, "IPv4 connects are not seen"),
-    _cgroup("on_connect6", _ADDR, AttachType.CGROUP_INET6_CONNECT, "IPv6 connects are not seen"),
-    _cgroup("on_sendmsg4", _ADDR, AttachType.CGROUP_UDP4_SENDMSG, "receivers of IPv4 datagrams are not seen"),
-    _cgroup("on_sendmsg6", _ADDR, AttachType.CGROUP_UDP6_SENDMSG, "receivers of IPv6 datagrams are not seen"),
-    _cgroup("on_sock_ops", ProgramType.SOCK_OPS, AttachType.CGROUP_SOCK_OPS, "accepts, listens and results of "
-            "connects are not seen"),
-    _cgroup("on_egress", ProgramType.CGROUP_SKB, AttachType.CGROUP_INET_EGRESS, "what agents send is not seen"),
-    _cgroup("on_ingress", ProgramType.CGROUP_SKB, AttachType.CGROUP_INET_INGRESS, "what agents get is not seen"),
-    _cgroup("on_unix_connect", _ADDR, AttachType.CGROUP_UNIX_CONNECT, "connects of Unix sockets are not seen"),
+    _cgroup("on_sock_create", _SOCK, "INET_SOCK_CREATE", "raw sockets are not seen"),
+    _cgroup("on_sock_release", _SOCK, "INET_SOCK_RELEASE", "ends of UDP flows are not seen"),
+    _cgroup("on_post_bind4", _SOCK, "INET4_POST_BIND", "IPv4 binds are not seen"),
+    _cgroup("on_post_bind6", _SOCK, "INET6_POST_BIND", "IPv6 binds are not seen"),
+    _cgroup("on_connect4", _ADDR, "INET4_CONNECT", "IPv4 connects are not seen"),
+    _cgroup("on_connect6", _ADDR, "INET6_CONNECT", "IPv6 connects are not seen"),
+    _cgroup("on_sendmsg4", _ADDR, "UDP4_SENDMSG", "receivers of IPv4 datagrams are not seen"),
+    _cgroup("on_sendmsg6", _ADDR, "UDP6_SENDMSG", "receivers of IPv6 datagrams are not seen"),
+    _cgroup("on_sock_ops", _OPS, "SOCK_OPS", "accepts, listens and results of connects are not seen"),
+    _cgroup("on_egress", _SKB, "INET_EGRESS", "what agents send is not seen"),
+    _cgroup("on_ingress", _SKB, "INET_INGRESS", "what agents receive is not seen"),
+    _cgroup("on_unix_connect", _ADDR, "UNIX_CONNECT", "connects of Unix sockets are not seen"),
     _iterator("on_each_task", "task", "agents that run already cannot be watched"),
     _iterator("on_each_file", "task_file", "packet, vsock and AF_ALG sockets are not seen"),
-)  # fmt: skip
+)
 
 REQUIRED = frozenset({"on_newtask", "on_exec", "on_exit", "on_connect4", "on_egress"})
 """Without these a process tree cannot be watched at all."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timezone
-from io import BufferedIOBase, FileIO, RawIOBase
+from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from agentwatch.enrich.flows import Flow
 from agentwatch.enrich.processes import Process
@@ -105,7 +105,7 @@ class AlertFile:
     before the next one begins, so that a reader loses that line alone.
     """
 
-    def __init__(self, stream: RawIOBase | BufferedIOBase) -> None:
+    def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._torn = False
 

@@ -13,7 +13,7 @@ from agentwatch.schema.events import Type
 from agentwatch.sources.base import Batch, BatchKind, Round
 
 POLL_SECONDS = 0.01  # how long a routine event may lie in its ring
-ROUND_SLOTS = 1024  # a round is short, so that an urgent record never waits behind many routine ones
+ROUND_SLOTS = 256  # a round is short (under 1 ms), so that an urgent record never waits long
 ROUND_RECORD_BYTES = 256 << 10
 LOSS_INTERVAL = 0.25  # seconds between looks at the loss counters
 SWEEP_INTERVAL = 0.5  # seconds between sweeps for sockets that no hook reports, at the least

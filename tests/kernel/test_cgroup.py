@@ -25,7 +25,10 @@ def cgroup() -> Iterator[Cgroup]:
     ("lines", "expected"),
     [
         ("cgroup2 /sys/fs/cgroup cgroup2 rw 0 0\n", "/sys/fs/cgroup"),
-        ("tmpfs /sys/fs/cgroup tmpfs rw 0 0\nx /sys/fs/cgroup/unified cgroup2 rw 0 0\n", "/sys/fs/cgroup/unified"),
+        (
+            "tmpfs /sys/fs/cgroup tmpfs rw 0 0\nx /sys/fs/cgroup/unified cgroup2 rw 0 0\n",
+            "/sys/fs/cgroup/unified",
+        ),
         ("none /my\\040cgroups cgroup2 rw 0 0\n", "/my cgroups"),
     ],
 )
