@@ -15,8 +15,9 @@ from typing import Any
 from agentwatch.detect.chain import Chain
 from agentwatch.detect.sighting import Sighting
 from agentwatch.enrich.state import Change, State
-from agentwatch.respond.actuate import Actuator, Outcome, ReportingActuator
+from agentwatch.respond.actuate import Actuator, ReportingActuator
 from agentwatch.respond.decide import Decider, Decision
+from agentwatch.respond.outcome import Outcome
 from agentwatch.rules.engine import Engine
 from agentwatch.schema import decode
 from agentwatch.schema.decode import TIME, DecodeError, Row

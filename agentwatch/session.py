@@ -13,19 +13,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from agentwatch.clock import now
 from agentwatch.enrich.state import Change, State
 from agentwatch.kernel.cgroup import Cgroup
 from agentwatch.kernel.probes import Probes
 from agentwatch.pipeline import Pipeline, Sink
 from agentwatch.respond import cgroup as mechanics
-from agentwatch.respond.actuate import Outcome
 from agentwatch.respond.decide import Decision
+from agentwatch.respond.outcome import Outcome
 from agentwatch.rules.engine import Engine
 from agentwatch.rules.model import RuleSet
 from agentwatch.schema.events import Type
 from agentwatch.sources.base import Round
 from agentwatch.sources.files import read_agent_file
-from agentwatch.sources.kernel import KernelSource, now
+from agentwatch.sources.kernel import KernelSource
 
 if TYPE_CHECKING:
     from agentwatch.trace.writer import TraceWriter
@@ -85,12 +86,12 @@ class Options:
 class Session:
     """Watches one agent from its first instruction to the end of its tree."""
 
-    def __init__(self, options: Options, cgroup: Cgroup, sinks: Sequence[Sink]) -> None:
+    def __init__(self, options: Options, cgroup: Cgroup, probes: Probes, sinks: Sequence[Sink]) -> None:
         self.options = options
         self.cgroup = cgroup
+        self.probes = probes
         self._stack = ExitStack()
         with ExitStack() as stack:
-            self.probes = stack.enter_context(Probes())
             self.source = KernelSource(self.probes)
             stack.callback(self.source.close)
             stack.enter_context(self.probes.watch_cgroup(AGENT, cgroup.fileno(), cgroup.id))

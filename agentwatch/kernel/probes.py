@@ -17,6 +17,7 @@ from agentwatch.kernel import bpf
 from agentwatch.kernel.bpf import AttachType, BpfError, Handle, MapType, ProgramType
 from agentwatch.kernel.cache import Recipe, cached_object
 from agentwatch.kernel.load import MapSpec, ProgramSpec, UnknownTarget, create_maps, load_program
+from agentwatch.kernel.loading import ProbeError
 from agentwatch.resources import PROBES
 from agentwatch.schema import c_header
 from agentwatch.schema.events import BY_NUMBER, RING_HEADER_SIZE, SLOT_SIZE, Type
@@ -193,10 +194,6 @@ class Missing:
     probe: str
     error: str
     cost: str
-
-
-class ProbeError(Exception):
-    """A probe without which nothing can be watched is refused by this kernel."""
 
 
 class Probes:

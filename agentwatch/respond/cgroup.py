@@ -7,9 +7,9 @@ import signal
 import time
 from contextlib import suppress
 
+from agentwatch.clock import now
 from agentwatch.kernel.cgroup import Cgroup
-from agentwatch.respond.actuate import Outcome
-from agentwatch.sources.kernel import now
+from agentwatch.respond.outcome import Outcome
 
 # Busy members stop at their next scheduler tick, so reading is quicker than waiting: the
 # kernel notifies of cgroup.events at most every 10 ms.

@@ -51,7 +51,6 @@ ONE = 1
 # The most matches, or values, that a correlation can be asked to count in a window.
 MAX_ENTRIES = 1024
 
-LEVELS = ("informational", "low", "medium", "high", "critical")
 RESPONSES = ("alert", "block", "pause", "kill")
 SCOPES = ("agent",)
 CORRELATION_TYPES = (

@@ -11,8 +11,8 @@ from typing import Any, BinaryIO
 from agentwatch.enrich.flows import Flow
 from agentwatch.enrich.processes import Process
 from agentwatch.enrich.state import State
-from agentwatch.respond.actuate import Outcome
 from agentwatch.respond.decide import Decision
+from agentwatch.respond.outcome import Outcome
 
 ANCESTORS = 32  # shown of a process
 

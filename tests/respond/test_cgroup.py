@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from agentwatch.clock import now
 from agentwatch.kernel.cgroup import Cgroup, create
 from agentwatch.respond.cgroup import freeze, kill, thaw
-from agentwatch.sources.kernel import now
 from tests.lab import eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
