@@ -19,8 +19,6 @@ _LINES_LIMIT: Final = 20_000
 _WORDS_LIMIT: Final = 64
 _INCLUDE_DEPTH: Final = 16
 _FORWARDS_LIMIT: Final = 64
-_HOST_LIMIT: Final = 1025
-"""NI_MAXHOST"""
 _SERVICE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+._-]+\Z")
 
 
@@ -50,9 +48,15 @@ def forward_of(words: Sequence[str]) -> str | None:
     return spec if _is_forward(spec, dynamic=dynamic) else None
 
 
-def is_remote_forward(spec: str) -> bool:
-    """Whether OpenSSH takes `spec` as the argument of `-R`."""
-    return _is_forward(spec, dynamic=False) or _is_forward(spec, dynamic=True)
+def is_remote_forward(spec: str, *, dynamic: bool = True) -> bool:
+    """Whether OpenSSH takes `spec` as the argument of `-R`; with `dynamic` also without a target."""
+    return _is_forward(spec, dynamic=False) or (dynamic and _is_forward(spec, dynamic=True))
+
+
+def is_blank(line: str) -> bool:
+    """Whether `line` is empty or a comment, which OpenSSH passes over."""
+    keyword = _first_word(line)[0]
+    return keyword == "" or (keyword is not None and keyword.startswith("#"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +131,7 @@ class _Reader:
         self._file(text, _YES, 0)
         if self._wants_final:
             self._final = True
-            self._host = self._hostname = (self._resolved_host()).lower()
+            self._host = self._hostname = self._resolved_host().lower()
             self._file(text, _YES, 0)
 
     def answer(self) -> ConfigAnswer:
@@ -256,14 +260,18 @@ def _lines(text: str) -> Iterator[str]:
 
 def _keyword(line: str) -> tuple[str, str] | None:
     """The keyword in lower case and the rest of the line, as `process_config_line` takes them apart."""
-    line = line.partition("\0")[0].rstrip(_WHITESPACE + "\f")
-    keyword, rest = _strdelim(line)
-    if keyword == "" and rest is not None:
-        keyword, rest = _strdelim(rest)
+    keyword, rest = _first_word(line)
     if not keyword or keyword.startswith("#"):
         return None
     rest = (rest or "").lstrip(_WHITESPACE)
     return (keyword.lower(), rest) if rest else None
+
+
+def _first_word(line: str) -> tuple[str | None, str | None]:
+    """The first word and what follows it; an empty word for an empty line, None for a quote left open."""
+    line = line.partition("\0")[0].rstrip(_WHITESPACE + "\f")
+    keyword, rest = _strdelim(line)
+    return _strdelim(rest) if keyword == "" and rest is not None else (keyword, rest)
 
 
 def _strdelim(line: str) -> tuple[str | None, str | None]:
@@ -363,29 +371,35 @@ def _listed(text: str | None, patterns: str) -> int:
     return found
 
 
+_FORMS: Final = (
+    ("/", None, None, {True}),
+    ("[.]", 0, None, {True}),
+    ("//", None, None, {True, False}),
+    ("[.]/", 0, None, {True, False}),
+    ("[./][.]", 1, None, {True}),
+    ("/[./][./]", None, 2, {False}),
+    ("[.][./]/", 1, None, {False}),
+    ("[.][./][.]", 0, 2, {False}),
+    ("[./]{4}", 1, 3, {False}),
+)
+"""The forms of a forward: its fields (`/` a path, `.` not), the places of the port listened on and of
+the target's port, and whether the form is for dynamic forwards, for those with a target, or for both."""
+
+
 def _is_forward(spec: str, *, dynamic: bool) -> bool:
     """`parse_forward` for a remote forward. A port may be a service's name; any name is taken for one."""
-    fields = _fields(spec.lstrip())
-    if fields is None:
-        return False
-    arguments = [argument for argument, _ in fields]
-    paths = [path for _, path in fields]
-    if dynamic:
-        return len(fields) <= 2 and (paths[0] or _is_port(arguments[-1], zero=True))
-    if len(fields) == 4:
-        return _is_port(arguments[1], zero=True) and _is_target(arguments[2], arguments[3])
-    if len(fields) == 3:
-        if paths[0]:
-            return _is_target(arguments[1], arguments[2])
-        if paths[2]:
-            return _is_port(arguments[1], zero=True)
-        return _is_port(arguments[0], zero=True) and _is_target(arguments[1], arguments[2])
-    return len(fields) == 2 and paths[1] and (paths[0] or _is_port(arguments[0], zero=True))
+    fields = _fields(spec.lstrip()) or []
+    kinds = "".join("/" if "/" in field else "." for field in fields)
+    for form, listening, target, dynamics in _FORMS:
+        if re.fullmatch(form, kinds):
+            listens = listening is None or _is_port(fields[listening], lowest=0)
+            return dynamic in dynamics and listens and (target is None or _is_port(fields[target], lowest=1))
+    return False
 
 
-def _fields(spec: str) -> list[tuple[str, bool]] | None:
-    """The one to four fields of a forward, each with whether it is a path; None if there is more or less."""
-    fields: list[tuple[str, bool]] = []
+def _fields(spec: str) -> list[str] | None:
+    """The one to four fields of a forward; None if there are more or none."""
+    fields: list[str] = []
     rest = spec
     while rest and len(fields) < 4:
         if rest.startswith("["):
@@ -398,15 +412,11 @@ def _fields(spec: str) -> list[tuple[str, bool]] | None:
             if found is None:
                 return None
             field, rest = re.sub(r"\\(.)", r"\1", found[1], flags=re.DOTALL), rest[found.end() :]
-        fields.append((field, "/" in field))
-    return fields if fields and not rest else None
+        fields.append(field)
+    return fields if not rest else None
 
 
-def _is_port(text: str, *, zero: bool = False) -> bool:
+def _is_port(text: str, *, lowest: int) -> bool:
     if text.isascii() and text.isdigit():
-        return len(text) <= 8 and (0 if zero else 1) <= int(text) <= 65535
+        return len(text) <= 8 and lowest <= int(text) <= 65535
     return _SERVICE.match(text) is not None
-
-
-def _is_target(host: str, port: str) -> bool:
-    return len(host) < _HOST_LIMIT and _is_port(port)
