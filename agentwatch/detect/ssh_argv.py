@@ -11,10 +11,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
+from urllib.parse import unquote
 
 from agentwatch.detect import ssh_config
 
-_ALONE: Final = frozenset("1246ACGKMNTVXYZafgknqstvxy")
+_ALONE: Final = frozenset("1246ACGKMNTVXYafgknqstvxy")
 _WITH_ARGUMENT: Final = frozenset("BDEFIJLOPQRSWbceilmopw")
 _CONTROL_COMMANDS: Final = frozenset({"check", "forward", "cancel", "exit", "stop", "proxy"})
 _FORWARDS_LIMIT: Final = 64
@@ -241,10 +242,11 @@ def _take(letter: str, argument: str, options: _Options) -> None:
 
 
 def _take_port(text: str, options: _Options) -> None:
+    port = ssh_config.port_number(text)
+    if not port and not ssh_config.is_service(text):
+        raise _Refused
     if options.port is None:
-        options.port = _port(text)
-        if options.port is None:
-            raise _Refused
+        options.port = port
 
 
 def _take_setting(line: str, options: _Options) -> None:
@@ -280,11 +282,11 @@ def _take_setting(line: str, options: _Options) -> None:
 def _destination(word: str, options: _Options) -> str:
     """The host of `[user@]host` or `ssh://[user@]host[:port]`."""
     if word.startswith("ssh://"):
-        found = re.fullmatch(r"ssh://(?:([^/@]*)@)?(\[[^]/]+\]|[^:/]+)(?::([0-9]{1,5}))?/?", word)
+        found = _URI.fullmatch(word)
         if found is None:
             raise _Refused
-        user, host = found[1], found[2].strip("[]")
-        if found[3] is not None:
+        user, host = found[1] and unquote(found[1].partition(";")[0]), found[2].strip("[]")
+        if found[3]:
             _take_port(found[3], options)
     else:
         before, at, host = word.rpartition("@")
@@ -296,6 +298,9 @@ def _destination(word: str, options: _Options) -> str:
     if not host:
         raise _Refused
     return host
+
+
+_URI: Final = re.compile(r"ssh://(?:([^@]+)@)?(\[[^]@/]+\]|[A-Za-z0-9._-]+)(?::([^/]*))?/?")
 
 
 def _autossh(words: list[str]) -> SshCommand | None:
@@ -346,7 +351,7 @@ def _dropbear(words: list[str]) -> SshCommand | None:
     return SshCommand(
         host=name,
         user=before if at else user,
-        port=_port((own_port or [port or ""])[0]),
+        port=ssh_config.port_number((own_port or [port or ""])[0]),
         remote_forwards=tuple(forwards),
         reads_config=False,
     )
@@ -363,7 +368,8 @@ def _dropbear_option(word: str) -> tuple[str, str | None]:
 # PuTTY
 
 _PUTTY_WITH_ARGUMENT: Final = frozenset(
-    "load l L R D nc P pw pwfile i m loghost hostkey cert proxycmd sessionlog sshlog sshrawlog sercfg".split()
+    {"load", "l", "L", "R", "D", "nc", "P", "pw", "pwfile", "i", "m", "loghost", "hostkey", "cert"}
+    | {"proxycmd", "sessionlog", "sshlog", "sshrawlog", "sercfg"}
 )
 _PUTTY_ENDS: Final = frozenset({"V", "version", "help", "pgpfp", "shareexists"})
 
@@ -398,16 +404,10 @@ def _putty(words: list[str]) -> SshCommand | None:
     return SshCommand(
         host=name,
         user=before if at else user,
-        port=_port(port or ""),
+        port=ssh_config.port_number(port or ""),
         remote_forwards=tuple(forwards),
         reads_config=False,
     )
-
-
-def _port(text: str) -> int | None:
-    if text.isascii() and text.isdigit() and len(text) <= 8 and 0 < int(text) <= 65535:
-        return int(text)
-    return None
 
 
 # Wrappers
@@ -415,16 +415,17 @@ def _port(text: str) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class _Wrapper:
-    """How a program that runs another one takes its own words: options with an argument, and further words."""
+    """What a program that runs another one takes for itself: options with an argument, further words."""
 
     letters: str = ""
     long: frozenset[str] = frozenset()
     words: int = 0
+    assigns: bool = False
 
 
 _WRAPPERS: Final = {
     "sshpass": _Wrapper("fdpP"),
-    "env": _Wrapper("uCS", frozenset({"--unset", "--chdir", "--split-string"})),
+    "env": _Wrapper("uCS", frozenset({"--unset", "--chdir", "--split-string"}), assigns=True),
     "nohup": _Wrapper(),
     "setsid": _Wrapper(),
     "timeout": _Wrapper("ks", frozenset({"--kill-after", "--signal"}), words=1),
@@ -432,7 +433,9 @@ _WRAPPERS: Final = {
     "nice": _Wrapper("n", frozenset({"--adjustment"})),
     "ionice": _Wrapper("cnpPu", frozenset({"--class", "--classdata"})),
     "proxychains": _Wrapper("f"),
-    "sudo": _Wrapper("ugpCchrtTUDR", frozenset({"--user", "--group", "--chdir", "--prompt", "--host"})),
+    "sudo": _Wrapper(
+        "ugpCchrtTUDR", frozenset({"--user", "--group", "--chdir", "--prompt", "--host"}), assigns=True
+    ),
 }
 
 
@@ -447,37 +450,34 @@ def unwrap(argv: Sequence[str]) -> tuple[str, ...]:
         wrapper = _WRAPPERS.get("proxychains" if name.startswith("proxychains") else name)
         if wrapper is None:
             break
-        words = _inner(words[1:], wrapper, assigns=name in ("env", "sudo"))
+        words = _inner(words[1:], wrapper)
     return words
 
 
-def _inner(words: tuple[str, ...], wrapper: _Wrapper, *, assigns: bool) -> tuple[str, ...]:
+def _inner(words: tuple[str, ...], wrapper: _Wrapper) -> tuple[str, ...]:
     at = 0
     while at < len(words) and words[at].startswith("-"):
-        word = words[at]
+        option, attached = _wrapper_option(words[at], wrapper)
         at += 1
-        if word == "--":
+        if option == "--":
             break
-        if word.startswith("--"):
-            name, equals, value = word.partition("=")
-            if name == "--split-string":
-                return (
-                    tuple((value if equals else "".join(words[at : at + 1])).split())
-                    + words[at + (not equals) :]
-                )
-            at += name in wrapper.long and not equals
-            continue
-        found = re.search(f"[{wrapper.letters}]", word[1:]) if wrapper.letters else None
-        if found is None:
-            continue
-        value = word[found.end() + 1 :]
-        attached = bool(value)
-        if assigns and found[0] == "S" and "S" in wrapper.letters:
-            return (
-                tuple((value if attached else "".join(words[at : at + 1])).split())
-                + words[at + (not attached) :]
-            )
-        at += not attached
-    while assigns and at < len(words) and "=" in words[at]:
+        argument = attached if attached is not None else "".join(words[at : at + 1])
+        at += bool(option) and attached is None
+        if option in ("S", "--split-string"):
+            return ("env", *argument.split(), *words[at:])
+    while wrapper.assigns and at < len(words) and "=" in words[at]:
         at += 1
     return words[at + wrapper.words :]
+
+
+def _wrapper_option(word: str, wrapper: _Wrapper) -> tuple[str, str | None]:
+    """The option in `word` that takes an argument, or `--`, and the argument if it is attached."""
+    if word == "--":
+        return word, None
+    if word.startswith("--"):
+        name, equals, value = word.partition("=")
+        return (name, value if equals else None) if name in wrapper.long else ("", None)
+    for place, letter in enumerate(word[1:], 2):
+        if letter in wrapper.letters:
+            return letter, word[place:] or None
+    return "", None

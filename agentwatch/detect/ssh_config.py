@@ -19,7 +19,15 @@ _LINES_LIMIT: Final = 20_000
 _WORDS_LIMIT: Final = 64
 _INCLUDE_DEPTH: Final = 16
 _FORWARDS_LIMIT: Final = 64
-_SERVICE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+._-]+\Z")
+_SERVICE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+._-]+")
+_WELL_KNOWN: Final = frozenset(
+    {"echo", "discard", "daytime", "chargen", "ftp", "ftp-data", "ssh", "telnet", "smtp", "time", "domain"}
+    | {"gopher", "finger", "http", "https", "www", "kerberos", "pop3", "pop3s", "sunrpc", "auth", "nntp"}
+    | {"ntp", "imap2", "imaps", "snmp", "bgp", "irc", "ldap", "ldaps", "microsoft-ds", "submission", "rsync"}
+    | {"socks", "openvpn", "mysql", "postgresql", "rdp", "svn", "x11", "git", "redis", "amqp", "http-alt"}
+    | {"nfs", "proxy", "squid", "webcache", "tproxy", "zabbix-agent", "mqtt", "nut", "sip", "xmpp-client"}
+)
+"""Names of services that stand for a port in most copies of /etc/services."""
 
 
 def setting(line: str) -> tuple[str, list[str]] | None:
@@ -387,13 +395,15 @@ the target's port, and whether the form is for dynamic forwards, for those with 
 
 
 def _is_forward(spec: str, *, dynamic: bool) -> bool:
-    """`parse_forward` for a remote forward. A port may be a service's name; any name is taken for one."""
+    """`parse_forward` for a remote forward. Which names are services is the client's machine to say:
+    with a target any name is taken for a port, otherwise only a well-known one."""
     fields = _fields(spec.lstrip()) or []
     kinds = "".join("/" if "/" in field else "." for field in fields)
     for form, listening, target, dynamics in _FORMS:
         if re.fullmatch(form, kinds):
-            listens = listening is None or _is_port(fields[listening], lowest=0)
-            return dynamic in dynamics and listens and (target is None or _is_port(fields[target], lowest=1))
+            listens = listening is None or _is_port(fields[listening], lowest=0, names=target is not None)
+            targets = target is None or _is_port(fields[target], lowest=1, names=True)
+            return dynamic in dynamics and listens and targets
     return False
 
 
@@ -416,7 +426,20 @@ def _fields(spec: str) -> list[str] | None:
     return fields if not rest else None
 
 
-def _is_port(text: str, *, lowest: int) -> bool:
-    if text.isascii() and text.isdigit():
-        return len(text) <= 8 and lowest <= int(text) <= 65535
-    return _SERVICE.match(text) is not None
+def port_number(text: str) -> int | None:
+    """A port as `a2port` takes it (strtoll: after white space and a sign); None if it is none."""
+    found = re.fullmatch(r"[ \t\n\v\f\r]*\+?0*([0-9]{1,5})", text)
+    number = int(found[1]) if found else -1
+    return number if 0 <= number <= 65535 else None
+
+
+def is_service(text: str) -> bool:
+    """Whether `text` may be the name of a service, which stands for its port."""
+    return _SERVICE.fullmatch(text) is not None
+
+
+def _is_port(text: str, *, lowest: int, names: bool) -> bool:
+    number = port_number(text)
+    if number is None:
+        return is_service(text) if names else text in _WELL_KNOWN
+    return number >= lowest
