@@ -32,7 +32,7 @@ class SshCommand:
     `asks`. `clear_all` is `-o ClearAllForwardings` (None: not said). `stdio_forward` (`-W`) stands
     for ClearAllForwardings unless command line or configuration say no. `config_file` is `-F`
     (the file `none` means no configuration at all); `reads_config` is False for clients that read
-    no OpenSSH configuration. `control_command` is `-O`, to a running master at `control_path`.
+    no OpenSSH configuration. `x11` is set where X11 may be forwarded (`-X`, `-Y`, `-o ForwardX11`). `control_command` is `-O`, to a running master at `control_path`.
     """
 
     host: str
@@ -47,6 +47,7 @@ class SshCommand:
     stdio_forward: bool = False
     opens_nothing: bool = False
     reads_config: bool = True
+    x11: bool = False
 
     @property
     def may_forward(self) -> bool:
@@ -133,6 +134,7 @@ class _Options:
     clear_all: bool | None = None
     stdio_forward: bool = False
     opens_nothing: bool = False
+    x11: bool = False
     monitor: str | None = None
 
     def command(self, host: str) -> SshCommand:
@@ -148,6 +150,7 @@ class _Options:
             clear_all=self.clear_all,
             stdio_forward=self.stdio_forward,
             opens_nothing=self.opens_nothing,
+            x11=self.x11,
         )
 
     def forward(self, spec: str) -> None:
@@ -212,6 +215,7 @@ def _take_alone(letter: str, options: _Options) -> None:
     if letter == "V":
         raise _Finished
     options.opens_nothing |= letter == "G"
+    options.x11 |= letter in "XY"
 
 
 def _take(letter: str, argument: str, options: _Options) -> None:
@@ -267,6 +271,8 @@ def _take_setting(line: str, options: _Options) -> None:
             raise _Refused
         if options.clear_all is None:
             options.clear_all = value
+    elif keyword == "forwardx11":
+        options.x11 |= bool(ssh_config.flag(words))
     elif keyword in ("host", "match", "include"):
         raise _Refused
     elif keyword == "user" and words and options.user is None:

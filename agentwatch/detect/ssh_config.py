@@ -67,6 +67,18 @@ def is_blank(line: str) -> bool:
     return keyword == "" or (keyword is not None and keyword.startswith("#"))
 
 
+def port_number(text: str) -> int | None:
+    """A port as `a2port` takes it (strtoll: after white space and a sign); None if it is none."""
+    found = re.fullmatch(r"[ \t\n\v\f\r]*\+?0*([0-9]{1,5})", text)
+    number = int(found[1]) if found else -1
+    return number if 0 <= number <= 65535 else None
+
+
+def is_service(text: str) -> bool:
+    """Whether `text` may be the name of a service, which stands for its port."""
+    return _SERVICE.fullmatch(text) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class ConfigAnswer:
     """What a configuration says about remote forwards to one host.
@@ -397,8 +409,7 @@ the target's port, and whether the form is for dynamic forwards, for those with 
 def _is_forward(spec: str, *, dynamic: bool) -> bool:
     """`parse_forward` for a remote forward. Which names are services is the client's machine to say:
     with a target any name is taken for a port, otherwise only a well-known one."""
-    fields = _fields(spec.lstrip()) or []
-    kinds = "".join("/" if "/" in field else "." for field in fields)
+    fields, kinds = _fields(spec.lstrip())
     for form, listening, target, dynamics in _FORMS:
         if re.fullmatch(form, kinds):
             listens = listening is None or _is_port(fields[listening], lowest=0, names=target is not None)
@@ -407,35 +418,26 @@ def _is_forward(spec: str, *, dynamic: bool) -> bool:
     return False
 
 
-def _fields(spec: str) -> list[str] | None:
-    """The one to four fields of a forward; None if there are more or none."""
+def _fields(spec: str) -> tuple[list[str], str]:
+    """The one to four fields of a forward and the kind of each (`/` a path, `.` not); none if refused."""
     fields: list[str] = []
+    kinds = ""
     rest = spec
     while rest and len(fields) < 4:
         if rest.startswith("["):
             field, bracket, rest = rest[1:].partition("]")
             if not bracket or (rest and not rest.startswith(":")):
-                return None
-            rest = rest[1:]
+                return [], ""
+            rest, plain = rest[1:], field
         else:
             found = re.match(r"((?:[^:\\]|\\.)*)(?::|\Z)", rest, re.DOTALL)
             if found is None:
-                return None
+                return [], ""
             field, rest = re.sub(r"\\(.)", r"\1", found[1], flags=re.DOTALL), rest[found.end() :]
+            plain = re.sub(r"\\.", "", found[1], flags=re.DOTALL)
         fields.append(field)
-    return fields if not rest else None
-
-
-def port_number(text: str) -> int | None:
-    """A port as `a2port` takes it (strtoll: after white space and a sign); None if it is none."""
-    found = re.fullmatch(r"[ \t\n\v\f\r]*\+?0*([0-9]{1,5})", text)
-    number = int(found[1]) if found else -1
-    return number if 0 <= number <= 65535 else None
-
-
-def is_service(text: str) -> bool:
-    """Whether `text` may be the name of a service, which stands for its port."""
-    return _SERVICE.fullmatch(text) is not None
+        kinds += "/" if "/" in plain else "."
+    return ([], "") if rest else (fields, kinds)
 
 
 def _is_port(text: str, *, lowest: int, names: bool) -> bool:

@@ -168,13 +168,13 @@ def test_patterns_match_as_for_ssh(word: str, pattern: str, tmp_path: Path) -> N
 @needs_ssh
 def test_included_files_count_where_they_are_included(tmp_path: Path) -> None:
     (tmp_path / "inner").write_text("RemoteForward 9001 localhost:22\nHost other\n")
-    for text in (
+    for template in (
         "Include {}\n",
         "Host pool\nInclude {}\nRemoteForward 9002 localhost:22\n",
         "Host other\nInclude {}\n",
         "Host other\nInclude {}\nRemoteForward 9002 localhost:22\n",
     ):
-        text = text.format(tmp_path / "inner")
+        text = template.format(tmp_path / "inner")
         inner = (tmp_path / "inner").read_text()
         answer = remote_forwards(text, "pool", include=lambda pattern, inner=inner: [inner])  # type: ignore[misc]
         assert len(answer.forwards) == truth(text, "pool", tmp_path)
