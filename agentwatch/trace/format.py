@@ -340,15 +340,15 @@ def unpack_rounds(plain: bytes) -> Iterator[Round]:
     """
     cursor = Cursor(plain)
     for _ in range(_count(cursor, MAX_ROUNDS)):
-        yield tuple(_batch(cursor) for _ in range(_count(cursor, MAX_BATCHES)))
+        yield tuple([_batch(cursor) for _ in range(_count(cursor, MAX_BATCHES))])
     if not cursor.at_end:
         raise TraceError("rounds are followed by other bytes")
 
 
 def _count(cursor: Cursor, limit: int) -> int:
     count = cursor.array()
-    if not 0 < count <= limit:
-        raise TraceError(f"{count} rounds or batches where 1 to {limit} are allowed")
+    if count > limit:
+        raise TraceError(f"{count} rounds or batches where {limit} are allowed")
     return count
 
 
