@@ -35,7 +35,6 @@ from agentwatch.trace.format import (
     unpack_rounds,
 )
 from agentwatch.trace.pack import unpack
-from agentwatch.trace.summary import Keys
 
 READ_SIZE = 1 << 20
 MAX_DETAIL = 300  # characters of a damage's detail that are shown
@@ -425,13 +424,3 @@ def _open(source: str | os.PathLike[str] | BinaryIO) -> tuple[BinaryIO, bool]:
         return Path(source).open("rb"), True
     except (OSError, ValueError) as error:
         raise TraceError(f"{source}: {getattr(error, 'strerror', None) or error}") from None
-
-
-def keys_of(frame: Frame) -> Keys | None:
-    """The agents and pids that a rounds frame says it holds; None where it does not say."""
-    if frame.body.type != FrameType.ROUNDS or not frame.body.summary:
-        return None
-    try:
-        return Keys.unpack(frame.body.summary)
-    except TraceError:
-        return None

@@ -302,6 +302,8 @@ class TraceWriter:
 
     def append(self, batches: Round) -> None:
         """Record a round. Costs a few additions and a list append; never raises, never waits."""
+        if not batches:
+            return
         weight = size_of(batches) + ROUND_OVERHEAD
         waiting = self._appended - self._taken
         if self._closing or (waiting and waiting + weight > self._backlog_bytes):
