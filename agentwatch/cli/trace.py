@@ -17,7 +17,7 @@ from agentwatch.sinks.alerts import timestamp
 from agentwatch.trace.error import TraceError
 from agentwatch.trace.format import VERSION
 from agentwatch.trace.sign import public_key_of
-from agentwatch.trace.verify import Seal, Verification, verify
+from agentwatch.trace.verify import Report, verify
 from agentwatch.tui.text import byte_count, printable
 
 _traces = click.argument(
@@ -41,8 +41,8 @@ def info(traces: tuple[Path, ...], as_json: bool) -> None:
     """
     whole = True
     for path in traces:
-        found = _verified(path, None)
-        whole &= found is not None and found.intact
+        found = _verified(path, [])
+        whole &= found is not None and found.whole
         if found is None:
             continue
         if as_json:
@@ -65,15 +65,15 @@ def verify_command(traces: tuple[Path, ...], key: Path | None, as_json: bool) ->
     Files of one recording, given in order, are checked to follow each other. Ends with 5 when
     something is missing or changed, and says what.
     """
-    expected = _public_key(key)
+    trusted = _public_keys(key)
     whole, before = True, None
     for path in traces:
-        found = _verified(path, expected)
+        found = _verified(path, trusted)
         if found is None:
             whole, before = False, None
             continue
         torn = before is not None and _torn(before, found)
-        whole &= found.intact and not torn
+        whole &= found.whole and not torn
         before = found
         if as_json:
             click.echo(json.dumps({**_plain(path, found), "follows": not torn}, sort_keys=True))
@@ -82,47 +82,49 @@ def verify_command(traces: tuple[Path, ...], key: Path | None, as_json: bool) ->
     sys.exit(Exit.FINE if whole else Exit.DAMAGED)
 
 
-def _verified(path: Path, key: bytes | None) -> Verification | None:
+def _verified(path: Path, trusted: list[bytes]) -> Report | None:
     """None, said on standard error, where it is no trace that can be read."""
     try:
-        return verify("-" if str(path) == "-" else path, key=key)
+        return verify("-" if str(path) == "-" else path, trusted)
     except TraceError as error:
         click.echo(f"agentwatch: {printable(str(path))}: {printable(str(error))}", err=True)
         return None
 
 
-def _public_key(path: Path | None) -> bytes | None:
+def _public_keys(path: Path | None) -> list[bytes]:
     try:
-        return None if path is None else public_key_of(path.read_bytes())
+        return [] if path is None else [public_key_of(path.read_bytes())]
     except (OSError, TraceError) as error:
         raise Failure(f"{path}: {error}") from None
 
 
-def _torn(before: Verification, found: Verification) -> bool:
+def _torn(before: Report, found: Report) -> bool:
     """Whether a file says that it continues the one before it, and does not."""
     return found.header.segment == before.header.segment + 1 and not found.follows(before)
 
 
-def _tell(path: Path, found: Verification, torn: bool) -> None:
-    verdict = "intact" if found.intact and not torn else "DAMAGED"
-    click.echo(f"{printable(str(path))}: {verdict}: {_amount(found)}; {_seal(found)}")
+def _tell(path: Path, found: Report, torn: bool) -> None:
+    verdict = "intact" if found.whole and not torn else "DAMAGED"
+    click.echo(f"{printable(str(path))}: {verdict}: {_amount(found)}; {_signed(found)}")
     if torn:
         click.echo("  does not follow the file before it: something is missing between them")
     for damage in found.damage:
         click.echo(f"  {damage}")
 
 
-def _amount(found: Verification) -> str:
+def _amount(found: Report) -> str:
     return f"{found.records} records in {found.rounds} rounds, {byte_count(found.stored_bytes)}"
 
 
-def _seal(found: Verification) -> str:
-    if found.seal == Seal.NONE:
+def _signed(found: Report) -> str:
+    if not found.signatures:
         return "not signed"
-    return f"signature {found.seal.value}, key {found.header.public_key.hex()}"
+    if found.bad_signatures:
+        return f"{found.bad_signatures} of {found.signatures} signatures are not good"
+    return f"signed by {', '.join(sorted(key.hex() for key in found.signers))}"
 
 
-def _lines(path: Path, found: Verification) -> Iterator[tuple[str, str]]:
+def _lines(path: Path, found: Report) -> Iterator[tuple[str, str]]:
     header = found.header
     yield "trace", str(path)
     if found.records:
@@ -133,29 +135,32 @@ def _lines(path: Path, found: Verification) -> Iterator[tuple[str, str]]:
     yield "agents", f"{', '.join(header.agents)} ({header.mode})"
     yield "command", shlex.join(header.command)
     yield "made by", f"agentwatch {header.release}, format {VERSION}, schema {header.schema_version}"
-    yield "rules", f"{header.rules_digest} ({byte_count(len(found.rules))} recorded)"
+    yield "rules", header.rules_digest
     yield "not seen", ", ".join(sorted(header.coverage)) or "nothing: all probes were there"
     yield "holds", _amount(found)
-    yield "signed", _seal(found)
+    yield "signed", _signed(found)
     yield "damage", "" if found.damage else "none"
     for damage in found.damage:
         yield "", str(damage)
 
 
-def _plain(path: Path, found: Verification) -> dict[str, Any]:
+_FIGURES = (
+    *("rounds", "records", "stored_bytes", "first_time", "last_time"),
+    *("closed", "signatures", "bad_signatures", "signed_through"),
+)
+
+
+def _plain(path: Path, found: Report) -> dict[str, Any]:
     header = asdict(found.header)
     del header["schema"], header["layouts"]
     return {
         "trace": str(path),
-        "intact": found.intact,
+        "whole": found.whole,
         "header": _jsonable(header),
         "damage": [{**asdict(damage), "text": str(damage)} for damage in found.damage],
         "digest": found.digest.hex(),
-        "seal": found.seal.value,
-        **{
-            name: getattr(found, name)
-            for name in ("frames", "rounds", "records", "stored_bytes", "first_time", "last_time", "ended")
-        },
+        "signers": sorted(key.hex() for key in found.signers),
+        **{name: getattr(found, name) for name in _FIGURES},
     }
 
 

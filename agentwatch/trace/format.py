@@ -347,8 +347,8 @@ def unpack_rounds(plain: bytes) -> Iterator[Round]:
 
 def _count(cursor: Cursor, limit: int) -> int:
     count = cursor.array()
-    if count > limit:
-        raise TraceError(f"{count} rounds or batches where {limit} are allowed")
+    if not 0 < count <= limit:
+        raise TraceError(f"{count} rounds or batches where 1 to {limit} are allowed")
     return count
 
 

@@ -39,7 +39,7 @@ from agentwatch.trace.pack import unpack
 READ_SIZE = 1 << 20
 MAX_DETAIL = 300  # characters of a damage's detail that are shown
 MAX_DAMAGE = 1000  # entries; a hostile file could make one of every hundred bytes
-FREE_SEARCH = 1 << 30  # bytes hashed in vain before the search for intact frames is given up
+FREE_HASHING = 1 << 30  # bytes hashed in vain before the search for intact frames is given up
 CANDIDATE_COST = 4096  # what looking at one false frame costs, in bytes hashed
 
 
@@ -60,6 +60,8 @@ class DamageKind(str, Enum):
     """The disk, or whatever the trace comes from, failed: what follows could not be read."""
     GAP = "gap"
     """The recorder's own word on what it could not write."""
+    UNSIGNED = "unsigned"
+    """A key should have signed the end of the recording, and did not."""
     UNFINISHED = "unfinished"
     """The recording has no end: what came last may be missing."""
     TRAILING = "trailing"
@@ -172,7 +174,7 @@ class TraceReader:
         self.ended: dict[str, Any] | None = None
         self._last_time: int | None = None
         self._last_seq = -1
-        self._search_cost = 0
+        self._hashed_in_vain = 0
         self._waiting: Frame | None = None
         self.rules = b""
         try:
@@ -320,7 +322,7 @@ class TraceReader:
             try:
                 return open_frame(head_bytes, head, whole[FRAME_HEAD_SIZE:], self.offset)
             except TraceError:
-                self._search_cost += head.size
+                self._hashed_in_vain += head.size
                 raise
 
     def _resync(self) -> Frame | None:
@@ -333,17 +335,19 @@ class TraceReader:
             self._window.advance(1)
             if not self._window.seek_mark(self._mark):
                 return None
-            if self._search_cost > FREE_SEARCH + self.offset:
-                self._skip_rest()
+            if self._hashed_in_vain > FREE_HASHING + self.offset:
+                self._give_up()
                 return None
             frame = self._next()
             if isinstance(frame, Frame):
                 return frame
-            self._search_cost += CANDIDATE_COST
+            self._hashed_in_vain += CANDIDATE_COST
 
-    def _skip_rest(self) -> None:
+    def _give_up(self) -> None:
+        start = self.offset
         while size := len(self._window.peek(READ_SIZE)):
             self._window.advance(size)
+        self._note(DamageKind.CORRUPT, start, self.offset - start, "too many false frames to search on")
 
     def _follow(self, frame: Frame | None, start: int, reason: str) -> bool:
         """Check a frame's place in the chain; notes what lies before it. False for one to leave out.

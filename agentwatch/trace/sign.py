@@ -16,10 +16,6 @@ ALGORITHM = "ed25519"
 CONTEXT = b"agentwatch trace signature v1\x00"
 
 
-class CannotCheck(TraceError):
-    """The package that makes and checks signatures is not installed."""
-
-
 class Signer(Protocol):
     """Signs for a recorder. Another implementation may keep its key elsewhere (an HSM, a TPM)."""
 
@@ -100,14 +96,14 @@ def _cryptography() -> _Crypto:
             importlib.import_module("cryptography.exceptions").InvalidSignature,
         )
     except ImportError:
-        raise CannotCheck("signatures need the cryptography package") from None
+        raise TraceError("signatures need the cryptography package") from None
 
 
 def can_sign() -> bool:
     """Whether the package that makes and checks signatures is installed."""
     try:
         _cryptography()
-    except CannotCheck:
+    except TraceError:
         return False
     return True
 
