@@ -13,6 +13,8 @@ from agentwatch.trace.writer import ROUND_OVERHEAD, TraceWriter
 
 SECONDS = 60.0
 MAX_BYTES = 16 << 20
+SWEEP_NS = 1_000_000_000
+HOST = 0  # the agent number of what concerns all agents
 
 
 @dataclass(slots=True)
@@ -39,8 +41,8 @@ class FlightRecorder:
     """Keeps the last `seconds` of event time of every agent, in at most `max_bytes` each.
 
     A round is kept whole for each agent that has a record in it, and shared between them: a busy
-    agent cannot crowd out what a quiet one did. An agent that falls silent keeps its last rounds
-    until they are `seconds` older than the newest of all; `forget` lets go of one that ended.
+    agent cannot crowd out what a quiet one did. Rounds go when they are `seconds` older than the
+    newest of all; `forget` lets go of an agent at once.
     """
 
     def __init__(
@@ -56,7 +58,7 @@ class FlightRecorder:
         self._max_bytes = max_bytes
         self._tapes: dict[int, _Tape] = {}
         self._number = 0
-        self._newest = 0
+        self._newest = self._swept = 0
 
     def append(self, batches: Round) -> None:
         """Keep a round. Costs some 0.15 µs a slot and 0.5 µs a record; never raises."""
@@ -67,10 +69,22 @@ class FlightRecorder:
         self._newest = max(self._newest, summary.last_time)
         size = size_of(batches) + ROUND_OVERHEAD
         for agent in summary.agents:
-            self._tapes.setdefault(agent, _Tape()).add(self._number, summary.last_time, batches, size)
-            self._tapes[agent].trim(self._newest - self._span, self._max_bytes)
+            tape = self._tapes.setdefault(agent, _Tape())
+            tape.add(self._number, summary.last_time, batches, size)
+            tape.trim(self._newest - self._span, self._max_bytes)
+        if self._newest - self._swept >= SWEEP_NS:
+            self._sweep()
+
+    def _sweep(self) -> None:
+        """Let go of what agents that fell silent left behind."""
+        self._swept = self._newest
+        for agent, tape in list(self._tapes.items()):
+            tape.trim(self._newest - self._span, self._max_bytes)
+            if not tape.rounds:
+                del self._tapes[agent]
 
     def agents(self) -> list[int]:
+        """The numbers of the agents of whom something is kept."""
         return sorted(self._tapes)
 
     def forget(self, agent: int) -> None:
@@ -82,13 +96,12 @@ class FlightRecorder:
         return tape.dropped if tape else 0
 
     def rounds(self, agents: Iterable[int] | None = None) -> list[Round]:
-        """The rounds kept for these agents (all by default), in the order they came, each once."""
+        """The rounds kept for these agents and the host (for all by default), in their order, each once."""
         found: dict[int, Round] = {}
-        oldest = self._newest - self._span
-        for agent in self._tapes if agents is None else agents:
+        self._sweep()
+        for agent in self._tapes if agents is None else {*agents, HOST}:
             tape = self._tapes.get(agent)
             if tape is not None:
-                tape.trim(oldest, self._max_bytes)
                 found.update((number, batches) for number, _, _, batches in tape.rounds)
         return [found[number] for number in sorted(found)]
 
