@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from agentwatch.rules.model import CASED, Expr, Rule, RuleSet
+from agentwatch.rules.expr import CASED, Expr
+from agentwatch.rules.model import Rule, RuleSet
 
 
 def warnings(ruleset: RuleSet) -> list[tuple[Rule, str]]:

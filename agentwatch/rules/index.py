@@ -15,8 +15,8 @@ from typing import Any
 import re2  # type: ignore[import-untyped]
 
 from agentwatch.event import Event
+from agentwatch.rules.expr import ANY_FIELD, CASED, Expr
 from agentwatch.rules.match import Facts, Test, compile_condition, encode, number
-from agentwatch.rules.model import ANY_FIELD, CASED, Expr
 
 # What a memory holds at most: values or events, and characters of a text.
 REMEMBERED = 2048
