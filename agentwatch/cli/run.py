@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, BinaryIO
 
 import click
 
@@ -25,7 +25,7 @@ from agentwatch.respond.cgroup import kill
 from agentwatch.respond.guard import Guard
 from agentwatch.rules.model import LEVELS
 from agentwatch.session import AGENT, Options, Session
-from agentwatch.sinks.alerts import AlertFile
+from agentwatch.sinks.alerts import AlertFile, open_alert_file
 from agentwatch.spawn import Child
 from agentwatch.trace.error import TraceError
 from agentwatch.tui.live import PlainView, Prompt, Snapshot, State, View, open_view
@@ -103,12 +103,14 @@ def run(
         stack.callback(_end_tree, cgroup)
         guard = stack.enter_context(Guard(cgroup))
         child = stack.enter_context(Child(command, capture=live, stdout_to_stderr=as_json))
-        sink = _Sink(stack, alerts, sys.stdout if as_json else None)
+        sink = _Sink(stack, alerts, sys.stdout.buffer if as_json else None)
         session = stack.enter_context(Session(options, cgroup, [sink]))
         runner = Runner(
             session, child, guard, sink, on_pause, open_view(sys.stderr) if live else PlainView(sys.stderr)
         )
         child.start(cgroup, session.probes, AGENT)
+        if reason := child.failure():
+            _say(f"cannot run {command[0]}: {reason}")
         runner.watch()
     sys.exit(_exit_code(runner, fail_on, strict))
 
@@ -145,7 +147,7 @@ def _explained() -> Iterator[None]:
 class _Sink:
     """Takes alerts: to the file, to standard output, and to whoever shows them."""
 
-    def __init__(self, stack: ExitStack, path: Path | None, stream: IO[str] | None) -> None:
+    def __init__(self, stack: ExitStack, path: Path | None, stream: BinaryIO | None) -> None:
         self.highest = -1
         self.paused: dict[str, Any] | None = None
         self.shown: Snapshots | None = None
@@ -153,7 +155,7 @@ class _Sink:
         self._files = [AlertFile(stream)] if stream is not None else []
         if path is not None:
             try:
-                self._files.append(AlertFile(stack.enter_context(path.open("w", encoding="ascii"))))
+                self._files.append(AlertFile(stack.enter_context(open_alert_file(path))))
             except OSError as error:
                 raise Failure(f"the alert file cannot be written: {path}: {error.strerror}") from None
 

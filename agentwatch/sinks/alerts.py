@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timezone
-from typing import IO, Any
+from io import BufferedIOBase, FileIO, RawIOBase
+from pathlib import Path
+from typing import Any
 
 from agentwatch.enrich.flows import Flow
 from agentwatch.enrich.processes import Process
@@ -97,11 +99,26 @@ def encode(alert: dict[str, Any]) -> str:
 
 
 class AlertFile:
-    """Writes alerts to a stream, each flushed: a reader that follows sees it at once."""
+    """Writes alerts to a raw binary stream, each at once: a reader that follows sees it.
 
-    def __init__(self, stream: IO[str]) -> None:
+    `write` raises `OSError` for a disk that is full or fails. A line that was torn by it is ended
+    before the next one begins, so that a reader loses that line alone.
+    """
+
+    def __init__(self, stream: RawIOBase | BufferedIOBase) -> None:
         self._stream = stream
+        self._torn = False
 
     def write(self, alert: dict[str, Any]) -> None:
-        self._stream.write(encode(alert) + "\n")
+        """One line."""
+        rest = memoryview((b"\n" if self._torn else b"") + encode(alert).encode("ascii") + b"\n")
+        self._torn = True
+        while rest:
+            rest = rest[self._stream.write(rest) or 0 :]
         self._stream.flush()
+        self._torn = False
+
+
+def open_alert_file(path: Path) -> FileIO:
+    """Create or empty the file, for `AlertFile`. Raises `OSError`."""
+    return FileIO(path, "w")

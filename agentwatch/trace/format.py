@@ -10,12 +10,13 @@ import hashlib
 import struct
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from enum import IntEnum
 from typing import Any, ClassVar, TypeGuard
 
 import zstandard
 
+from agentwatch.sources.base import Batch, BatchKind, Round
 from agentwatch.trace.error import TraceError
 from agentwatch.trace.pack import Cursor, pack, unpack
 
@@ -37,29 +38,6 @@ RING_DISCARDED = 1 << 30  # BPF_RINGBUF_DISCARD_BIT
 SLOT_SIZE = 128
 
 
-class BatchKind(IntEnum):
-    """How the bytes of a batch are laid out."""
-
-    SLOTS = 1
-    """The kernel's ring of fixed slots: n * 128 bytes, each slot with its 8-byte ring header."""
-    RECORDS = 2
-    """The kernel's ring of variable records: 8-byte ring headers included, lengths rounded up to 8."""
-    NOTES = 3
-    """A MessagePack array of user-space records, each `[type, time, fields...]`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Bytes of one kind, exactly as the source gave them."""
-
-    kind: BatchKind
-    data: bytes
-
-
-Round = tuple[Batch, ...]
-"""The batches taken in one poll of the source; they are folded together."""
-
-
 def size_of(batches: Round) -> int:
     """Bytes of a round's data."""
     size = 0
@@ -70,7 +48,7 @@ def size_of(batches: Round) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the fields that every record of a ring has lie: (offset, size) in bytes.
+    """Where the fields lie that every record of a ring has: (offset, size) in bytes.
 
     Offsets count from the record's ring header. `time` is in ns since boot, `agent` the
     number the kernel side gave the agent, `pid` the thread group's. Sizes are 1, 2, 4 or 8.
@@ -100,6 +78,7 @@ class FrameType(IntEnum):
 
 
 OPTIONAL_FRAME = 128
+ENDS_INSIDE = "file ends inside a frame"
 
 
 class Codec(IntEnum):
@@ -299,7 +278,7 @@ def frame_digest(head: bytes, *rest: bytes | memoryview) -> bytes:
 def read_head(data: bytes) -> FrameHead:
     """Read a frame's fixed part; raises `TraceError` where no writer could have written it."""
     if len(data) < FRAME_HEAD_SIZE:
-        raise TraceError("file ends inside a frame")
+        raise TraceError(ENDS_INSIDE)
     (_, type_, codec, summary, stored, plain, records, rounds, zero, seq, first, last, previous) = (
         _HEAD.unpack_from(data)
     )
@@ -308,6 +287,15 @@ def read_head(data: bytes) -> FrameHead:
     digest = data[_HEAD.size : FRAME_HEAD_SIZE]
     body = Body(type_, b"", plain, codec, b"", records, rounds, first, last)
     return FrameHead(seq, previous, digest, summary, stored, body)
+
+
+def open_frame(head_bytes: bytes, head: FrameHead, rest: memoryview, offset: int) -> Frame:
+    """A frame of its fixed part and what follows it; raises `TraceError` where its digest is wrong."""
+    summary, payload = rest[: head.summary_size], rest[head.summary_size :]
+    if frame_digest(head_bytes, summary, payload) != head.digest:
+        raise TraceError("frame's digest is wrong")
+    body = replace(head.body, summary=bytes(summary), payload=bytes(payload))
+    return Frame(offset, head.size, head.seq, head.previous, head.digest, body)
 
 
 def expand(body: Body) -> bytes:

@@ -15,8 +15,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
+from agentwatch.sources.base import Round
 from agentwatch.trace.error import TraceError
 from agentwatch.trace.format import (
+    ENDS_INSIDE,
     FRAME_HEAD_SIZE,
     MAX_ROUNDS,
     OPTIONAL_FRAME,
@@ -24,7 +26,6 @@ from agentwatch.trace.format import (
     Frame,
     FrameHead,
     FrameType,
-    Round,
     TraceHeader,
     chain_start,
     expand,
@@ -298,7 +299,8 @@ class TraceReader:
             if not self._window.seek_mark(self._mark):
                 return None
             if self._hashed_in_vain > FREE_HASHING + self.offset:
-                return self._give_up()
+                self._give_up()
+                return None
             frame = self._next()
             if isinstance(frame, Frame):
                 return frame
@@ -377,7 +379,6 @@ class TraceReader:
             self.damage.append(Damage(kind, offset, length, detail, frames, rounds, records, after, before))
 
 
-ENDS_INSIDE = "file ends inside a frame"
 _TYPES = frozenset(int(kind) for kind in FrameType)
 
 

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from agentwatch.sources.base import BatchKind, Round
 from agentwatch.trace.error import TraceError
 from agentwatch.trace.format import (
     MAX_KEYS,
@@ -13,9 +14,7 @@ from agentwatch.trace.format import (
     RING_DISCARDED,
     RING_HEADER_SIZE,
     SLOT_SIZE,
-    BatchKind,
     Layout,
-    Round,
 )
 from agentwatch.trace.pack import Cursor, pack, unpack
 
@@ -31,7 +30,6 @@ class Summary:
     last_time: int = 0
     agents: set[int] = field(default_factory=set)
     pids: set[int] = field(default_factory=set)
-    notes: int = 0
 
     def span(self, first: int, last: int) -> None:
         """Widen the span of time to hold `first` and `last`."""
@@ -44,14 +42,12 @@ class Summary:
         if other.records and (other.first_time or other.last_time):
             self.span(other.first_time, other.last_time)
         self.records += other.records
-        self.notes += other.notes
         self.agents |= other.agents
         self.pids |= other.pids
 
     def pack(self) -> bytes:
-        """The summary of a frame: `[agents, pids, notes]`, nil for a list that would be too long."""
-        lists = [sorted(keys) if len(keys) <= MAX_KEYS else None for keys in (self.agents, self.pids)]
-        return pack([*lists, self.notes])
+        """The summary of a frame: `[agents, pids]`, nil for a list that would be too long."""
+        return pack([sorted(keys) if len(keys) <= MAX_KEYS else None for keys in (self.agents, self.pids)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,23 +56,21 @@ class Keys:
 
     agents: frozenset[int] | None
     pids: frozenset[int] | None
-    notes: int
 
     @classmethod
     def unpack(cls, data: bytes) -> Keys:
-        plain = unpack(data, 2 * MAX_KEYS + 4)
-        if not isinstance(plain, list) or len(plain) != 3 or type(plain[2]) is not int:
+        plain = unpack(data, 2 * MAX_KEYS + 3)
+        if not isinstance(plain, list) or len(plain) != 2:
             raise TraceError("summary is not as the format says")
-        return cls(_keys(plain[0]), _keys(plain[1]), plain[2])
+        return cls(_keys(plain[0]), _keys(plain[1]))
 
     def may_hold(self, agent: int | None = None, pid: int | None = None) -> bool:
-        """Whether the frame can hold records of this agent and pid; notes may concern anyone."""
-        if self.notes:
-            return True
-        return not (
-            (agent is not None and self.agents is not None and agent not in self.agents)
-            or (pid is not None and self.pids is not None and pid not in self.pids)
-        )
+        """Whether the frame can hold what concerns this agent and pid. 0 in a record concerns all."""
+        return _may(self.agents, agent) and _may(self.pids, pid)
+
+
+def _may(keys: frozenset[int] | None, key: int | None) -> bool:
+    return keys is None or key is None or key in keys or 0 in keys
 
 
 def _keys(plain: object) -> frozenset[int] | None:
@@ -186,19 +180,19 @@ class _RecordReader:
 
 
 def _read_notes(data: bytes, summary: Summary) -> None:
-    """Counts `[type, time, fields...]` entries up to the first that is not so."""
+    """Counts `[type, time, agent, pid, ...]` entries up to the first that is not so."""
     cursor = Cursor(data)
     try:
         for _ in range(cursor.array()):
             inside = cursor.array()
-            if inside < 2:
-                return
-            cursor.uint()
-            time = cursor.uint()
-            for _ in range(inside - 2):
+            _, time, agent, pid = cursor.uint(), cursor.uint(), cursor.uint(), cursor.uint()
+            for _ in range(inside - 4):
                 cursor.skip()
+            if inside < 4:
+                return
             summary.records += 1
-            summary.notes += 1
             summary.span(time, time)
+            summary.agents.add(agent)
+            summary.pids.add(pid)
     except TraceError:
         return

@@ -13,6 +13,7 @@ from types import TracebackType
 
 import zstandard
 
+from agentwatch.sources.base import Round
 from agentwatch.trace.error import TraceError
 from agentwatch.trace.format import (
     MAX_BATCHES,
@@ -22,7 +23,6 @@ from agentwatch.trace.format import (
     Body,
     Codec,
     FrameType,
-    Round,
     TraceHeader,
     chain_start,
     pack_rounds,
