@@ -15,11 +15,11 @@ from agentwatch.cli.exits import Exit, Failure
 from agentwatch.cli.options import rule_set
 from agentwatch.resources import RULES
 from agentwatch.rules import samples
-from agentwatch.rules.check import warnings
+from agentwatch.rules.check import exemption_warnings, warnings
 from agentwatch.rules.engine import Engine
 from agentwatch.rules.explain import explain_alert
 from agentwatch.rules.load import load_rules, survey_rules
-from agentwatch.rules.model import Exemption, Refused, Rule, RuleError, RuleSet
+from agentwatch.rules.model import Refused, Rule, RuleError, RuleSet
 
 _PATH = click.Path(path_type=Path)
 _PATHS = click.argument("paths", nargs=-1, type=_PATH, metavar="[PATH]...")
@@ -63,7 +63,7 @@ def check(paths: tuple[Path, ...], exceptions: tuple[Path, ...]) -> None:
         for problem in error.problems:
             click.echo(f"{problem.file}:{problem.line}: error: {problem.reason}")
         raise Failure(f"{_count(len(error.problems), 'error')}", Exit.FAILURE) from None
-    notes = [*_notes(found), *_expired(found.exemptions)]
+    notes = list(_notes(found))
     for file, line, text in notes:
         click.echo(f"{file}:{line}: {text}")
     click.echo(f"{_count(len(found.rules), 'rule')}, {_count(len(notes), 'remark')}")
@@ -174,15 +174,10 @@ def _notes(found: RuleSet) -> Iterator[tuple[str, int, str]]:
     for rule in found.rules:
         for text in rule.partial:
             yield rule.file, rule.line, f"partly evaluated: {text}"
+    for exemption, text in exemption_warnings(found.exemptions, time.time_ns()):
+        yield exemption.file, exemption.line, f"warning: {text}"
     for refused in found.refused:
         yield refused.file, refused.line, f"not evaluated: {refused.reason}"
-
-
-def _expired(exemptions: Iterable[Exemption]) -> Iterator[tuple[str, int, str]]:
-    now = time.time_ns()
-    for exemption in exemptions:
-        if exemption.expires <= now:
-            yield exemption.file, exemption.line, "warning: the exception has expired"
 
 
 def _summary(rule: Rule, results: Sequence[samples.Sample]) -> list[str]:

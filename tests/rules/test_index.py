@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentwatch.event import Event
+from agentwatch.rules.expr import CASED, MANY, ONE, Expr
 from agentwatch.rules.index import REMEMBERED_TEXT, Memory, Plan, find_guard
 from agentwatch.rules.match import Facts, compile_condition
-from agentwatch.rules.model import CASED, MANY, ONE, Expr
 from tests.rules.helpers import event
 
 # Few letters and short words, so that rules and events meet often; with what folding and
