@@ -32,6 +32,7 @@ class MapType(IntEnum):
     CGROUP_ARRAY = 8
     LRU_HASH = 9
     LPM_TRIE = 11
+    CGROUP_STORAGE = 19
     SK_STORAGE = 24
     RINGBUF = 27
     INODE_STORAGE = 28
@@ -87,8 +88,8 @@ class AttachType(IntEnum):
     LSM_MAC = 27
     TRACE_ITER = 28
     CGROUP_INET_SOCK_RELEASE = 34
-    CGROUP_UNIX_CONNECT = 48
-    CGROUP_UNIX_SENDMSG = 49
+    CGROUP_UNIX_CONNECT = 49
+    CGROUP_UNIX_SENDMSG = 50
 
 
 # Local storage wants a BTF type for key and value, and BPF_F_NO_PREALLOC.

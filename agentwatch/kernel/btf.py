@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-VMLINUX = Path("/sys/kernel/btf/vmlinux")
+from agentwatch.kernel.bytecode import VMLINUX, BuildError
 
 _MAGIC = 0xEB9F
 _HEADER = struct.Struct("<HBBIIIII")  # struct btf_header
@@ -61,11 +61,11 @@ _MODIFIERS = frozenset((Kind.TYPEDEF, Kind.VOLATILE, Kind.CONST, Kind.RESTRICT, 
 AGGREGATES = frozenset((Kind.STRUCT, Kind.UNION))
 
 
-class BtfError(Exception):
+class BtfError(BuildError):
     """The data is not BTF that can be read."""
 
 
-class MissingType(LookupError):
+class MissingType(BuildError, LookupError):
     """The kernel has no such type, or the type has no such member."""
 
     def __init__(self, what: str) -> None:

@@ -11,15 +11,12 @@ import importlib.util
 import logging
 import os
 import stat
-import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from agentwatch.kernel.btf import VMLINUX, KernelTypes, Kind, MissingType
-from agentwatch.kernel.compile import Object, compile_object
-from agentwatch.kernel.types_header import Spec, kernel_header
+from agentwatch.kernel.bytecode import VMLINUX, Object, Spec
 
 FOLDER = Path("/var/cache/agentwatch/probes")
 TYPES_HEADER = "kernel_types.h"
@@ -52,6 +49,11 @@ class Recipe:
 
     def build(self, btf: bytes) -> Object:
         """Compile for the kernel whose BTF this is. Raises `MissingType`, `BtfError`, `CompileError`."""
+        # Not needed by a warm start, which they would slow down.
+        from agentwatch.kernel.btf import KernelTypes, Kind, MissingType  # noqa: PLC0415
+        from agentwatch.kernel.compile import compile_object  # noqa: PLC0415
+        from agentwatch.kernel.types_header import kernel_header  # noqa: PLC0415
+
         types = KernelTypes(btf)
         headers = {TYPES_HEADER: kernel_header(types, self.required, self.optional), **self.headers}
         compiled = compile_object(
@@ -159,6 +161,8 @@ def _write(path: Path, digest: bytes, compiled: Object) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     _check_folder(path.parent)
     body = compiled.pack()
+    import tempfile  # noqa: PLC0415 (a warm start writes nothing)
+
     fd, temporary = tempfile.mkstemp(dir=path.parent)
     try:
         with os.fdopen(fd, "wb") as file:

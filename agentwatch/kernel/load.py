@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from agentwatch.kernel import bpf
 from agentwatch.kernel.bpf import AttachType, Handle, MapType, ProgramType
-from agentwatch.kernel.compile import Object, Program
+from agentwatch.kernel.bytecode import Object, Program
 
 _PSEUDO_MAP_FD, _PSEUDO_KFUNC_CALL = 1, 2
 _IMMEDIATE = struct.Struct("<i")

@@ -7,13 +7,11 @@ check each offset and size again when the header is compiled.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
 from agentwatch.kernel.btf import AGGREGATES, KernelTypes, Kind, Member, MissingType, Type
-
-Spec = Mapping[str, Sequence[str]]
-"""The fields wanted of each struct, union or typedef of one."""
+from agentwatch.kernel.bytecode import Spec
 
 _INTEGERS = {1: "8", 2: "16", 4: "32", 8: "64", 16: "128"}
 

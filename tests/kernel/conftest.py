@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from agentwatch.kernel.btf import VMLINUX, KernelTypes
+from agentwatch.kernel.btf import KernelTypes
+from agentwatch.kernel.bytecode import VMLINUX, Object
 from agentwatch.kernel.cache import Recipe
-from agentwatch.kernel.compile import Object
 
 ROOT = Path(__file__).parents[2]
 STUB = ROOT / "probes/include/stub"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from agentwatch.kernel.bytecode import Object, Program
 from agentwatch.kernel.cache import Recipe, bcc_version, cached_object
-from agentwatch.kernel.compile import Object, Program
 from tests.kernel.conftest import RECIPE, needs_bcc
 
 BUILT = Object({"f": Program("f", b"\x95" + bytes(7))}, {"func f": 7})

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from agentwatch.kernel import bcc_child
 from agentwatch.kernel.btf import KernelTypes
-from agentwatch.kernel.compile import BccMissing, CompileError, Object, Program, compile_object
+from agentwatch.kernel.bytecode import BccMissing, CompileError, Object, Program
+from agentwatch.kernel.compile import compile_object
 from tests.kernel.conftest import RECIPE, STUB, needs_bcc, open_descriptors
 
 

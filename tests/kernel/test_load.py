@@ -12,7 +12,7 @@ import pytest
 
 from agentwatch.kernel import bpf
 from agentwatch.kernel.bpf import AttachType, BpfError, Handle, MapType, ProgramType
-from agentwatch.kernel.compile import Object, Program
+from agentwatch.kernel.bytecode import Object, Program
 from agentwatch.kernel.load import MapSpec, ProgramSpec, UnknownTarget, create_maps, load_program
 from tests.kernel.conftest import open_descriptors
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from agentwatch.kernel.btf import KernelTypes, Kind, MissingType
-from agentwatch.kernel.types_header import Spec, kernel_header
+from agentwatch.kernel.bytecode import Spec
+from agentwatch.kernel.types_header import kernel_header
 from tests.kernel.btf_blob import BtfBlob
 from tests.kernel.conftest import STUB
 

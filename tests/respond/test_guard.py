@@ -1,105 +1,71 @@
 from __future__ import annotations
 
 import os
-import select
 import signal
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 
-from agentwatch.kernel.cgroup import Cgroup, create, find_mount, sweep_stale
+from agentwatch.kernel.cgroup import PARENT, create, find_mount
+from agentwatch.respond.cgroup import kill
 from agentwatch.respond.guard import Guard
-from tests.cgroups import IGNORER, fresh_cgroup, member, needs_root, unused_name
+from tests.lab import eventually
 
-pytestmark = [pytest.mark.root, needs_root]
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
-# A watcher with a guarded agent, which tells the guard's pid and then waits.
-WATCHER = """
-import os, signal, sys
-from agentwatch.kernel.cgroup import create
-from agentwatch.respond.guard import Guard
-from tests.cgroups import IGNORER, member
-agent = create(sys.argv[1])
-leak = os.memfd_create("stands-for-a-link")
-guard = Guard(agent)
-with member(agent, IGNORER) as process:
-    print(guard.pid, process.pid, flush=True)
-    signal.pause()
-"""
+NAME = f"test-guard-{os.getpid()}"
+
+WATCHER = textwrap.dedent(
+    f"""
+    import subprocess, time
+    from agentwatch.kernel.cgroup import create
+    from agentwatch.respond.guard import Guard
+    cgroup = create("{NAME}")
+    guard = Guard(cgroup)
+    agent = subprocess.Popen(["sleep", "600"])
+    cgroup.move(agent.pid)
+    print(agent.pid, flush=True)
+    time.sleep(600)
+    """
+)
 
 
-def ended(pid: int) -> None:
-    """Wait for the end of a process that is not a child."""
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_tree_and_cgroup_end_with_their_watcher(number: int) -> None:
+    watcher = subprocess.Popen([sys.executable, "-c", WATCHER], stdout=subprocess.PIPE)
+    assert watcher.stdout is not None
+    agent = int(watcher.stdout.readline())
+    path = find_mount() / PARENT / NAME
+    assert path.is_dir()
+    watcher.send_signal(number)
+    watcher.wait()
+    eventually(lambda: not path.exists())
+    eventually(lambda: _ended(agent))
+
+
+def _ended(pid: int) -> bool:
+    """Gone, or waiting for init to collect it."""
     try:
-        fd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    select.select([fd], [], [])
-    os.close(fd)
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
 
 
-def settled(guard: Guard) -> Guard:
-    """Wait until it has let go of what it got from the watcher."""
-    while "agentwatch-grd" not in Path(f"/proc/{guard.pid}/comm").read_text():
-        pass
-    return guard
+def test_dismissed_guard_leaves_everything() -> None:
+    with create(NAME) as cgroup:
+        guard = Guard(cgroup)
+        with subprocess.Popen(["sleep", "60"]) as agent:
+            cgroup.move(agent.pid)
+            guard.dismiss()
+            assert cgroup.populated()
+            kill(cgroup)
 
 
-@pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
-def test_a_watcher_that_dies_takes_its_agent_with_it(death: signal.Signals) -> None:
-    name = unused_name()
-    command = [sys.executable, "-c", WATCHER, name]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watcher:
-        assert watcher.stdout is not None
-        guard, agent = map(int, watcher.stdout.readline().split())
-        watcher.send_signal(death)
-        watcher.wait()
-    ended(guard)
-    ended(agent)
-    assert not (find_mount() / "agentwatch" / name).exists()
-
-
-def test_a_dismissed_guard_touches_nothing() -> None:
-    with fresh_cgroup() as agent, member(agent) as process:
-        guard = Guard(agent)
-        guard.dismiss()
-        guard.dismiss()
-        with pytest.raises(ProcessLookupError):
-            os.kill(guard.pid, 0)
-        assert process.poll() is None
-        assert agent.path.exists()
-
-
-def test_signals_from_the_terminal_do_not_reach_it() -> None:
-    with fresh_cgroup() as agent, member(agent, IGNORER) as process:
-        guard = settled(Guard(agent))
-        assert os.getsid(guard.pid) == guard.pid
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+def test_guard_survives_the_terminals_signals() -> None:
+    with create(NAME) as cgroup, Guard(cgroup) as guard:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             os.kill(guard.pid, number)
-        guard.dismiss()
-        assert process.poll() is None
-
-
-def test_it_holds_nothing_of_the_watchers() -> None:
-    """A link or a pipe that stayed open in it would keep programs attached and readers waiting."""
-    with fresh_cgroup() as agent:
-        kept = os.memfd_create("stands-for-a-link")
-        guard = settled(Guard(agent))
-        held = [str(link.readlink()) for link in Path(f"/proc/{guard.pid}/fd").iterdir()]
-        guard.dismiss()
-        os.close(kept)
-    assert not [target for target in held if "memfd" in target]
-    assert len([target for target in held if target.startswith("pipe:")]) == 1
-
-
-def test_the_agents_lock_outlives_the_watcher_in_the_guard() -> None:
-    """Until the guard has done its work another instance must not take the folder for left behind."""
-    agent = create(unused_name())
-    guard = Guard(agent)
-    agent.close()
-    assert agent.path.name not in sweep_stale().removed
-    guard.dismiss()
-    with Cgroup(agent.path):
-        assert agent.path.name in sweep_stale().removed
+        os.kill(guard.pid, 0)

@@ -1,0 +1,60 @@
+"""What the bytes of flows say: application protocols, recognised per flow from both directions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+from agentwatch.detect.conversation import Conversation
+from agentwatch.detect.finding import IN, OUT, Finding
+from agentwatch.detect.sighting import Sighting
+from agentwatch.detect.tunnels import Tunnels
+from agentwatch.enrich.facts import flow_sighting
+from agentwatch.enrich.flows import Flow
+from agentwatch.enrich.state import Change, State
+from agentwatch.schema.events import SOCKET_BLOCK, Type
+
+CONVERSATIONS_KEPT = 8192  # flows followed at once; the longest silent one is let go first
+_SEQUENCE = len(SOCKET_BLOCK)
+
+
+class Applications:
+    """Events of category `flow` for protocols. SSH banners are passed on to the tunnel detector."""
+
+    types: ClassVar = frozenset((int(Type.PAYLOAD), int(Type.CLOSE)))
+
+    def __init__(self, state: State, tunnels: Tunnels) -> None:
+        self._state = state
+        self._tunnels = tunnels
+        self._open: dict[int, Conversation] = {}
+
+    def of(self, change: Change) -> Iterable[Sighting]:
+        """What the bytes of this change add to what is known of their flow."""
+        flow = change.flow
+        if flow is None or change.type == Type.CLOSE:
+            if flow is not None:
+                self._open.pop(flow.cookie, None)
+            return ()
+        sequence, packet_length, message, _ = change.fields[_SEQUENCE:]
+        direction = IN if change.incoming else OUT
+        conversation = self._conversation(flow)
+        findings = conversation.segment(direction, sequence, change.data, packet_length, message, change.time)
+        return [self._found(change, flow, finding) for finding in findings]
+
+    def _conversation(self, flow: Flow) -> Conversation:
+        conversation = self._open.pop(flow.cookie, None)
+        if conversation is None:
+            conversation = Conversation(flow.initiated, flow.transport)
+            if len(self._open) >= CONVERSATIONS_KEPT:
+                del self._open[next(iter(self._open))]
+        self._open[flow.cookie] = conversation  # to the end: the order is that of the last bytes
+        return conversation
+
+    def _found(self, change: Change, flow: Flow, finding: Finding) -> Sighting:
+        flow.application = finding.protocol
+        name = finding.attributes.get("DestinationHostname")
+        if isinstance(name, str) and name:
+            flow.domain = name
+        if finding.protocol == "ssh":
+            self._tunnels.banner(change, flow, finding)
+        return flow_sighting(self._state, change, {"Protocol": finding.protocol, **finding.attributes})

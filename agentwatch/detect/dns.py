@@ -1,0 +1,2 @@
+def parse(data):
+    return None

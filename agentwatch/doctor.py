@@ -1,0 +1,102 @@
+"""Whether this host is ready: every part that watching needs is tried, and what is missing is named."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentwatch.kernel.bpf import BpfError
+from agentwatch.kernel.bytecode import VMLINUX, BuildError
+from agentwatch.kernel.cache import bcc_version
+from agentwatch.kernel.cgroup import CgroupError, find_mount
+from agentwatch.kernel.probes import PROBES_TABLE, ProbeError, Probes
+from agentwatch.resources import RULES
+from agentwatch.rules.load import load_rules
+from agentwatch.rules.model import RuleError
+
+OK, DEGRADED, MISSING = "ok", "degraded", "missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One part: `state` is ok, degraded (watching works, less is seen) or missing (it does not work)."""
+
+    name: str
+    state: str
+    detail: str
+    remedy: str = ""
+
+
+def examine() -> Iterator[Check]:
+    """All checks, in the order in which they depend on each other."""
+    yield Check("kernel", OK, f"{platform.system()} {platform.release()} {platform.machine()}")
+    yield _privilege()
+    yield _cgroup()
+    yield _btf()
+    yield _bcc()
+    yield _rules()
+    if os.geteuid() == 0:
+        yield from _probes()
+    yield Check("python", OK, platform.python_version())
+
+
+def _privilege() -> Check:
+    if os.geteuid() == 0:
+        return Check("privilege", OK, "root")
+    return Check("privilege", MISSING, "not root: probes cannot be tried", "run it with sudo")
+
+
+def _cgroup() -> Check:
+    try:
+        mount = find_mount()
+    except CgroupError as error:
+        return Check("cgroup v2", MISSING, str(error), "boot with systemd.unified_cgroup_hierarchy=1")
+    return Check("cgroup v2", OK, str(mount))
+
+
+def _btf() -> Check:
+    if VMLINUX.exists():
+        return Check("kernel types", OK, f"{VMLINUX}, {VMLINUX.stat().st_size >> 10} KiB")
+    return Check("kernel types", MISSING, f"no {VMLINUX}", "use a kernel built with CONFIG_DEBUG_INFO_BTF")
+
+
+def _bcc() -> Check:
+    version = bcc_version()
+    if version:
+        text = version.decode(errors="replace").partition("=")[2].strip().strip("'\"")
+        return Check("BCC", OK, text or "installed")
+    return Check("BCC", MISSING, "no module bcc for this interpreter", "apt install python3-bpfcc")
+
+
+def _rules() -> Check:
+    try:
+        rules = load_rules([RULES])
+    except RuleError as error:
+        return Check("rules", MISSING, str(error), "mend or reinstall the shipped rules")
+    return Check("rules", OK, f"{len(rules.rules)} in {RULES}")
+
+
+def _probes() -> Iterator[Check]:
+    try:
+        with Probes() as probes:
+            missing = {one.probe: one for one in probes.missing}
+    except (ProbeError, BpfError, BuildError) as error:
+        yield Check("probes", MISSING, str(error), _remedy())
+        return
+    for probe in PROBES_TABLE:
+        name = probe.spec.name
+        lacking = missing.get(name)
+        if lacking is None:
+            yield Check(f"probe {name}", OK, "")
+        else:
+            yield Check(f"probe {name}", DEGRADED, f"{lacking.error}: {lacking.cost}")
+
+
+def _remedy() -> str:
+    lockdown = Path("/sys/kernel/security/lockdown")
+    if lockdown.exists() and "[confidentiality]" in lockdown.read_text(encoding="ascii"):
+        return "kernel lockdown is at confidentiality, which forbids eBPF tracing"
+    return "Linux 5.11 or later with CONFIG_BPF_SYSCALL, CONFIG_CGROUP_BPF and BTF is needed"

@@ -1,0 +1,151 @@
+"""Events in Sigma's words for what a record says by itself: a process began, a socket connected, ...
+
+Which fields each category has is declared in `agentwatch.schema.fields`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+
+from agentwatch.detect.sighting import Sighting
+from agentwatch.enrich.flows import Flow
+from agentwatch.enrich.processes import Process
+from agentwatch.enrich.state import Change, State
+from agentwatch.event import Value
+from agentwatch.schema.events import ExecFlag, Type
+
+_IMAGE_FLAGS = ((ExecFlag.MEMFD, "memfd"), (ExecFlag.DELETED, "deleted"))
+_TAMPERING = {Type.CGROUP_MOVE: "cgroup_move", Type.SIGNAL: "signal"}
+
+
+def image_flags(process: Process) -> tuple[str, ...]:
+    """What stands out about a program's file: memfd, deleted, loader (run through ld.so)."""
+    flags = [name for flag, name in _IMAGE_FLAGS if process.flags & flag]
+    base = process.exe.rpartition("/")[2]
+    if base.startswith(("ld-linux", "ld-musl", "ld.so", "ld-2.")):
+        flags.append("loader")
+    return tuple(flags)
+
+
+def process_fields(state: State, process: Process) -> dict[str, Value]:
+    """Fields that say who did it, for every category."""
+    parent = state.processes.known(process.parent) if process.parent else None
+    return {
+        "Image": process.exe,
+        "CommandLine": process.command_line,
+        "CurrentDirectory": process.cwd,
+        "User": state.user_name(process.uid),
+        "ProcessId": process.pid,
+        "ParentProcessId": process.parent[0] if process.parent else None,
+        "ParentImage": parent.exe if parent else None,
+        "ParentCommandLine": parent.command_line if parent else None,
+        "ImageFlags": image_flags(process),
+    }
+
+
+def sighting(category: str, change: Change, fields: dict[str, Value]) -> Sighting:
+    """An event of this category, about what the change is about."""
+    return Sighting(
+        category,
+        change.time,
+        change.seq,
+        change.agent.name,
+        fields,
+        change.process.truncated,
+        subject=change.agent,
+        process=change.process,
+        flow=change.flow,
+    )
+
+
+def flow_fields(flow: Flow) -> dict[str, Value]:
+    """Fields that say which connection it is about."""
+    return {
+        "SourceIp": flow.local or None,
+        "SourcePort": flow.local_port or None,
+        "DestinationIp": flow.remote or None,
+        "DestinationPort": flow.remote_port or None,
+        "DestinationHostname": flow.domain or None,
+        "Initiated": None if flow.initiated is None else str(flow.initiated).lower(),
+    }
+
+
+def flow_sighting(state: State, change: Change, found: Mapping[str, Value]) -> Sighting:
+    """An event of category `flow`: who, over which connection, and what was found."""
+    fields = process_fields(state, change.process)
+    if change.flow is not None:
+        fields.update(flow_fields(change.flow))
+    fields.update(found)
+    return sighting("flow", change, fields)
+
+
+class Facts:
+    """Makes the events of the categories in `wanted` and spares the rest."""
+
+    def __init__(self, state: State, wanted: Collection[str]) -> None:
+        self._state = state
+        makers: dict[int, tuple[str, Callable[[Change], dict[str, Value] | None]]] = {
+            Type.EXEC: ("process_creation", self._exec),
+            Type.CONNECT: ("network_connection", self._connection),
+            Type.SEND: ("network_connection", self._connection),
+            Type.ACCEPT: ("network_connection", self._connection),
+            Type.LISTEN: ("network_listen", self._connection),
+            Type.SOCKET: ("socket_creation", self._socket),
+            Type.SOCKET_SEEN: ("socket_creation", self._socket_seen),
+            Type.UNIX_CONNECT: ("unix_connection", self._unix),
+            Type.CGROUP_MOVE: ("tampering", self._tampering),
+            Type.SIGNAL: ("tampering", self._tampering),
+            Type.LOSS: ("loss", self._loss),
+        }
+        self._makers = {number: maker for number, maker in makers.items() if maker[0] in wanted}
+
+    def of(self, change: Change) -> Sighting | None:
+        """The event of a change, or None."""
+        found = self._makers.get(change.type)
+        if found is None:
+            return None
+        category, maker = found
+        own = maker(change)
+        if own is None:
+            return None
+        fields = process_fields(self._state, change.process)
+        fields.update(own)
+        return sighting(category, change, fields)
+
+    def _exec(self, change: Change) -> dict[str, Value]:
+        return {}
+
+    def _connection(self, change: Change) -> dict[str, Value]:
+        flow = change.flow
+        assert flow is not None
+        return {**flow_fields(flow), "Protocol": flow.transport}
+
+    def _socket(self, change: Change) -> dict[str, Value]:
+        family, socktype, protocol = change.fields[5:8]
+        return {"Family": family, "SocketType": socktype, "Protocol": protocol}
+
+    def _socket_seen(self, change: Change) -> dict[str, Value]:
+        _, family, socktype, protocol, *_ = change.fields
+        return {"Family": family, "SocketType": socktype, "Protocol": protocol}
+
+    def _unix(self, change: Change) -> dict[str, Value]:
+        return {"Path": unix_path(change.data)}
+
+    def _tampering(self, change: Change) -> dict[str, Value]:
+        fields: dict[str, Value] = {"Kind": _TAMPERING[Type(change.type)]}
+        if change.type == Type.SIGNAL:
+            fields["Signal"] = change.fields[0]
+            return fields
+        fields["Cgroup"] = change.data.decode("utf-8", "backslashreplace")
+        return fields
+
+    def _loss(self, change: Change) -> dict[str, Value]:
+        number, lost, reason = change.fields
+        return {"EventType": number, "Lost": lost, "Reason": reason}
+
+
+def unix_path(data: bytes) -> str:
+    """A Unix address as text; names of the abstract namespace begin with @."""
+    if data[:1] == b"\0":
+        return "@" + data[1:].rstrip(b"\0").decode("utf-8", "backslashreplace")
+    return data.split(b"\0")[0].decode("utf-8", "backslashreplace")

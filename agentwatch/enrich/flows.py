@@ -1,0 +1,94 @@
+"""The flows of agents: one socket's life each, keyed by the kernel's socket cookie."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass, field
+
+from agentwatch.enrich.processes import Key
+
+CLOSED_KEPT = 4096  # closed flows remembered
+FLOWS_KEPT = 65536  # flows remembered in all: the ends of some may have been lost
+IPV4_IN_IPV6 = b"\0" * 10 + b"\xff\xff"
+
+
+@dataclass(slots=True)
+class Flow:
+    """One socket. `initiated` is None until it connects (True) or was accepted (False)."""
+
+    cookie: int
+    owner: Key
+    agent: int
+    family: int = 0
+    socktype: int = 0
+    protocol: int = 0
+    local: str = ""
+    local_port: int = 0
+    remote: str = ""
+    remote_port: int = 0
+    initiated: bool | None = None
+    opened: int = 0
+    closed: int = 0
+    error: int = 0
+    bytes_out: int = 0
+    bytes_in: int = 0
+    application: str = ""  # protocol as recognised from the bytes
+    domain: str = ""
+    attributes: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def transport(self) -> str:
+        """`tcp`, `udp`, or the number of the IP protocol."""
+        return {6: "tcp", 17: "udp"}.get(self.protocol, str(self.protocol))
+
+
+def address_text(family: int, packed: bytes) -> str:
+    """An address as text. IPv4 inside IPv6 is shown as what it is, IPv4."""
+    if family == socket.AF_INET:
+        return socket.inet_ntop(socket.AF_INET, packed[:4])
+    if packed[:12] == IPV4_IN_IPV6:
+        return socket.inet_ntop(socket.AF_INET, packed[12:16])
+    return socket.inet_ntop(socket.AF_INET6, packed[:16])
+
+
+class FlowTable:
+    """All flows seen, by cookie. Closed ones are forgotten, oldest first, beyond CLOSED_KEPT."""
+
+    def __init__(self) -> None:
+        self._flows: dict[int, Flow] = {}
+        self._closed: dict[int, None] = {}
+
+    def known(self, cookie: int) -> Flow | None:
+        return self._flows.get(cookie)
+
+    def all(self) -> list[Flow]:
+        """Every flow remembered, in the order of first sight."""
+        return list(self._flows.values())
+
+    def update(self, block: tuple[int, bytes, bytes, int, int, int, int, int, int], owner: Key, agent: int,
+               time: int) -> Flow:  # fmt: skip
+        """The flow of a socket block (see the schema), its addresses taken over where they are known."""
+        cookie, local, remote, local_port, remote_port, family, socktype, protocol, _ = block
+        flow = self._flows.get(cookie)
+        if flow is None:
+            flow = self._flows[cookie] = Flow(cookie, owner, agent, family, socktype, protocol, opened=time)
+            if len(self._flows) > FLOWS_KEPT:
+                self._forget(next(iter(self._flows)))
+        if owner[0]:  # a socket from before the watch has no owner in the kernel's storage
+            flow.owner = owner
+        if family and local_port:
+            flow.local, flow.local_port = address_text(family, local), local_port
+        if family and (remote_port or any(remote)):
+            flow.remote, flow.remote_port = address_text(family, remote), remote_port
+        return flow
+
+    def close(self, flow: Flow, bytes_out: int, bytes_in: int, time: int) -> None:
+        """The socket is gone; the flow is remembered for a while."""
+        flow.bytes_out, flow.bytes_in, flow.closed = bytes_out, bytes_in, time
+        self._closed[flow.cookie] = None
+        if len(self._closed) > CLOSED_KEPT:
+            self._forget(next(iter(self._closed)))
+
+    def _forget(self, cookie: int) -> None:
+        self._closed.pop(cookie, None)
+        self._flows.pop(cookie, None)

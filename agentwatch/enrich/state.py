@@ -1,0 +1,248 @@
+"""What is known of the agents: records are folded into it, one after the other.
+
+`State.apply` takes one row and returns a `Change`: what the record was about, with the process
+and the flow it concerns. Nothing here looks at a clock, a file or the machine.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from agentwatch.enrich.flows import Flow, FlowTable
+from agentwatch.enrich.processes import Process, ProcessTable
+from agentwatch.schema import decode
+from agentwatch.schema.decode import AGENT, FLAGS, START, TGID, TIME, TYPE, Row
+from agentwatch.schema.events import BY_NUMBER, SOCKET_BLOCK, PayloadFlag, Type
+
+NAMES_KEPT = 4096  # addresses whose name was seen in a DNS answer
+FILES_KEPT = 256  # files read for detectors
+_BLOCK = len(SOCKET_BLOCK)
+_ADDRESS = {socket.AF_INET: 4, socket.AF_INET6: 16}  # bytes
+
+
+AgentState = Literal["running", "paused", "killed"]
+_STATE_AFTER: dict[str, AgentState] = {"pause": "paused", "kill": "killed", "resume": "running"}
+
+
+@dataclass(slots=True)
+class Agent:
+    """A process tree under watch. `state` is running, paused or killed."""
+
+    number: int
+    name: str = ""
+    cgroup: str = ""
+    cgroup_id: int = 0
+    mode: str = "monitor"
+    state: AgentState = "running"
+    lost: dict[str, int] = field(default_factory=dict)  # events lost, by name
+
+
+@dataclass(slots=True)
+class Change:
+    """One record, understood. `fields` are the record's own, in the schema's order."""
+
+    seq: int
+    type: int
+    time: int
+    agent: Agent
+    process: Process
+    flow: Flow | None
+    fields: tuple[Any, ...]
+    data: bytes = b""
+    payload_flags: int = 0
+
+    @property
+    def incoming(self) -> bool:
+        """Whether the bytes of a payload came from the peer."""
+        return bool(self.payload_flags & PayloadFlag.IN)
+
+
+class State:
+    """Agents, processes, flows and names, folded from records."""
+
+    def __init__(self, users: Mapping[int, str] | None = None) -> None:
+        self.users = users or {}
+        self.agents: dict[int, Agent] = {}
+        self.processes = ProcessTable()
+        self.flows = FlowTable()
+        self.files: dict[str, bytes] = {}
+        self.names: dict[str, str] = {}
+        self.coverage: list[tuple[str, str, str]] = []
+        self.rules_digest = ""
+        sockets: dict[int, Callable[[int, Row, Agent], Change]] = dict.fromkeys(
+            (Type.BIND, Type.LISTEN, Type.ACCEPT, Type.CONNECT, Type.CONNECTED, Type.SEND), self._socket
+        )
+        self._handlers: dict[int, Callable[[int, Row, Agent], Change | None]] = {
+            **sockets,
+            Type.FORK: self._fork,
+            Type.EXIT: self._exit,
+            Type.SOCKET: self._plain,
+            Type.CLOSE: self._close,
+            Type.SIGNAL: self._plain,
+            Type.EXEC: self._exec,
+            Type.EXEC_PIECE: self._piece,
+            Type.PAYLOAD: self._payload,
+            Type.UNIX_CONNECT: self._with_tail,
+            Type.CGROUP_MOVE: self._with_tail,
+            Type.PROCESS: self._process,
+            Type.SOCKET_SEEN: self._socket_seen,
+            Type.FILE: self._file,
+            Type.ACTION: self._action,
+            Type.LOSS: self._loss,
+            Type.COVERAGE: self._coverage,
+            Type.AGENT: self._agent,
+            Type.RULES: self._rules,
+        }
+
+    def agent(self, number: int) -> Agent:
+        agent = self.agents.get(number)
+        if agent is None:
+            agent = self.agents[number] = Agent(number, f"agent-{number}")
+        return agent
+
+    def apply(self, seq: int, row: Row) -> Change | None:
+        """Fold one row; None where it says nothing on its own. Raises `DecodeError` for a bad row."""
+        handler = self._handlers.get(row[TYPE])
+        return None if handler is None else handler(seq, row, self.agent(row[AGENT]))
+
+    def name_of(self, address: str) -> str:
+        """The name that a DNS answer gave for an address, or an empty string."""
+        return self.names.get(address, "")
+
+    def learn_name(self, address: str, name: str) -> None:
+        """Remember what a DNS answer said."""
+        self.names.pop(address, None)
+        self.names[address] = name
+        if len(self.names) > NAMES_KEPT:
+            del self.names[next(iter(self.names))]
+
+    def user_name(self, uid: int) -> str:
+        return self.users.get(uid) or str(uid)
+
+    def _owner(self, row: Row, agent: Agent) -> Process:
+        return self.processes.get(row[TGID], row[START], agent.number)
+
+    def _plain(self, seq: int, row: Row, agent: Agent) -> Change:
+        return Change(seq, row[TYPE], row[TIME], agent, self._owner(row, agent), None, decode.unpack(row))
+
+    def _with_tail(self, seq: int, row: Row, agent: Agent) -> Change:
+        change = self._plain(seq, row, agent)
+        change.data = decode.tail(row, change.fields[-1])
+        return change
+
+    def _fork(self, seq: int, row: Row, agent: Agent) -> Change:
+        fields = decode.unpack(row)
+        parent_start, _, parent = fields
+        child = self.processes.fork(row, (parent, parent_start), agent.number)
+        return Change(seq, row[TYPE], row[TIME], agent, child, None, fields)
+
+    def _piece(self, seq: int, row: Row, agent: Agent) -> None:
+        self.processes.piece(row)
+
+    def _exec(self, seq: int, row: Row, agent: Agent) -> Change:
+        process = self.processes.exec(row, seq, agent.number)
+        return Change(seq, row[TYPE], row[TIME], agent, process, None, ())
+
+    def _exit(self, seq: int, row: Row, agent: Agent) -> Change:
+        process = self.processes.exit(row, agent.number)
+        return Change(seq, row[TYPE], row[TIME], agent, process, None, (process.status,))
+
+    def _process(self, seq: int, row: Row, agent: Agent) -> Change:
+        process = self.processes.found(row, agent.number)
+        return Change(seq, row[TYPE], row[TIME], agent, process, None, ())
+
+    def _flow(self, row: Row, fields: tuple[Any, ...], agent: Agent) -> Flow:
+        return self.flows.update(fields[:_BLOCK], (row[TGID], row[START]), agent.number, row[TIME])
+
+    def _flow_owner(self, flow: Flow, agent: Agent) -> Process:
+        return self.processes.get(*flow.owner, agent.number)
+
+    def _socket_seen(self, seq: int, row: Row, agent: Agent) -> Change:
+        change = self._plain(seq, row, agent)
+        cookie, family, socktype, protocol, local, local_port, remote, remote_port, _ = change.fields
+        if family in (socket.AF_INET, socket.AF_INET6) and len(local) == len(remote) == _ADDRESS[family]:
+            block = (cookie, local, remote, local_port, remote_port, family, socktype, protocol, 0)
+            change.flow = self.flows.update(block, change.process.key, agent.number, row[TIME])
+        return change
+
+    def _socket(self, seq: int, row: Row, agent: Agent) -> Change:
+        fields = decode.unpack(row)
+        flow = self._flow(row, fields, agent)
+        number = row[TYPE]
+        if number == Type.CONNECT or number == Type.SEND:
+            flow.initiated = True
+            flow.domain = self.names.get(flow.remote, "")
+        elif number == Type.ACCEPT:
+            flow.initiated = False
+        elif number == Type.CONNECTED:
+            flow.initiated = True
+            flow.error = fields[-1]
+        return Change(seq, number, row[TIME], agent, self._flow_owner(flow, agent), flow, fields)
+
+    def _close(self, seq: int, row: Row, agent: Agent) -> Change:
+        fields = decode.unpack(row)
+        flow = self._flow(row, fields, agent)
+        bytes_out, bytes_in = fields[_BLOCK : _BLOCK + 2]
+        self.flows.close(flow, bytes_out, bytes_in, row[TIME])
+        return Change(seq, row[TYPE], row[TIME], agent, self._flow_owner(flow, agent), flow, fields)
+
+    def _payload(self, seq: int, row: Row, agent: Agent) -> Change:
+        fields = decode.unpack(row)
+        flow = self._flow(row, fields, agent)
+        length = fields[-1]
+        incoming = bool(row[FLAGS] & PayloadFlag.IN)
+        if incoming:
+            flow.bytes_in += fields[_BLOCK + 1]
+        else:
+            flow.bytes_out += fields[_BLOCK + 1]
+        return Change(
+            seq,
+            row[TYPE],
+            row[TIME],
+            agent,
+            self._flow_owner(flow, agent),
+            flow,
+            fields,
+            decode.tail(row, length),
+            row[FLAGS],
+        )
+
+    def _file(self, seq: int, row: Row, agent: Agent) -> Change:
+        path, content, _ = fields = decode.unpack(row)
+        self.files[path] = content
+        if len(self.files) > FILES_KEPT:
+            del self.files[next(iter(self.files))]
+        return Change(seq, row[TYPE], row[TIME], agent, self._owner(row, agent), None, fields)
+
+    def _action(self, seq: int, row: Row, agent: Agent) -> Change:
+        change = self._plain(seq, row, agent)
+        _, _, response, result, *_ = change.fields
+        if result != "failed":
+            agent.state = _STATE_AFTER.get(response, agent.state)
+        return change
+
+    def _loss(self, seq: int, row: Row, agent: Agent) -> Change:
+        change = self._plain(seq, row, agent)
+        number, lost, _ = change.fields
+        name = BY_NUMBER[number].name if number in BY_NUMBER else f"type {number}"
+        agent.lost[name] = agent.lost.get(name, 0) + lost
+        return change
+
+    def _coverage(self, seq: int, row: Row, agent: Agent) -> Change:
+        change = self._plain(seq, row, agent)
+        probe, error, cost = change.fields
+        self.coverage.append((probe, error, cost))
+        return change
+
+    def _agent(self, seq: int, row: Row, agent: Agent) -> Change:
+        change = self._plain(seq, row, agent)
+        agent.name, agent.cgroup, agent.cgroup_id, agent.mode = change.fields
+        return change
+
+    def _rules(self, seq: int, row: Row, agent: Agent) -> Change:
+        change = self._plain(seq, row, agent)
+        (self.rules_digest,) = change.fields
+        return change

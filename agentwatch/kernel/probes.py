@@ -1,0 +1,309 @@
+"""The probes: their maps, programs and kernel types in tables, compiled, loaded and attached.
+
+Each program is tried on its own. One that this kernel refuses is left out, and `missing` says
+which, why, and what is not seen without it; only those of `REQUIRED` must be there.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from types import TracebackType
+
+from agentwatch.kernel import bpf
+from agentwatch.kernel.bpf import AttachType, BpfError, Handle, MapType, ProgramType
+from agentwatch.kernel.cache import Recipe, cached_object
+from agentwatch.kernel.load import MapSpec, ProgramSpec, UnknownTarget, create_maps, load_program
+from agentwatch.resources import PROBES
+from agentwatch.schema import c_header
+from agentwatch.schema.events import BY_NUMBER, RING_HEADER_SIZE, SLOT_SIZE, Type
+
+MAX_AGENTS = 64  # numbers of agents run from 1 to MAX_AGENTS - 1
+SLOTS_BYTES = 8 << 20
+RECORDS_BYTES = 4 << 20
+# The last part of each ring is kept for events that must not be crowded out.
+SLOTS_ROUTINE = SLOTS_BYTES * 3 // 4
+RECORDS_ROUTINE = RECORDS_BYTES * 3 // 4
+
+_NO_PREALLOC = 1  # BPF_F_NO_PREALLOC, which storage maps demand
+_CLONE = 1 << 9  # BPF_F_CLONE: a listener's storage is copied to the sockets it accepts
+_FLOW_SIZE = 120  # struct flow
+_TYPES = max(Type) + 1
+_COUNT = struct.Struct("<QQ")  # struct count
+_TASK_ROW = struct.Struct("<IIQQ")  # struct task_row
+_SOCKET_ROW = struct.Struct("<IIQQHHHxx")  # struct socket_row
+
+MAPS = {
+    spec.name: spec
+    for spec in (
+        MapSpec(7001, "SLOTS", MapType.RINGBUF, 0, 0, SLOTS_BYTES),
+        MapSpec(7002, "RECORDS", MapType.RINGBUF, 0, 0, RECORDS_BYTES),
+        MapSpec(7003, "COUNTS", MapType.PERCPU_ARRAY, 4, _COUNT.size, MAX_AGENTS * _TYPES),
+        MapSpec(7004, "TAGS", MapType.TASK_STORAGE, 4, 8, 0, _NO_PREALLOC),
+        MapSpec(7005, "AGENTS", MapType.CGROUP_STORAGE, 8, 8),
+        MapSpec(7006, "FLOWS", MapType.SK_STORAGE, 4, _FLOW_SIZE, 0, _NO_PREALLOC | _CLONE),
+        MapSpec(7007, "MONITOR", MapType.ARRAY, 4, 4, 1),
+        MapSpec(7008, "SEED", MapType.ARRAY, 4, 16, 1),
+    )
+}
+
+KFUNCS = {900_001: "bpf_cast_to_kern_ctx"}
+
+FILES = ("process.c", "socket.c", "payload.c", "unix.c", "control.c", "inventory.c")
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A program, what is not seen without it, and where it attaches: to every agent's cgroup or once."""
+
+    spec: ProgramSpec
+    cost: str
+
+    @property
+    def of_cgroup(self) -> bool:
+        return self.spec.type is not ProgramType.TRACING
+
+    @property
+    def is_iterator(self) -> bool:
+        return self.spec.attach_type is AttachType.TRACE_ITER
+
+
+def _tracepoint(name: str, tracepoint: str, cost: str) -> Probe:
+    target = f"typedef btf_trace_{tracepoint}"
+    return Probe(ProgramSpec(name, ProgramType.TRACING, AttachType.TRACE_RAW_TP, target), cost)
+
+
+def _iterator(name: str, kind: str, cost: str) -> Probe:
+    return Probe(ProgramSpec(name, ProgramType.TRACING, AttachType.TRACE_ITER, f"func bpf_iter_{kind}"), cost)
+
+
+def _cgroup(name: str, type: ProgramType, attach_type: str, cost: str) -> Probe:
+    return Probe(ProgramSpec(name, type, AttachType[f"CGROUP_{attach_type}"]), cost)
+
+
+_SOCK, _ADDR = ProgramType.CGROUP_SOCK, ProgramType.CGROUP_SOCK_ADDR
+_OPS, _SKB = ProgramType.SOCK_OPS, ProgramType.CGROUP_SKB
+
+PROBES_TABLE = (
+    _tracepoint("on_newtask", "task_newtask", "children of agents are not followed"),
+    _tracepoint("on_exec", "sched_process_exec", "programs that agents run are not seen"),
+    _tracepoint("on_exit", "sched_process_exit", "ends of processes are not seen"),
+    _tracepoint("on_cgroup_attach", "cgroup_attach_task", "leaving the agent's cgroup is not seen"),
+    _tracepoint("on_signal", "signal_generate", "signals at the monitor are not seen"),
+    _cgroup("on_sock_create", _SOCK, "INET_SOCK_CREATE", "raw sockets are not seen"),
+    _cgroup("on_sock_release", _SOCK, "INET_SOCK_RELEASE", "ends of UDP flows are not seen"),
+    _cgroup("on_post_bind4", _SOCK, "INET4_POST_BIND", "IPv4 binds are not seen"),
+    _cgroup("on_post_bind6", _SOCK, "INET6_POST_BIND", "IPv6 binds are not seen"),
+    _cgroup("on_connect4", _ADDR, "INET4_CONNECT", "IPv4 connects are not seen"),
+    _cgroup("on_connect6", _ADDR, "INET6_CONNECT", "IPv6 connects are not seen"),
+    _cgroup("on_sendmsg4", _ADDR, "UDP4_SENDMSG", "receivers of IPv4 datagrams are not seen"),
+    _cgroup("on_sendmsg6", _ADDR, "UDP6_SENDMSG", "receivers of IPv6 datagrams are not seen"),
+    _cgroup("on_sock_ops", _OPS, "SOCK_OPS", "accepts, listens and results of connects are not seen"),
+    _cgroup("on_egress", _SKB, "INET_EGRESS", "what agents send is not seen"),
+    _cgroup("on_ingress", _SKB, "INET_INGRESS", "what agents receive is not seen"),
+    _cgroup("on_unix_connect", _ADDR, "UNIX_CONNECT", "connects of Unix sockets are not seen"),
+    _iterator("on_each_task", "task", "agents that run already cannot be watched"),
+    _iterator("on_each_file", "task_file", "packet, vsock and AF_ALG sockets are not seen"),
+)
+
+REQUIRED = frozenset({"on_newtask", "on_exec", "on_exit", "on_connect4", "on_egress"})
+"""Without these a process tree cannot be watched at all."""
+
+_TYPES_NEEDED: dict[str, tuple[str, ...]] = {
+    "ns_common": ("inum",),
+    "kernfs_node": ("id",),
+    "cgroup_subsys_state": ("cgroup", "parent"),
+    "cgroup_root": ("hierarchy_id",),
+    "cgroup": ("self", "kn", "root"),
+    "css_set": ("dfl_cgrp",),
+    "qstr": ("name",),
+    "dentry": ("d_name", "d_parent"),
+    "vfsmount": ("mnt_root",),
+    "mount": ("mnt", "mnt_parent", "mnt_mountpoint"),
+    "path": ("mnt", "dentry"),
+    "super_block": ("s_dev", "s_magic"),
+    "inode": ("i_ino", "i_mode", "i_sb", "i_nlink"),
+    "file": ("f_path", "f_inode", "private_data"),
+    "mm_struct": ("arg_start", "arg_end", "exe_file"),
+    "fs_struct": ("pwd",),
+    "user_namespace": ("ns",),
+    "pid_namespace": ("ns",),
+    "mnt_namespace": ("ns",),
+    "net": ("ns",),
+    "nsproxy": ("pid_ns_for_children", "mnt_ns", "net_ns"),
+    "cred": ("uid", "euid", "gid", "user_ns"),
+    "signal_struct": ("live", "group_exit_code"),
+    "task_struct": (
+        "real_parent",
+        "tgid",
+        "pid",
+        "mm",
+        "fs",
+        "start_boottime",
+        "cgroups",
+        "group_leader",
+        "signal",
+        "exit_code",
+        "cred",
+        "nsproxy",
+    ),
+    "sock_common": ("skc_family",),
+    "sock": ("__sk_common", "sk_protocol", "sk_type", "sk_err"),
+    "socket": ("sk",),
+    "bpf_iter_meta": ("seq",),
+}
+_TYPES_OPTIONAL = {"bpf_sock_addr_kern": ("uaddr", "uaddrlen")}
+
+
+def _maps_header() -> str:
+    numbers = [f"#define {spec.name} {spec.id}" for spec in MAPS.values()]
+    kfuncs = [f"#define KFUNC_{name} {number}" for number, name in KFUNCS.items()]
+    limits = [
+        f"#define AW_SLOT_BYTES {SLOT_SIZE - RING_HEADER_SIZE}",
+        f"#define AW_SLOTS_ROUTINE {SLOTS_ROUTINE}",
+        f"#define AW_RECORDS_ROUTINE {RECORDS_ROUTINE}",
+        f"#define AW_FLOW_BYTES {_FLOW_SIZE}",
+    ]
+    return "\n".join(numbers + kfuncs + limits) + "\n"
+
+
+def recipe() -> Recipe:
+    """How the probes are compiled for the running kernel."""
+    # One translation unit, one compiler run; #line keeps the diagnostics true.
+    text = "".join(f'#line 1 "{name}"\n{(PROBES / name).read_text()}\n' for name in FILES)
+    targets = {probe.spec.target for probe in PROBES_TABLE if probe.spec.target}
+    return Recipe(
+        text=text,
+        stub=PROBES / "include" / "stub",
+        include_dirs=(PROBES / "include",),
+        headers={"aw_events.h": c_header.emit(), "aw_maps.h": _maps_header()},
+        required=_TYPES_NEEDED,
+        optional=_TYPES_OPTIONAL,
+        btf_ids=tuple(sorted(targets | {f"func {name}" for name in KFUNCS.values()})),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """A probe that could not be loaded or attached."""
+
+    probe: str
+    error: str
+    cost: str
+
+
+class ProbeError(Exception):
+    """A probe without which nothing can be watched is refused by this kernel."""
+
+
+class Probes:
+    """The probes in the kernel. Closing detaches every program and frees every map."""
+
+    def __init__(self) -> None:
+        self.missing: list[Missing] = []
+        self._stack = ExitStack()
+        self._loaded: dict[str, Handle] = {}
+        self._iterators: dict[str, Handle] = {}
+        compiled = cached_object(recipe())
+        with self._stack:
+            self._by_id = create_maps(MAPS.values())
+            for handle in self._by_id.values():
+                self._stack.enter_context(handle)
+            for probe in PROBES_TABLE:
+                try:
+                    program = load_program(compiled, probe.spec, self._by_id, KFUNCS)
+                except (BpfError, UnknownTarget, KeyError) as error:
+                    self._miss(probe, error)
+                    continue
+                self._loaded[probe.spec.name] = self._stack.enter_context(program)
+                if not probe.of_cgroup:
+                    self._attach_once(probe, program)
+            self._stack = self._stack.pop_all()
+
+    def _miss(self, probe: Probe, error: Exception) -> None:
+        name = probe.spec.name
+        if name in REQUIRED:
+            raise ProbeError(f"{name}: {error}. Without it {probe.cost}.") from error
+        self.missing.append(Missing(name, str(error).splitlines()[0], probe.cost))
+
+    def _attach_once(self, probe: Probe, program: Handle) -> None:
+        try:
+            link = bpf.attach_iterator(program) if probe.is_iterator else bpf.attach_tracing(program)
+        except BpfError as error:
+            self._miss(probe, error)
+            return
+        self._stack.enter_context(link)
+        if probe.is_iterator:
+            self._iterators[probe.spec.name] = link
+
+    def map(self, name: str) -> Handle:
+        """A map by its name in `MAPS`."""
+        return self._by_id[MAPS[name].id]
+
+    def watch_cgroup(self, agent: int, cgroup_fd: int, cgroup_id: int) -> ExitStack:
+        """Attach the cgroup programs for agent number `agent`; closing the result detaches them."""
+        with ExitStack() as links:
+            for probe in PROBES_TABLE:
+                program = self._loaded.get(probe.spec.name)
+                if not probe.of_cgroup or program is None:
+                    continue
+                try:
+                    links.enter_context(bpf.attach_cgroup(program, cgroup_fd, probe.spec.attach_type))
+                except BpfError as error:
+                    self._miss(probe, error)
+            # The storage exists once a program that uses it is attached; until now the agent's
+            # number is 0, for which every program does nothing.
+            bpf.map_update(self.map("AGENTS"), struct.pack("<Q", cgroup_id), struct.pack("<II", agent, 0))
+            return links.pop_all()
+
+    def tag(self, pid: int, agent: int) -> None:
+        """Make a process and all it will create part of an agent. Its other threads stay untagged."""
+        pidfd = os.pidfd_open(pid)
+        try:
+            bpf.map_update(self.map("TAGS"), struct.pack("<i", pidfd), struct.pack("<II", agent, 0))
+        finally:
+            os.close(pidfd)
+
+    def tag_cgroup(self, agent: int, cgroup_id: int) -> list[tuple[int, int, int, int]]:
+        """Tag every task below a cgroup. Returns (pid, parent, start, parent's start) of its processes."""
+        key = struct.pack("<I", 0)
+        bpf.map_update(self.map("SEED"), key, struct.pack("<QII", cgroup_id, agent, 0))
+        return list(_TASK_ROW.iter_unpack(bpf.iterate(self._iterators["on_each_task"])))
+
+    def other_sockets(self) -> list[tuple[int, int, int, int, int, int, int]]:
+        """Open sockets of agents in families that no hook reports (packet, vsock, AF_ALG, ...).
+
+        Rows: agent, pid, start, inode, protocol, family, type. Empty where the iterator is missing.
+        """
+        link = self._iterators.get("on_each_file")
+        return [] if link is None else list(_SOCKET_ROW.iter_unpack(bpf.iterate(link)))
+
+    def guard_monitor(self, pid: int) -> None:
+        """Report signals that agents send to this process."""
+        bpf.map_update(self.map("MONITOR"), struct.pack("<I", 0), struct.pack("<I", pid))
+
+    def counts(self, agent: int) -> Iterator[tuple[int, int, int]]:
+        """(event type, events sent, events lost) of an agent since loading, over all CPUs."""
+        cpus = bpf.possible_cpus()
+        for number in BY_NUMBER:
+            key = struct.pack("<I", agent * _TYPES + number)
+            value = bpf.map_lookup(self.map("COUNTS"), key, _COUNT.size * cpus)
+            if value is None:
+                continue
+            pairs = list(_COUNT.iter_unpack(value))
+            yield number, sum(sent for sent, _ in pairs), sum(lost for _, lost in pairs)
+
+    def close(self) -> None:
+        """Detach and free everything."""
+        self._stack.close()
+
+    def __enter__(self) -> Probes:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,149 @@
+"""The one pipeline: decode, enrich, detect, match, respond, sinks. Live, replay and tests share it.
+
+Rounds of records go in; what comes out depends on them, on the rules and on nothing else. A
+decision that acts is carried out at once, and the act comes back as a record of the next round:
+alerts wait for it there, so that they say the same live and in a replay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any
+
+from agentwatch.detect.chain import Chain
+from agentwatch.detect.sighting import Sighting
+from agentwatch.enrich.state import Change, State
+from agentwatch.respond.actuate import Actuator, Outcome, ReportingActuator
+from agentwatch.respond.decide import Decider, Decision
+from agentwatch.rules.engine import Engine
+from agentwatch.schema import decode
+from agentwatch.schema.decode import TIME, DecodeError, Row
+from agentwatch.schema.events import Type
+from agentwatch.sinks import alerts
+from agentwatch.sources.base import BatchKind, Round
+
+_DECODERS: dict[BatchKind, Callable[[bytes], list[Row]]] = {
+    BatchKind.SLOTS: decode.slots,
+    BatchKind.RECORDS: decode.records,
+    BatchKind.NOTES: decode.notes,
+}
+_BY_TIME = itemgetter(TIME)
+
+Sink = Callable[[dict[str, Any]], None]
+
+
+@dataclass(slots=True)
+class Counters:
+    """What went through. `unreadable` records were passed over; the alerts' completeness says so too."""
+
+    records: int = 0
+    events: int = 0
+    alerts: int = 0
+    unreadable: int = 0
+
+
+@dataclass(slots=True)
+class _Pending:
+    decision: Decision
+    round: int
+
+
+class Pipeline:
+    """Folds rounds into alerts. `request` is asked for files that a detector wants to read."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        state: State | None = None,
+        actuator: Actuator | None = None,
+        sinks: Iterable[Sink] = (),
+        request: Callable[[str, Change], None] = lambda path, change: None,
+        clock_offset: int = 0,
+    ) -> None:
+        self.state = state or State()
+        self.counters = Counters()
+        self._engine = engine
+        self._chain = Chain(self.state, engine.ruleset.categories, request)
+        self._decider = Decider()
+        self._actuator = actuator or ReportingActuator()
+        self._sinks = tuple(sinks)
+        self._clock_offset = clock_offset
+        self._pending: dict[tuple[int, str], _Pending] = {}
+        self._round = 0
+
+    def process(self, batches: Round) -> None:
+        """Fold one round."""
+        self._round += 1
+        for row in self._decode(batches):
+            self.counters.records += 1
+            seq = self.counters.records
+            try:
+                change = self.state.apply(seq, row)
+                sightings = self._chain.of(change) if change is not None else ()
+            except DecodeError as error:
+                self._unreadable(row, error)
+                continue
+            if change is not None and change.type == Type.ACTION:
+                self._settle(change)
+            for sighting in sightings:
+                self._match(sighting)
+        self._settle_rest()
+
+    def finish(self) -> None:
+        """No round follows: what waits for an act gets none."""
+        self._round += 2
+        self._settle_rest()
+
+    def _decode(self, batches: Round) -> list[Row]:
+        rows: list[Row] = []
+        for batch in batches:
+            try:
+                rows += _DECODERS[batch.kind](batch.data)
+            except DecodeError as error:
+                self._unreadable(None, error)
+        if len(batches) > 1 or (batches and batches[0].kind is BatchKind.SLOTS):
+            # Rings fill side by side and CPUs race: time is the order. The sort is stable.
+            rows.sort(key=_BY_TIME)
+        return rows
+
+    def _unreadable(self, row: Row | None, error: DecodeError) -> None:
+        self.counters.unreadable += 1
+        for agent in self.state.agents.values():
+            agent.lost["unreadable"] = agent.lost.get("unreadable", 0) + 1
+
+    def _match(self, sighting: Sighting) -> None:
+        self.counters.events += 1
+        for match in self._engine.evaluate(sighting):
+            # A correlation may end with an event of another process: the alert is about that one.
+            about = match.event
+            assert isinstance(about, Sighting)
+            if not self._decider.is_new(match.rule, match.undecided, about.process, about.flow):
+                continue
+            response = "alert" if match.undecided else match.rule.response
+            decision = Decision(match.rule, match.undecided, match.evidence, about, response)
+            if decision.acts:
+                self._actuator.act(decision)
+                self._pending[decision.seq, match.rule.id] = _Pending(decision, self._round)
+            else:
+                self._alert(decision, None)
+
+    def _settle(self, change: Change) -> None:
+        """The record of an act has come: its alert is complete."""
+        seq, rule, _, result, error, acted, settled = change.fields
+        pending = self._pending.pop((seq, rule), None)
+        if pending is not None:
+            self._alert(pending.decision, Outcome(result, error, acted, settled))
+
+    def _settle_rest(self) -> None:
+        """Acts come back in the round after the decision: for what is older, nothing was done."""
+        for key in [key for key, pending in self._pending.items() if pending.round < self._round]:
+            self._alert(self._pending.pop(key).decision, None)
+
+    def _alert(self, decision: Decision, outcome: Outcome | None) -> None:
+        self.counters.alerts += 1
+        alert = alerts.build(self.state, decision, outcome, self._clock_offset)
+        for sink in self._sinks:
+            sink(alert)

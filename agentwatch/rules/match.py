@@ -1,0 +1,441 @@
+"""Conditions over one event, in three-valued logic.
+
+True, False, or None for "unknown": the value that would decide was cut. A match inside what is
+known of a value is a match all the same, and a mismatch at its known beginning is a mismatch.
+Regular expressions and wildcards run on RE2, in time linear in the value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address, ip_network
+from typing import Any, Union
+
+import re2  # type: ignore[import-untyped]
+
+from agentwatch.event import Event, Value
+from agentwatch.rules.model import AGENT_FIELD, ANY_FIELD, CASED, MANY, ONE, Expr
+
+Verdict = Union[bool, None]
+Test = Callable[["Facts"], Verdict]
+# A scalar's text as tests see it, and whether it is cut.
+TextTest = Callable[[str, bool], Verdict]
+
+
+class Facts:
+    """One event as atoms ask for it; each conversion of a value is made once.
+
+    Values are texts (booleans as `true` and `false`, numbers in decimal). A list field has a
+    text for each element: a comparison holds if it holds for one of them.
+    """
+
+    __slots__ = ("_blobs", "_folded", "_texts", "event", "verdicts")
+
+    def __init__(self, event: Event) -> None:
+        self.event = event
+        self.verdicts: dict[int, Verdict] = {}
+        self._texts: dict[str, tuple[str, ...]] = {}
+        self._folded: dict[str, tuple[str, ...]] = {}
+        self._blobs: dict[tuple[str, bool], tuple[bytes, ...]] = {}
+
+    def cut(self, name: str) -> bool:
+        """Whether the field's value is only known in part; of a cut list, only its end is."""
+        truncated = self.event.truncated
+        if not truncated:
+            return False
+        base, mark, index = name.partition("#")
+        if base not in truncated:
+            return name == ANY_FIELD
+        items = self.event.fields.get(base)
+        return not (mark and isinstance(items, tuple) and int(index) < len(items) - 1)
+
+    def more(self, name: str) -> bool:
+        """Whether a cut field may have texts beside those known."""
+        return name == ANY_FIELD or not isinstance(self.value(name), str)
+
+    def value(self, name: str) -> Value:
+        """The field's value, None if absent; `NAME#3` is an element of a list."""
+        fields = self.event.fields
+        if name == AGENT_FIELD:
+            return self.event.agent
+        if name in fields:
+            return fields[name]
+        base, mark, index = name.partition("#")
+        if mark:
+            items = fields.get(base)
+            if isinstance(items, tuple) and int(index) < len(items):
+                return items[int(index)]
+        return None
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        """The field's texts, as they are."""
+        found = self._texts.get(name)
+        if found is None:
+            found = self._texts[name] = self._all_texts() if name == ANY_FIELD else texts(self.value(name))
+        return found
+
+    def folded(self, name: str) -> tuple[str, ...]:
+        """The field's texts in lower case."""
+        found = self._folded.get(name)
+        if found is None:
+            found = self._folded[name] = tuple(text.lower() for text in self.texts(name))
+        return found
+
+    def blobs(self, name: str, fold: bool) -> tuple[bytes, ...]:
+        """The field's texts as bytes, for RE2 in Latin-1 mode: no byte can stop a `.`."""
+        found = self._blobs.get((name, fold))
+        if found is None:
+            source = self.folded(name) if fold else self.texts(name)
+            found = self._blobs[name, fold] = tuple(map(encode, source))
+        return found
+
+    def _all_texts(self) -> tuple[str, ...]:
+        fields = self.event.fields
+        return tuple(text for name in sorted(fields) for text in texts(fields[name]))
+
+
+def texts(value: Value) -> tuple[str, ...]:
+    """A value's texts: none for None, one for a scalar, one for each element of a list."""
+    if isinstance(value, str):
+        return (value,)
+    if value is None:
+        return ()
+    if isinstance(value, tuple):
+        return tuple(text for item in value for text in texts(item))
+    if isinstance(value, bool):
+        return ("true",) if value else ("false",)
+    return (str(value),)
+
+
+def encode(text: str) -> bytes:
+    """UTF-8 that never fails: hostile names hold lone surrogates."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def compile_condition(expr: Expr, atoms: dict[Expr, int]) -> Test:
+    """A condition tree as a function of an event's facts.
+
+    `atoms` numbers the atoms met so far: equal atoms of different rules are evaluated once.
+    """
+    kind = expr[0]
+    if kind == "atom":
+        return _remembered(compile_atom(expr), atoms.setdefault(expr, len(atoms)))
+    if kind == "sel":
+        return compile_condition(expr[2], atoms)
+    if kind == "const":
+        constant = bool(expr[1])
+        return lambda facts: constant
+    # The logic does not depend on the order of operands, what it costs does.
+    tests = [compile_condition(operand, atoms) for operand in sorted(expr[1:], key=_cost)]
+    if kind == "not":
+        return _not(tests[0])
+    return _all(tests) if kind == "and" else _any(tests)
+
+
+def _cost(expr: Expr) -> int:
+    """Rank of a condition by what it costs to evaluate on a long value."""
+    if expr[0] == "atom":
+        op = expr[2].removesuffix(CASED)
+        return {"contains": 1, "fieldref": 1, "wild": 2, "re": 3}.get(op, 0)
+    return max((_cost(part) for part in expr[1:] if isinstance(part, tuple)), default=0)
+
+
+def _remembered(test: Test, number: int) -> Test:
+    def run(facts: Facts) -> Verdict:
+        verdicts = facts.verdicts
+        if number in verdicts:
+            return verdicts[number]
+        verdict = verdicts[number] = test(facts)
+        return verdict
+
+    return run
+
+
+def _not(test: Test) -> Test:
+    def run(facts: Facts) -> Verdict:
+        verdict = test(facts)
+        return None if verdict is None else not verdict
+
+    return run
+
+
+def _all(tests: Sequence[Test]) -> Test:
+    def run(facts: Facts) -> Verdict:
+        result: Verdict = True
+        for test in tests:
+            verdict = test(facts)
+            if verdict is False:
+                return False
+            if verdict is None:
+                result = None
+        return result
+
+    return run
+
+
+def _any(tests: Sequence[Test]) -> Test:
+    def run(facts: Facts) -> Verdict:
+        result: Verdict = False
+        for test in tests:
+            verdict = test(facts)
+            if verdict:
+                return True
+            if verdict is None:
+                result = None
+        return result
+
+    return run
+
+
+# Atoms
+
+
+def compile_atom(expr: Expr) -> Test:
+    """One comparison as a function of an event's facts."""
+    _, name, op, value = expr
+    plain = op.removesuffix(CASED)
+    if plain not in _TEXT_TESTS:
+        return _OTHER_TESTS[op](name, value)
+    wanted = value if op.endswith(CASED) else tuple(word.lower() for word in value)
+    return _on_texts(name, _TEXT_TESTS[plain](wanted), folded=op == plain)
+
+
+def _on_texts(name: str, test: TextTest, folded: bool) -> Test:
+    def run(facts: Facts) -> Verdict:
+        candidates = facts.folded(name) if folded else facts.texts(name)
+        if not facts.cut(name):
+            return any(test(text, False) for text in candidates)
+        # Of a cut list the elements before the last are whole, and more may follow. Which of
+        # an event's texts a keyword's cut is in does not matter.
+        last = len(candidates) - 1
+        verdicts = [test(text, i == last or name == ANY_FIELD) for i, text in enumerate(candidates)]
+        if True in verdicts:
+            return True
+        return None if None in verdicts or facts.more(name) else False
+
+    return run
+
+
+def _equals(wanted: tuple[str, ...]) -> TextTest:
+    words = frozenset(wanted)
+
+    def test(text: str, cut: bool) -> Verdict:
+        if cut:
+            return _may_begin(wanted, text)
+        return text in words
+
+    return test
+
+
+def _contains(wanted: tuple[str, ...]) -> TextTest:
+    def test(text: str, cut: bool) -> Verdict:
+        for word in wanted:
+            if word in text:
+                return True
+        return None if cut else False
+
+    return test
+
+
+def _startswith(wanted: tuple[str, ...]) -> TextTest:
+    def test(text: str, cut: bool) -> Verdict:
+        if text.startswith(wanted):
+            return True
+        return _may_begin(wanted, text) if cut else False
+
+    return test
+
+
+def _endswith(wanted: tuple[str, ...]) -> TextTest:
+    return lambda text, cut: None if cut else text.endswith(wanted)
+
+
+def _may_begin(wanted: tuple[str, ...], text: str) -> Verdict:
+    """Unknown if the text is the known beginning of a word wanted, else false."""
+    return None if any(word.startswith(text) for word in wanted) else False
+
+
+_TEXT_TESTS: dict[str, Callable[[tuple[str, ...]], TextTest]] = {
+    "eq": _equals,
+    "contains": _contains,
+    "startswith": _startswith,
+    "endswith": _endswith,
+}
+
+_ONE_CHARACTER = rb"(?:[\x00-\x7f]|[\xc0-\xff][\x80-\xbf]*|[\x80-\xbf])"
+
+
+def regex(pattern: str | bytes, flags: str = "") -> Any:
+    """A compiled RE2. ASCII patterns and bytes see bytes; others see characters (UTF-8)."""
+    options = re2.Options()
+    options.log_errors = False
+    prefix = f"(?{flags})" if flags else ""
+    if isinstance(pattern, str) and not pattern.isascii():
+        return re2.compile(encode(prefix + pattern), options)
+    options.encoding = re2.Options.Encoding.LATIN1
+    raw = pattern if isinstance(pattern, bytes) else encode(pattern)
+    return re2.compile(prefix.encode() + raw, options)
+
+
+def wild_pattern(parts: Sequence[str | int], fold: bool) -> bytes:
+    """A Sigma string with wildcards as a pattern over the whole value."""
+    pattern = [rb"(?s)\A"]
+    for part in parts:
+        if isinstance(part, str):
+            pattern.append(re2.escape(encode(part.lower() if fold else part)))
+        else:
+            pattern.append(b".*" if part == MANY else _ONE_CHARACTER)
+    return b"".join([*pattern, rb"\z"])
+
+
+def _wild(name: str, parts: Sequence[str | int], fold: bool) -> Test:
+    if ONE in parts:
+        return _wild_regular(name, parts, fold)
+    first = parts[0] if isinstance(parts[0], str) else ""
+    last = parts[-1] if isinstance(parts[-1], str) else ""
+    middle = [part for part in parts if isinstance(part, str)]
+    middle = middle[1 if first else 0 : -1 if last else None]
+    if fold:
+        first, last, middle = first.lower(), last.lower(), [part.lower() for part in middle]
+
+    def test(text: str, cut: bool) -> Verdict:
+        if not text.startswith(first):
+            return _may_begin((first,), text) if cut else False
+        end = len(text)
+        if last:
+            if cut:
+                return None
+            if not text.endswith(last):
+                return False
+            end -= len(last)
+        position = len(first)
+        for part in middle:
+            position = text.find(part, position, end)
+            if position < 0:
+                return None if cut else False
+            position += len(part)
+        return position <= end
+
+    return _on_texts(name, test, folded=fold)
+
+
+def _wild_regular(name: str, parts: Sequence[str | int], fold: bool) -> Test:
+    compiled = regex(wild_pattern(parts, fold))
+    open_ended = parts[-1] == MANY
+
+    def run(facts: Facts) -> Verdict:
+        cut = facts.cut(name)
+        for blob in facts.blobs(name, fold):
+            if (open_ended or not cut) and compiled.search(blob) is not None:
+                return True
+        return None if cut else False
+
+    return run
+
+
+def _regular(name: str, value: tuple[str, str]) -> Test:
+    pattern, flags = value
+    compiled = regex(pattern, flags)
+    # What a pattern says about the end of a value is not known where the value is cut.
+    about_the_end = any(mark in pattern for mark in ("$", r"\z", r"\b", r"\B"))
+
+    def run(facts: Facts) -> Verdict:
+        cut = facts.cut(name)
+        for blob in facts.blobs(name, fold=False):
+            if not (cut and about_the_end) and compiled.search(blob) is not None:
+                return True
+        return None if cut else False
+
+    return run
+
+
+def _cidr(name: str, value: tuple[str, ...]) -> Test:
+    networks = tuple(map(ip_network, value))
+
+    def test(text: str, cut: bool) -> Verdict:
+        if cut:
+            return None
+        try:
+            address = ip_address(text)
+        except ValueError:
+            return False
+        mapped = getattr(address, "ipv4_mapped", None)
+        return any((mapped or address) in network for network in networks)
+
+    return _on_texts(name, test, folded=False)
+
+
+def _number(name: str, holds: Callable[[float], bool]) -> Test:
+    def test(text: str, cut: bool) -> Verdict:
+        if cut:
+            return None
+        found = number(text)
+        return found is not None and holds(found)
+
+    return _on_texts(name, test, folded=False)
+
+
+def number(text: str) -> int | float | None:
+    """The number that a text is, or None; texts too long for a number are none."""
+    if len(text) > 40:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _exists(name: str, wanted: bool) -> Test:
+    element = "#" in name
+
+    def run(facts: Facts) -> Verdict:
+        if facts.value(name) is not None:
+            return wanted
+        if facts.cut(name):  # a cut field is there, an element beyond the cut may be
+            return None if element else wanted
+        return not wanted
+
+    return run
+
+
+def _null(name: str, _: None) -> Test:
+    def run(facts: Facts) -> Verdict:
+        if facts.value(name) is not None:
+            return False
+        return None if facts.cut(name) else True
+
+    return run
+
+
+def _fieldref(name: str, value: tuple[str, str]) -> Test:
+    other, how = value
+
+    def run(facts: Facts) -> Verdict:
+        if facts.cut(other):
+            return None
+        test = _TEXT_TESTS[how]
+        cut = facts.cut(name)
+        verdicts = [test(facts.folded(other))(text, cut) for text in facts.folded(name)]
+        return True if True in verdicts else None if None in verdicts or cut else False
+
+    return run
+
+
+_OTHER_TESTS: dict[str, Callable[[str, Any], Test]] = {
+    "wild": lambda name, value: _wild(name, value, fold=True),
+    "wild" + CASED: lambda name, value: _wild(name, value, fold=False),
+    "re": _regular,
+    "cidr": _cidr,
+    "num": lambda name, value: _number(name, frozenset(value).__contains__),
+    "lt": lambda name, value: _number(name, lambda found: found < value),
+    "lte": lambda name, value: _number(name, lambda found: found <= value),
+    "gt": lambda name, value: _number(name, lambda found: found > value),
+    "gte": lambda name, value: _number(name, lambda found: found >= value),
+    "exists": _exists,
+    "null": _null,
+    "fieldref": _fieldref,
+}

@@ -1,0 +1,393 @@
+"""Every event that agentwatch records, declared once.
+
+The C structs of the probes (`schema.c_header`), the decoders (`schema.decode`), the trace
+header and the documentation come from this table. A new event is one entry here, one probe
+function and one test.
+
+Kernel events travel in one of two rings: `SLOTS` holds fixed 128-byte slots for events that
+can be frequent, `RECORDS` holds records of variable length. `NOTES` are records that user
+space makes: what it found at attach time, what it was asked to read, what it did, what was lost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum, IntEnum
+
+SCHEMA_VERSION = 1
+
+SLOT_SIZE = 128  # bytes, the ring's own 8-byte header included
+RING_HEADER_SIZE = 8  # struct bpf_ringbuf_hdr {u32 len; u32 pg_off;}
+
+
+class Ring(Enum):
+    """How a record travels."""
+
+    SLOTS = "slots"
+    RECORDS = "records"
+    NOTES = "notes"
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field: a C scalar (`u8 u16 u32 u64 s32`) or `bytesN` for N raw bytes."""
+
+    name: str
+    type: str
+    doc: str
+
+
+@dataclass(frozen=True, slots=True)
+class EventType:
+    """One event. `tail` lists the capacities in bytes a record's trailing data may be reserved with."""
+
+    name: str
+    number: int
+    ring: Ring
+    doc: str
+    fields: tuple[Field, ...]
+    tail: tuple[int, ...] = ()
+
+
+class Type(IntEnum):
+    """Numbers of the events. They are part of the trace format: never reuse one."""
+
+    FORK = 1
+    EXIT = 2
+    SOCKET = 3
+    BIND = 4
+    LISTEN = 5
+    ACCEPT = 6
+    CONNECT = 7
+    CONNECTED = 8
+    SEND = 9
+    CLOSE = 10
+    SIGNAL = 11
+    EXEC = 32
+    EXEC_PIECE = 33
+    PAYLOAD = 34
+    UNIX_CONNECT = 35
+    CGROUP_MOVE = 36
+    PROCESS = 64
+    SOCKET_SEEN = 65
+    FILE = 66
+    ACTION = 67
+    LOSS = 68
+    COVERAGE = 69
+    AGENT = 70
+    RULES = 71
+
+
+HEADER = (
+    Field("time", "u64", "nanoseconds since boot (CLOCK_BOOTTIME)"),
+    Field("type", "u16", "number of the event type"),
+    Field("flags", "u16", "flags of the event type"),
+    Field("agent", "u32", "number of the agent in this session"),
+    Field("tgid", "u32", "process id (thread group) in the initial pid namespace"),
+    Field("tid", "u32", "thread id in the initial pid namespace; 0 where no thread is concerned"),
+    Field("start", "u64", "start time of the process, nanoseconds since boot: with tgid, its identity"),
+)
+
+SOCKET_BLOCK = (
+    Field("cookie", "u64", "socket cookie: the identity of the flow"),
+    Field("local", "bytes16", "local address in network order; IPv4 in the first four bytes"),
+    Field("remote", "bytes16", "remote address in network order; IPv4 in the first four bytes"),
+    Field("local_port", "u16", "local port, host order; 0 unknown"),
+    Field("remote_port", "u16", "remote port, host order; 0 unknown"),
+    Field("family", "u8", "address family: 2 IPv4, 10 IPv6"),
+    Field("socktype", "u8", "socket type: 1 stream, 2 datagram, 3 raw"),
+    Field("protocol", "u8", "IP protocol: 6 TCP, 17 UDP"),
+    Field("state", "u8", "0"),
+)
+
+
+class ExecFlag(IntEnum):
+    """`flags` of an exec."""
+
+    MEMFD = 1  # the executable is a memfd
+    DELETED = 2  # the executable has no name in any folder any more
+    ARGV_UNREADABLE = 4  # part of argv could not be read from the new image
+    ARGV_CUT = 8  # argv is longer than what is recorded
+    EXE_CUT = 16  # the path of the executable lacks its beginning
+    CWD_CUT = 32  # the path of the working directory lacks its beginning
+
+
+class Piece(IntEnum):
+    """`kind` of an exec piece."""
+
+    EXE = 1  # path of the executable: names from the leaf to the root, each ended by NUL
+    CWD = 2  # working directory, in the same form
+    ARGV = 3  # bytes of argv, arguments ended by NUL, at `offset`
+
+
+class PayloadFlag(IntEnum):
+    """`flags` of a payload."""
+
+    IN = 1  # towards the watched process; otherwise from it
+    SAMPLED = 2  # taken later in the flow's life, not from its first messages
+    DNS = 4  # a datagram from or to port 53
+
+
+ARGV_LIMIT = 128 * 1024  # bytes of argv recorded
+PAYLOAD_BYTES = 512  # bytes recorded of a message
+PAYLOAD_MESSAGES = (
+    6  # messages recorded in each direction: the proxies' handshakes come before the first three
+)
+SAMPLE_INTERVAL_NS = 5_000_000_000  # one later message is recorded each such interval
+
+EVENTS: tuple[EventType, ...] = (
+    EventType(
+        "fork",
+        Type.FORK,
+        Ring.SLOTS,
+        "A process was created; the header names the child.",
+        (
+            Field("parent_start", "u64", "start time of the creator"),
+            Field("clone_flags", "u64", "flags of clone(2)"),
+            Field("parent", "u32", "process id of the creator"),
+        ),
+    ),
+    EventType(
+        "exit",
+        Type.EXIT,
+        Ring.SLOTS,
+        "A process ended: its last thread is gone.",
+        (Field("status", "u32", "wait status: signal in the low 7 bits, exit code in bits 8 to 15"),),
+    ),
+    EventType(
+        "socket",
+        Type.SOCKET,
+        Ring.SLOTS,
+        "An IPv4 or IPv6 socket was created.",
+        SOCKET_BLOCK,
+    ),
+    EventType("bind", Type.BIND, Ring.SLOTS, "A socket was bound to a local address.", SOCKET_BLOCK),
+    EventType("listen", Type.LISTEN, Ring.SLOTS, "A TCP socket began to listen.", SOCKET_BLOCK),
+    EventType(
+        "accept",
+        Type.ACCEPT,
+        Ring.SLOTS,
+        "A TCP connection came in and was established; the header names the listener's process.",
+        SOCKET_BLOCK,
+    ),
+    EventType(
+        "connect",
+        Type.CONNECT,
+        Ring.SLOTS,
+        "A socket was asked to connect; the result follows as `connected`.",
+        SOCKET_BLOCK,
+    ),
+    EventType(
+        "connected",
+        Type.CONNECTED,
+        Ring.SLOTS,
+        "The result of a TCP connect.",
+        (
+            *SOCKET_BLOCK,
+            Field("elapsed", "u64", "nanoseconds since connect"),
+            Field("error", "u32", "errno; 0"),
+        ),
+    ),
+    EventType(
+        "send",
+        Type.SEND,
+        Ring.SLOTS,
+        "An unconnected datagram socket sends to another address than before.",
+        SOCKET_BLOCK,
+    ),
+    EventType(
+        "close",
+        Type.CLOSE,
+        Ring.SLOTS,
+        "A flow ended.",
+        (
+            *SOCKET_BLOCK,
+            Field("bytes_out", "u64", "payload bytes sent, retransmissions not counted"),
+            Field("bytes_in", "u64", "payload bytes received, retransmissions not counted"),
+            Field("elapsed", "u64", "nanoseconds since the socket was made"),
+        ),
+    ),
+    EventType(
+        "signal",
+        Type.SIGNAL,
+        Ring.SLOTS,
+        "An agent's process sent a signal to the monitor; the header names the sender.",
+        (
+            Field("signal", "u32", "number of the signal"),
+            Field("target", "u32", "process id of the receiver"),
+        ),
+    ),
+    EventType(
+        "exec",
+        Type.EXEC,
+        Ring.RECORDS,
+        "A process runs a new program. Its pieces come before it, from the same thread.",
+        (
+            Field("parent_start", "u64", "start time of the parent"),
+            Field("inode", "u64", "inode number of the executable"),
+            Field("parent", "u32", "process id of the parent"),
+            Field("device", "u32", "device of the executable (kernel encoding: major << 20 | minor)"),
+            Field("argv_length", "u32", "length of argv in bytes"),
+            Field("uid", "u32", "real user id"),
+            Field("euid", "u32", "effective user id"),
+            Field("gid", "u32", "real group id"),
+            Field("mode", "u32", "mode of the executable"),
+            Field("pid_ns", "u32", "pid namespace"),
+            Field("net_ns", "u32", "network namespace"),
+            Field("mnt_ns", "u32", "mount namespace"),
+            Field("user_ns", "u32", "user namespace"),
+        ),
+    ),
+    EventType(
+        "exec_piece",
+        Type.EXEC_PIECE,
+        Ring.RECORDS,
+        "A part of what an exec says, for the exec that follows from the same thread.",
+        (
+            Field("offset", "u32", "offset of the data in the whole"),
+            Field("length", "u16", "bytes of data"),
+            Field("kind", "u16", "1 executable, 2 working directory, 3 argv"),
+        ),
+        tail=(256, 1280, 4096),
+    ),
+    EventType(
+        "payload",
+        Type.PAYLOAD,
+        Ring.RECORDS,
+        "Bytes of a message of a flow. Flag 1: received; 2: sampled later in the flow's life; 4: DNS.",
+        (
+            *SOCKET_BLOCK,
+            Field("sequence", "u32", "TCP sequence number of the first byte; 0 for datagrams"),
+            Field("packet_length", "u32", "payload bytes in the packet"),
+            Field("message", "u16", "number of the message in this direction, from 1"),
+            Field("length", "u16", "bytes of data recorded"),
+        ),
+        tail=(64, PAYLOAD_BYTES),
+    ),
+    EventType(
+        "unix_connect",
+        Type.UNIX_CONNECT,
+        Ring.RECORDS,
+        "A Unix socket was asked to connect.",
+        (
+            Field("cookie", "u64", "socket cookie"),
+            Field("socktype", "u32", "socket type"),
+            Field("length", "u32", "bytes of the path; a leading NUL means the abstract namespace"),
+        ),
+        tail=(108,),
+    ),
+    EventType(
+        "cgroup_move",
+        Type.CGROUP_MOVE,
+        Ring.RECORDS,
+        "A process of an agent was moved to another cgroup; the header names the process that moved.",
+        (
+            Field("cgroup", "u64", "id of the new cgroup"),
+            Field("mover", "u32", "process that asked for it"),
+            Field("length", "u32", "bytes of the path"),
+        ),
+        tail=(256,),
+    ),
+    EventType(
+        "process",
+        Type.PROCESS,
+        Ring.NOTES,
+        "A process that ran already when watching began.",
+        (
+            Field("parent", "u32", "process id of the parent"),
+            Field("parent_start", "u64", "start time of the parent"),
+            Field("exe", "str", "path of the executable"),
+            Field("argv", "strs", "arguments"),
+            Field("cwd", "str", "working directory"),
+            Field("uid", "u32", "real user id"),
+            Field("gid", "u32", "real group id"),
+        ),
+    ),
+    EventType(
+        "socket_seen",
+        Type.SOCKET_SEEN,
+        Ring.NOTES,
+        "A socket found open: at attach time, or of a family whose creation no hook reports.",
+        (
+            Field("cookie", "u64", "socket cookie; for other families the socket's inode"),
+            Field("family", "u32", "address family"),
+            Field("socktype", "u32", "socket type"),
+            Field("protocol", "u32", "protocol"),
+            Field("local", "bytes", "local address, or path"),
+            Field("local_port", "u32", "local port"),
+            Field("remote", "bytes", "remote address, or path"),
+            Field("remote_port", "u32", "remote port"),
+            Field("state", "str", "listen, established or open"),
+        ),
+    ),
+    EventType(
+        "file",
+        Type.FILE,
+        Ring.NOTES,
+        "A file that a detector asked for, such as an ssh configuration named on a command line.",
+        (
+            Field("path", "str", "the file"),
+            Field("content", "bytes", "its first 64 KiB; empty where it could not be read"),
+            Field("error", "str", "why it could not be read; empty"),
+        ),
+    ),
+    EventType(
+        "action",
+        Type.ACTION,
+        Ring.NOTES,
+        "What the actuator did, and with which result.",
+        (
+            Field("decision", "u64", "sequence number of the decisive record"),
+            Field("rule", "str", "id of the rule, or the operator's name"),
+            Field("response", "str", "pause, kill, resume"),
+            Field("result", "str", "done, already, or failed"),
+            Field("error", "str", "why it failed; empty"),
+            Field("acted", "u64", "when the kernel had been told, nanoseconds since boot"),
+            Field("settled", "u64", "when it took effect (frozen, empty); 0 where it did not"),
+        ),
+    ),
+    EventType(
+        "loss",
+        Type.LOSS,
+        Ring.NOTES,
+        "Events that were lost since the last such record.",
+        (
+            Field("event", "u32", "number of the event type"),
+            Field("lost", "u64", "events lost"),
+            Field("reason", "str", "ring full, disk full, ..."),
+        ),
+    ),
+    EventType(
+        "coverage",
+        Type.COVERAGE,
+        Ring.NOTES,
+        "A probe that could not be attached, and what it costs in coverage.",
+        (
+            Field("probe", "str", "name of the probe"),
+            Field("error", "str", "why it could not be attached"),
+            Field("cost", "str", "what is not seen without it"),
+        ),
+    ),
+    EventType(
+        "agent",
+        Type.AGENT,
+        Ring.NOTES,
+        "An agent is watched from here on.",
+        (
+            Field("name", "str", "name of the agent"),
+            Field("cgroup", "str", "path of its cgroup below the mount"),
+            Field("cgroup_id", "u64", "id of its cgroup"),
+            Field("mode", "str", "monitor or enforce"),
+        ),
+    ),
+    EventType(
+        "rules",
+        Type.RULES,
+        Ring.NOTES,
+        "The rules in force from here on.",
+        (Field("digest", "str", "hash over the rules"),),
+    ),
+)
+
+BY_NUMBER: dict[int, EventType] = {event.number: event for event in EVENTS}
+BY_NAME: dict[str, EventType] = {event.name: event for event in EVENTS}

@@ -1,0 +1,95 @@
+"""The fields that rules may name, by category: where their values come from and what they mean.
+
+The field reference in the documentation is made from this table.
+"""
+
+from __future__ import annotations
+
+from agentwatch.schema.events import Field
+
+PROCESS = (
+    Field("Image", "str", "path of the program's file"),
+    Field("CommandLine", "str", "arguments, joined by spaces"),
+    Field("CurrentDirectory", "str", "working directory"),
+    Field("User", "str", "user's name, or the number where it has none"),
+    Field("ProcessId", "int", "process id in the initial pid namespace"),
+    Field("ParentProcessId", "int", "process id of the parent"),
+    Field("ParentImage", "str", "path of the parent's program"),
+    Field("ParentCommandLine", "str", "arguments of the parent"),
+    Field("ImageFlags", "list", "what stands out about the file: memfd, deleted, loader (run through ld.so)"),
+)
+
+CONNECTION = (
+    Field("SourceIp", "str", "local address"),
+    Field("SourcePort", "int", "local port"),
+    Field("DestinationIp", "str", "remote address"),
+    Field("DestinationPort", "int", "remote port"),
+    Field("DestinationHostname", "str", "name of the remote side: from a DNS answer, or asked of a proxy"),
+    Field("Initiated", "str", "true where the process connected, false where it accepted"),
+)
+
+FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
+    "process_creation": ("A process runs a new program.", PROCESS),
+    "network_connection": (
+        "A socket connects, sends to a new address, or a connection was accepted.",
+        (*PROCESS, *CONNECTION, Field("Protocol", "str", "tcp, udp, or the IP protocol's number")),
+    ),
+    "dns_query": (
+        "A name was asked for, or answered.",
+        (
+            *PROCESS,
+            Field("QueryName", "str", "the name"),
+            Field("QueryType", "str", "record type: A, AAAA, TXT, ..."),
+            Field("QueryResults", "list", "addresses and names of the answer"),
+            Field("QueryStatus", "int", "response code; absent for the question"),
+        ),
+    ),
+    "flow": (
+        "What was recognised in the bytes or the behaviour of a flow.",
+        (
+            *PROCESS,
+            *CONNECTION,
+            Field("Protocol", "str", "application protocol: stratum, ssh, http-connect, ..."),
+            Field("Behaviour", "str", "remote_forward: the process lets a remote host connect inwards"),
+            Field("Stage", "str", "of remote_forward: asked (argv or configuration), opened (SSH is spoken), "
+                  "used (a channel came in)"),
+            Field("Dialect", "str", "dialect of the protocol"),
+            Field("Method", "str", "method or message that decided"),
+            Field("Role", "str", "what the watched process is: client or server"),
+            Field("Transport", "str", "layers below the protocol: tcp, http, websocket, socks5>tcp, ..."),
+            Field("Client", "str", "the client's software as it names itself"),
+            Field("Server", "str", "the server's software as it names itself"),
+        ),
+    ),
+    "network_listen": ("A TCP socket listens.", (*PROCESS, *CONNECTION, Field("Protocol", "str", "tcp"))),
+    "socket_creation": (
+        "A socket was created (IPv4, IPv6), or found open in a sweep (other families).",
+        (
+            *PROCESS,
+            Field("Family", "int", "address family: 2 IPv4, 10 IPv6, 17 packet, 38 AF_ALG, 40 vsock"),
+            Field("SocketType", "int", "1 stream, 2 datagram, 3 raw"),
+            Field("Protocol", "int", "protocol number"),
+        ),
+    ),
+    "unix_connection": (
+        "A Unix socket connects.",
+        (*PROCESS, Field("Path", "str", "path; @name is abstract")),
+    ),
+    "tampering": (
+        "An agent acts against the watch itself.",
+        (
+            *PROCESS,
+            Field("Kind", "str", "cgroup_move (left its cgroup) or signal (signalled the monitor)"),
+            Field("Cgroup", "str", "path of the new cgroup"),
+            Field("Signal", "int", "number of the signal"),
+        ),
+    ),
+    "loss": (
+        "Events were lost.",
+        (
+            Field("EventType", "int", "number of the event type"),
+            Field("Lost", "int", "how many"),
+            Field("Reason", "str", "ring full, disk full, ..."),
+        ),
+    ),
+}  # fmt: skip

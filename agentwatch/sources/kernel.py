@@ -1,0 +1,113 @@
+"""The live source: rounds of records from the kernel's rings and from what is swept beside them."""
+
+from __future__ import annotations
+
+import select
+import time
+from typing import Any
+
+from agentwatch.kernel.probes import RECORDS_BYTES, SLOTS_BYTES, Probes
+from agentwatch.kernel.ring import Ring
+from agentwatch.schema.decode import pack_notes
+from agentwatch.schema.events import Type
+from agentwatch.sources.base import Batch, BatchKind, Round
+
+POLL_SECONDS = 0.01  # how long a routine event may lie in its ring
+ROUND_SLOTS = 256  # a round is short (under 1 ms), so that an urgent record never waits long
+ROUND_RECORD_BYTES = 256 << 10
+LOSS_INTERVAL = 0.25  # seconds between looks at the loss counters
+SWEEP_INTERVAL = 0.5  # seconds between sweeps for sockets that no hook reports, at the least
+SWEEP_SHARE = 100  # a sweep that took t is repeated after SWEEP_SHARE * t at the earliest: 1 % of a CPU
+
+
+def now() -> int:
+    """Nanoseconds since boot (CLOCK_BOOTTIME), the clock of all event times."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+class KernelSource:
+    """Reads what the probes emit. `poll` gives a round; `note` adds a record of user space's own."""
+
+    def __init__(self, probes: Probes) -> None:
+        self._probes = probes
+        self._slots = Ring(probes.map("SLOTS"), SLOTS_BYTES)
+        self._records = Ring(probes.map("RECORDS"), RECORDS_BYTES)
+        self._epoll = select.epoll()
+        for ring in (self._slots, self._records):
+            self._epoll.register(ring.handle.fileno(), select.EPOLLIN)
+        self._notes: list[tuple[Any, ...]] = []
+        self._agents: set[int] = set()
+        self._lost: dict[tuple[int, int], int] = {}
+        self._next_loss = self._next_sweep = time.monotonic()
+        self._seen_sockets: set[int] = set()
+
+    def watch(self, agent: int) -> None:
+        """Account for the losses of this agent from now on."""
+        self._agents.add(agent)
+
+    def note(self, type: Type, agent: int, *fields: Any, tgid: int = 0, start: int = 0) -> None:
+        """Queue a record of user space's own for the next round; fields in the schema's order."""
+        self._notes.append((int(type), now(), agent, tgid, start, *fields))
+
+    def wake_on(self, fd: int) -> None:
+        """Have `poll` return when this descriptor is readable, too."""
+        self._epoll.register(fd, select.EPOLLIN)
+
+    def poll(self, timeout: float = POLL_SECONDS) -> Round:
+        """Wait up to `timeout` seconds for an urgent record; all that is there by then, or ()."""
+        if not self._notes and self._slots.pending() < ROUND_SLOTS // 2:
+            self._epoll.poll(timeout)
+        return self.take()
+
+    def take(self) -> Round:
+        """What is there now: a bounded part of it, the urgent ring first."""
+        records = self._records.take_records(ROUND_RECORD_BYTES)
+        slots = self._slots.take_slots(ROUND_SLOTS)
+        self._look_around()
+        batches = []
+        if self._notes:
+            batches.append(Batch(BatchKind.NOTES, pack_notes(self._notes)))
+            self._notes = []
+        if records:
+            batches.append(Batch(BatchKind.RECORDS, records))
+        if slots:
+            batches.append(Batch(BatchKind.SLOTS, slots))
+        return tuple(batches)
+
+    def drained(self) -> bool:
+        """Whether nothing waits in the rings or among the notes."""
+        return not (self._notes or self._slots.pending() or self._records.pending())
+
+    def _look_around(self) -> None:
+        clock = time.monotonic()
+        if clock >= self._next_loss:
+            self._next_loss = clock + LOSS_INTERVAL
+            self.count_losses()
+        if clock >= self._next_sweep:
+            self._sweep_sockets()
+            took = time.monotonic() - clock
+            self._next_sweep = clock + max(SWEEP_INTERVAL, took * SWEEP_SHARE)
+
+    def count_losses(self) -> None:
+        """Queue a record for each kind of event that was lost since the last look."""
+        for agent in self._agents:
+            for event, _, lost in self._probes.counts(agent):
+                fresh = lost - self._lost.get((agent, event), 0)
+                if fresh:
+                    self._lost[agent, event] = lost
+                    self.note(Type.LOSS, agent, event, fresh, "ring full")
+
+    def _sweep_sockets(self) -> None:
+        seen = set()
+        for agent, tgid, start, inode, protocol, family, socktype in self._probes.other_sockets():
+            seen.add(inode)
+            if inode not in self._seen_sockets:
+                fields = (inode, family, socktype, protocol, b"", 0, b"", 0, "open")
+                self.note(Type.SOCKET_SEEN, agent, *fields, tgid=tgid, start=start)
+        self._seen_sockets = seen
+
+    def close(self) -> None:
+        """Stop reading. The probes are the caller's to close."""
+        self._epoll.close()
+        self._slots.close()
+        self._records.close()

@@ -1,0 +1,118 @@
+"""Starts the agent's command: held back until it is watched, then run as if by a shell."""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+
+from agentwatch.kernel.cgroup import Cgroup
+from agentwatch.kernel.probes import Probes
+
+NOT_FOUND, NOT_RUN = 127, 126  # as a shell says it
+_READ = 65536
+_LINE = 4096  # bytes of a captured line that are kept
+
+
+class Child:
+    """A forked process that waits, then becomes the command.
+
+    Forked before the session exists, so that no thread is running. With `capture` its output
+    comes through `output()` line by line instead of reaching the terminal.
+    """
+
+    def __init__(self, command: Sequence[str], *, capture: bool, stdout_to_stderr: bool) -> None:
+        self.code: int | None = None
+        self._gate_read, self._gate = os.pipe()
+        self._error, error_write = os.pipe()
+        self._output, output_write = os.pipe() if capture else (-1, -1)
+        self._partial = b""
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.close(self._gate)
+            os.close(self._error)
+            _become(command, self._gate_read, error_write, output_write, stdout_to_stderr)
+        os.close(self._gate_read)
+        os.close(error_write)
+        if capture:
+            os.close(output_write)
+            os.set_blocking(self._output, False)
+
+    def start(self, cgroup: Cgroup, probes: Probes, agent: int) -> None:
+        """Put it under watch, then let it go."""
+        cgroup.move(self.pid)
+        probes.tag(self.pid, agent)
+        os.write(self._gate, b"\1")
+        os.close(self._gate)
+        self._gate = -1
+
+    def failure(self) -> str:
+        """Why the command could not be run; empty where it could. Waits until that is known."""
+        data = os.read(self._error, 4)
+        return os.strerror(struct.unpack("<i", data)[0]) if len(data) == 4 else ""
+
+    def output(self) -> list[str]:
+        """Lines written since the last call. Bytes that are no UTF-8 are shown as such."""
+        if self._output < 0:
+            return []
+        lines: list[bytes] = []
+        try:
+            while data := os.read(self._output, _READ):
+                *whole, self._partial = (self._partial + data).split(b"\n")
+                lines += whole
+                self._partial = self._partial[:_LINE]
+        except BlockingIOError:
+            pass
+        return [line[:_LINE].decode("utf-8", "backslashreplace") for line in lines]
+
+    def reap(self) -> None:
+        """Collect the exit code once it has ended."""
+        if self.code is not None:
+            return
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        if pid:
+            code = os.waitstatus_to_exitcode(status)
+            self.code = 128 - code if code < 0 else code
+
+    def wait(self) -> int:
+        """Its exit code; 128 + signal where a signal ended it."""
+        while self.code is None:
+            _, status = os.waitpid(self.pid, 0)
+            code = os.waitstatus_to_exitcode(status)
+            self.code = 128 - code if code < 0 else code
+        return self.code
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for fd in (self._gate, self._error, self._output):
+            if fd >= 0:
+                os.close(fd)  # a child that still waits ends when its gate closes
+
+
+def _become(command: Sequence[str], gate: int, error: int, output: int, stdout_to_stderr: bool) -> None:
+    """In the child: wait for the gate, then run the command. Never returns."""
+    try:
+        # The interpreter ignores SIGPIPE and catches SIGINT; the command expects neither.
+        for number in (signal.SIGPIPE, signal.SIGINT, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        if os.read(gate, 1) != b"\1":
+            os._exit(NOT_RUN)
+        if output >= 0:
+            os.dup2(output, 1)
+            os.dup2(output, 2)
+        elif stdout_to_stderr:
+            os.dup2(2, 1)
+        os.execvp(command[0], list(command))
+    except OSError as failure:
+        os.write(error, struct.pack("<i", failure.errno or 0))
+        os._exit(NOT_FOUND if isinstance(failure, FileNotFoundError) else NOT_RUN)
+    finally:
+        sys.stderr.flush()
+        os._exit(NOT_RUN)

@@ -1,0 +1,132 @@
+"""From the state of a session to what a view shows."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from agentwatch.enrich.flows import Flow
+from agentwatch.enrich.processes import Key, Process
+from agentwatch.enrich.state import State
+from agentwatch.sinks.alerts import endpoint
+from agentwatch.tui import live
+from agentwatch.tui.live import AlertRow, FlowRow, ProcessRow, Snapshot
+
+PROCESSES = 400  # looked at for a snapshot; views show fewer
+ALERTS_KEPT = 200
+OUTPUT_KEPT = 200
+
+
+def ended_words(process: Process) -> str:
+    """How a process ended, in a word or two; empty while it runs."""
+    if process.status is None:
+        return ""
+    if number := process.status & 0x7F:
+        try:
+            return signal.Signals(number).name
+        except ValueError:
+            return f"signal {number}"
+    return f"exit {process.status >> 8 & 0xFF}"
+
+
+def _tree(processes: Sequence[Process]) -> Iterable[tuple[Process, int]]:
+    """Processes with their depth, parents before children."""
+    known = {process.key for process in processes}
+    children: dict[Key | None, list[Process]] = {}
+    for process in processes:
+        parent = process.parent if process.parent in known and process.parent != process.key else None
+        children.setdefault(parent, []).append(process)
+    stack = [(process, 0) for process in reversed(children.get(None, []))]
+    shown: set[Key] = set()
+    while stack:
+        process, depth = stack.pop()
+        if process.key in shown:
+            continue
+        shown.add(process.key)
+        yield process, depth
+        stack += [(child, depth + 1) for child in reversed(children.get(process.key, []))]
+
+
+def _flow_row(flow: Flow, marked: bool) -> FlowRow:
+    remote = endpoint(flow.remote, flow.remote_port) or "-"
+    protocol = flow.application or flow.transport
+    return FlowRow(
+        flow.owner[0],
+        protocol,
+        remote,
+        flow.bytes_out,
+        flow.bytes_in,
+        flow.domain,
+        "closed" if flow.closed else "",
+        marked,
+    )
+
+
+class Snapshots:
+    """Collects alerts and output lines, and makes snapshots of a session on demand."""
+
+    def __init__(self, agent: str, mode: str, state: State) -> None:
+        self._agent, self._mode, self._state = agent, mode, state
+        self._began = time.monotonic()
+        self.alerts: deque[AlertRow] = deque(maxlen=ALERTS_KEPT)
+        self.output: deque[str] = deque(maxlen=OUTPUT_KEPT)
+        self._marked_pids: set[int] = set()
+        self._marked_flows: set[tuple[int, str | None]] = set()
+
+    def add_alert(self, alert: dict[str, Any]) -> None:
+        """A sink of the pipeline."""
+        process, flow = alert["process"], alert["flow"]
+        name = process["exe"].rpartition("/")[2] or "?"
+        subject = f"{name}[{process['pid']}]"
+        if flow is not None and flow["remote"]:
+            subject += f" {'to' if flow['initiated'] is not False else 'from'} {flow['remote']}"
+            self._marked_flows.add((process["pid"], flow["remote"]))
+        self._marked_pids.add(process["pid"])
+        title = alert["rule"]["title"]
+        if alert["verdict"] == "undecided":
+            title = f"undecided: {title}"
+        self.alerts.append(
+            AlertRow(
+                alert["time"][11:19],
+                alert["rule"]["level"],
+                title,
+                subject,
+                alert["acted"],
+                alert["latency_us"],
+                alert["completeness"]["state"] == "complete",
+            )
+        )
+
+    def make(self, agent_state: live.State, events: int, *, asking: bool = False) -> Snapshot:
+        """What there is to show now."""
+        state = self._state
+        processes = state.processes.all()[-PROCESSES:]
+        flows = state.flows.all()[-PROCESSES:]
+        return Snapshot(
+            agent=self._agent,
+            mode=self._mode,
+            state=agent_state,
+            elapsed_s=time.monotonic() - self._began,
+            events=events,
+            lost=sum(sum(agent.lost.values()) for agent in state.agents.values()),
+            gaps=tuple(f"{probe}: {cost}" for probe, _, cost in state.coverage),
+            processes=tuple(
+                ProcessRow(
+                    process.pid, depth, process.command_line or process.exe or "?", ended_words(process),
+                    process.pid in self._marked_pids,
+                )
+                for process, depth in _tree(processes)
+            ),
+            flows=tuple(
+                _flow_row(
+                    flow, (flow.owner[0], endpoint(flow.remote, flow.remote_port)) in self._marked_flows
+                )
+                for flow in flows
+            ),
+            alerts=tuple(self.alerts),
+            output=tuple(self.output),
+            asking=asking,
+        )  # fmt: skip

@@ -1,0 +1,24 @@
+"""`python -m bench [NAME...]`: run the measurements named, or all, and print their figures."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+NAMES = ("start", "latency", "reading", "overhead", "rules", "trace")
+
+
+def main() -> int:
+    wanted = sys.argv[1:] or NAMES
+    unknown = [name for name in wanted if name not in NAMES]
+    if unknown:
+        print(f"no such measurement: {', '.join(unknown)}; there are {', '.join(NAMES)}", file=sys.stderr)
+        return 2
+    for name in wanted:
+        print(f"== {name}", flush=True)
+        importlib.import_module(f"bench.{name}").main()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

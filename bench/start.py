@@ -1,0 +1,54 @@
+"""Starting: from the start of the interpreter to the agent's first instruction, and memory.
+
+Goal: warm, at most 100 ms beyond the interpreter's own start; at most 60 MiB resident.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from bench.figures import show
+from tests.lab import eventually
+
+RUNS = 15
+_TELL = ["date", "+%s%N"]
+
+
+def _elapsed(command: list[str]) -> float:
+    """Milliseconds until `date`, somewhere below the command, tells the time."""
+    begin = time.time_ns()
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return (int(done.stdout) - begin) / 1e6
+
+
+def _resident(arguments: list[str]) -> float:
+    """Peak resident MiB of a run that has settled."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "agentwatch", "run", *arguments], stderr=subprocess.DEVNULL
+    )
+    status = Path(f"/proc/{process.pid}/status")
+    eventually(lambda: b"sleep" in _children(process.pid))
+    time.sleep(1)  # a second of watching, so that what is loaded later counts
+    kib = next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmRSS"))
+    process.terminate()
+    process.wait()
+    return kib / 1024
+
+
+def _children(pid: int) -> bytes:
+    done = subprocess.run(["ps", "-o", "comm=", "--ppid", str(pid)], capture_output=True, check=False)
+    return done.stdout
+
+
+def main() -> None:
+    bare = [sys.executable, "-c", "import os; os.execvp('date', ['date', '+%s%N'])"]
+    run = [sys.executable, "-m", "agentwatch", "run", "--", *_TELL]
+    _elapsed(run)  # fills the caches
+    pairs = [(_elapsed(run), _elapsed(bare)) for _ in range(RUNS)]
+    show("interpreter start (median)", statistics.median(b for _, b in pairs), "ms")
+    show("warm start beyond it (median)", statistics.median(a - b for a, b in pairs), "ms", 100)
+    show("resident memory of a run", _resident(["--", "sleep", "60"]), "MiB", 60)

@@ -1,0 +1,136 @@
+/* What every probe shares: maps, who is an agent, how an event is emitted and counted.
+ *
+ * kernel_types.h holds the kernel's own structs with exactly the fields used, generated from
+ * the running kernel's BTF. aw_events.h is generated from the schema, aw_maps.h from the
+ * table of maps. All three are made when the probes are compiled.
+ */
+#pragma once
+
+#include <kernel_types.h>
+#include <aw_events.h>
+#include <aw_maps.h>
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* Maps are made by the loader; bytecode names them by number until then. */
+#define MAP(number) ((void *)bpf_pseudo_fd(1, number))
+
+/* Reads a kernel field without trusting the pointer. */
+#define READ(destination, source)                                                                  \
+    bpf_probe_read_kernel(&(destination), sizeof(destination), &(source))
+
+#define AF_UNIX 1
+#define AF_INET 2
+#define AF_INET6 10
+#define SOCK_STREAM 1
+#define SOCK_DGRAM 2
+#define IPPROTO_TCP 6
+#define IPPROTO_UDP 17
+
+/* Bounds a length where the verifier sees it: the compiler may not merge this with an earlier test.
+ */
+#define BOUND(length, limit)                                                                       \
+    do {                                                                                           \
+        asm volatile("" : "+r"(length));                                                           \
+        if ((length) > (limit))                                                                    \
+            (length) = (limit);                                                                    \
+    } while (0)
+
+/* Value of the task storage: which agent a task belongs to. */
+struct tag {
+    u32 agent;
+    u32 unused;
+};
+
+/* Value of the cgroup storage: the agent whose cgroup a program is attached to. */
+struct agent {
+    u32 number;
+    u32 unused;
+};
+
+/* Value of COUNTS, per CPU: events of one type of one agent. */
+struct count {
+    u64 sent;
+    u64 lost;
+};
+
+/* How an event may use its ring. */
+enum urgency {
+    ROUTINE,  /* dropped first: the last part of a ring is closed to it; read at the next poll */
+    RESERVED, /* may fill the ring to its end; read at the next poll */
+    URGENT,   /* the same, and wakes the reader */
+};
+
+INLINE void count(u32 agent, u32 type, bool sent) {
+    u32 key = agent * AW_TYPES + type;
+    struct count *value = bpf_map_lookup_elem(MAP(COUNTS), &key);
+
+    if (!value)
+        return;
+    if (sent)
+        value->sent++;
+    else
+        value->lost++;
+}
+
+INLINE void fill_header(struct aw_header *header, u32 type, u32 agent) {
+    header->time = bpf_ktime_get_boot_ns();
+    header->type = type;
+    header->flags = 0;
+    header->agent = agent;
+}
+
+/* Process and thread that run now. Only where the hook runs in the context of its cause. */
+INLINE void fill_current(struct aw_header *header) {
+    u64 ids = bpf_get_current_pid_tgid();
+    struct task_struct *task = (void *)bpf_get_current_task();
+    struct task_struct *leader = 0;
+
+    header->tgid = ids >> 32;
+    header->tid = (u32)ids;
+    READ(leader, task->group_leader);
+    READ(header->start, leader->start_boottime);
+}
+
+INLINE void fill_task(struct aw_header *header, struct task_struct *task) {
+    struct task_struct *leader = 0;
+
+    READ(header->tgid, task->tgid);
+    READ(header->tid, task->pid);
+    READ(leader, task->group_leader);
+    READ(header->start, leader->start_boottime);
+}
+
+/* A slot of the SLOTS ring with its header begun, or 0 when the ring is full (counted). */
+INLINE void *slot(u32 type, u32 agent, enum urgency urgency) {
+    struct aw_header *header = 0;
+
+    if (urgency != ROUTINE || bpf_ringbuf_query(MAP(SLOTS), BPF_RB_AVAIL_DATA) < AW_SLOTS_ROUTINE)
+        header = bpf_ringbuf_reserve(MAP(SLOTS), AW_SLOT_BYTES, 0);
+    count(agent, type, header != 0);
+    if (!header)
+        return 0;
+    __builtin_memset(header, 0, AW_SLOT_BYTES);
+    fill_header(header, type, agent);
+    return header;
+}
+
+INLINE void submit_slot(void *record, enum urgency urgency) {
+    bpf_ringbuf_submit(record, urgency == URGENT ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
+}
+
+/* The RECORDS ring wakes the reader whenever it has caught up, unless told not to. */
+INLINE void submit_record(void *record, enum urgency urgency) {
+    bpf_ringbuf_submit(record, urgency == URGENT ? 0 : BPF_RB_NO_WAKEUP);
+}
+
+/* Whether a record of the RECORDS ring may be reserved. */
+INLINE bool records_open(enum urgency urgency) {
+    return urgency != ROUTINE ||
+           bpf_ringbuf_query(MAP(RECORDS), BPF_RB_AVAIL_DATA) < AW_RECORDS_ROUTINE;
+}
+
+/* The agent of the task that runs now, 0 if it is none. */
+INLINE struct tag *current_tag(void) {
+    return bpf_task_storage_get(MAP(TAGS), bpf_get_current_task_btf(), 0, 0);
+}

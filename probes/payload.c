@@ -1,0 +1,279 @@
+/* The first bytes of every flow of an agent's cgroup, in both directions, and its byte counts.
+ *
+ * A message is a run of bytes in one direction until the other side speaks (for datagrams,
+ * one datagram). The first AW_PAYLOAD_MESSAGES of each direction are recorded up to
+ * AW_PAYLOAD_BYTES each, however small the segments; after that one message each
+ * AW_SAMPLE_INTERVAL_NS, so that a flow which begins harmlessly is seen for what it becomes.
+ */
+#include <flow.h>
+
+#define ETH_P_IP 0x0800
+#define ETH_P_IPV6 0x86DD
+#define DNS_PORT 53
+#define SMALL_PAYLOAD 64
+#define EXTENSION_HEADERS 4
+
+struct packet {
+    u8 local[16];
+    u8 remote[16];
+    u32 offset; /* of the payload */
+    u32 length; /* of the payload */
+    u32 sequence;
+    u16 local_port;
+    u16 remote_port;
+    u8 family;
+    u8 protocol;
+    u8 direction;
+};
+
+INLINE bool network_header_v4(struct __sk_buff *skb, struct packet *packet) {
+    u8 header[20];
+
+    if (bpf_skb_load_bytes(skb, 0, header, sizeof(header)))
+        return false;
+    packet->family = AF_INET;
+    packet->protocol = header[9];
+    packet->offset = (header[0] & 15) * 4;
+    __builtin_memcpy(packet->direction == OUT ? packet->local : packet->remote, header + 12, 4);
+    __builtin_memcpy(packet->direction == OUT ? packet->remote : packet->local, header + 16, 4);
+    return true;
+}
+
+/* Extension headers that may stand before TCP and UDP: RFC 8200, section 4. */
+INLINE bool extension(u8 next) {
+    return next == 0 || next == 43 || next == 60;
+}
+
+INLINE bool network_header_v6(struct __sk_buff *skb, struct packet *packet) {
+    u8 header[40], more[2];
+
+    if (bpf_skb_load_bytes(skb, 0, header, sizeof(header)))
+        return false;
+    packet->family = AF_INET6;
+    packet->protocol = header[6];
+    packet->offset = sizeof(header);
+    __builtin_memcpy(packet->direction == OUT ? packet->local : packet->remote, header + 8, 16);
+    __builtin_memcpy(packet->direction == OUT ? packet->remote : packet->local, header + 24, 16);
+    for (int i = 0; i < EXTENSION_HEADERS; i++) {
+        if (!extension(packet->protocol))
+            break;
+        if (bpf_skb_load_bytes(skb, packet->offset, more, sizeof(more)))
+            return false;
+        packet->protocol = more[0];
+        packet->offset += (more[1] + 1) * 8;
+    }
+    return true;
+}
+
+INLINE u16 port_at(const u8 *header) {
+    return header[0] << 8 | header[1];
+}
+
+INLINE bool transport_header(struct __sk_buff *skb, struct packet *packet) {
+    u8 header[14];
+    u16 source, destination;
+
+    if (packet->protocol == IPPROTO_TCP) {
+        if (bpf_skb_load_bytes(skb, packet->offset, header, 14))
+            return false;
+        packet->sequence = header[4] << 24 | header[5] << 16 | header[6] << 8 | header[7];
+        packet->offset += (header[12] >> 4) * 4;
+    } else if (packet->protocol == IPPROTO_UDP) {
+        if (bpf_skb_load_bytes(skb, packet->offset, header, 8))
+            return false;
+        packet->offset += 8;
+    } else {
+        return false;
+    }
+    source = port_at(header);
+    destination = port_at(header + 2);
+    packet->local_port = packet->direction == OUT ? source : destination;
+    packet->remote_port = packet->direction == OUT ? destination : source;
+    if (skb->len <= packet->offset)
+        return false; /* no payload */
+    packet->length = skb->len - packet->offset;
+    return true;
+}
+
+INLINE bool parse(struct __sk_buff *skb, struct packet *packet) {
+    if (skb->protocol == bpf_htons(ETH_P_IP)) {
+        if (!network_header_v4(skb, packet))
+            return false;
+    } else if (skb->protocol == bpf_htons(ETH_P_IPV6)) {
+        if (!network_header_v6(skb, packet))
+            return false;
+    } else {
+        return false;
+    }
+    return transport_header(skb, packet);
+}
+
+/* Counts what is new of a TCP segment. False for a retransmission. */
+INLINE bool account_tcp(struct flow *flow, const struct packet *packet) {
+    u8 known = packet->direction == OUT ? FLOW_SEQUENCE_OUT : FLOW_SEQUENCE_IN;
+    u32 end = packet->sequence + packet->length;
+    u32 *next = packet->direction == OUT ? &flow->next[OUT] : &flow->next[IN];
+    s32 fresh;
+
+    if (!(flow->flags & known)) {
+        flow->flags |= known;
+        *next = packet->sequence;
+    }
+    fresh = end - *next;
+    if (fresh <= 0)
+        return false;
+    *next = end;
+    if (packet->direction == OUT)
+        flow->bytes[OUT] += fresh;
+    else
+        flow->bytes[IN] += fresh;
+    return true;
+}
+
+INLINE void account_udp(struct flow *flow, const struct packet *packet) {
+    if (packet->direction == OUT)
+        flow->bytes[OUT] += packet->length;
+    else
+        flow->bytes[IN] += packet->length;
+}
+
+/* Begins a new message where the direction turns. Returns its number, from 1. */
+INLINE u16 message_number(struct flow *flow, const struct packet *packet) {
+    u16 *message = packet->direction == OUT ? &flow->message[OUT] : &flow->message[IN];
+
+    if (flow->last != packet->direction + 1 || packet->protocol == IPPROTO_UDP) {
+        if (*message < 0xffff)
+            (*message)++;
+        flow->captured = 0;
+        flow->last = packet->direction + 1;
+        flow->flags &= ~FLOW_SAMPLING;
+        if (*message > AW_PAYLOAD_MESSAGES) {
+            u64 now = bpf_ktime_get_boot_ns();
+
+            if (now - flow->sampled > AW_SAMPLE_INTERVAL_NS) {
+                flow->sampled = now;
+                flow->flags |= FLOW_SAMPLING;
+            }
+        }
+    }
+    return *message;
+}
+
+INLINE void fill_payload(struct aw_payload *event, const struct flow *flow,
+                         const struct packet *packet, u16 message, u32 agent) {
+    fill_header(&event->header, AW_PAYLOAD, agent);
+    fill_owner(&event->header, flow);
+    event->socket.cookie = flow->socket.cookie;
+    __builtin_memcpy(event->socket.local, packet->local, 16);
+    __builtin_memcpy(event->socket.remote, packet->remote, 16);
+    event->socket.local_port = packet->local_port;
+    event->socket.remote_port = packet->remote_port;
+    event->socket.family = packet->family;
+    event->socket.socktype = packet->protocol == IPPROTO_TCP ? SOCK_STREAM : SOCK_DGRAM;
+    event->socket.protocol = packet->protocol;
+    event->socket.state = 0;
+    event->sequence = packet->sequence;
+    event->packet_length = packet->length;
+    event->message = message;
+    if (packet->direction == IN)
+        event->header.flags |= AW_PAYLOAD_IN;
+    if (flow->flags & FLOW_SAMPLING)
+        event->header.flags |= AW_PAYLOAD_SAMPLED;
+    if (packet->protocol == IPPROTO_UDP &&
+        (packet->local_port == DNS_PORT || packet->remote_port == DNS_PORT))
+        event->header.flags |= AW_PAYLOAD_DNS;
+}
+
+#define reserve_payload(capacity)                                                                  \
+    ((struct aw_payload *)bpf_ringbuf_reserve(MAP(RECORDS),                                        \
+                                              sizeof(struct aw_payload) + (capacity), 0))
+
+/* Records `length` bytes of the packet. Small segments take little of the ring. */
+INLINE void record(struct __sk_buff *skb, const struct flow *flow, const struct packet *packet,
+                   u16 message, u64 length, u32 agent) {
+    enum urgency urgency = message == 1 ? URGENT : ROUTINE;
+    struct aw_payload *event = 0;
+    bool open = records_open(urgency);
+
+    if (length <= SMALL_PAYLOAD) {
+        if (open)
+            event = reserve_payload(SMALL_PAYLOAD);
+        count(agent, AW_PAYLOAD, event != 0);
+        if (!event)
+            return;
+        fill_payload(event, flow, packet, message, agent);
+        event->length = length;
+        BOUND(length, SMALL_PAYLOAD);
+        if (!length || bpf_skb_load_bytes(skb, packet->offset, event->data, length))
+            event->length = 0;
+    } else {
+        if (open)
+            event = reserve_payload(AW_PAYLOAD_BYTES);
+        count(agent, AW_PAYLOAD, event != 0);
+        if (!event)
+            return;
+        fill_payload(event, flow, packet, message, agent);
+        event->length = length;
+        BOUND(length, AW_PAYLOAD_BYTES);
+        if (!length || bpf_skb_load_bytes(skb, packet->offset, event->data, length))
+            event->length = 0;
+    }
+    submit_record(event, URGENT);
+}
+
+INLINE void follow(struct __sk_buff *skb, struct flow *flow, const struct packet *packet,
+                   u32 agent) {
+    bool dns = packet->protocol == IPPROTO_UDP &&
+               (packet->local_port == DNS_PORT || packet->remote_port == DNS_PORT);
+    u64 length;
+    u16 message;
+
+    if (packet->protocol == IPPROTO_TCP) {
+        if (!account_tcp(flow, packet))
+            return;
+    } else {
+        account_udp(flow, packet);
+    }
+    flow->flags |= FLOW_ANNOUNCED;
+    message = message_number(flow, packet);
+    if (message > AW_PAYLOAD_MESSAGES && !(flow->flags & FLOW_SAMPLING) && !dns)
+        return;
+    if (flow->captured >= AW_PAYLOAD_BYTES)
+        return;
+    length = AW_PAYLOAD_BYTES - flow->captured;
+    if (length > packet->length)
+        length = packet->length;
+    flow->captured += length;
+    record(skb, flow, packet, message, length, agent);
+}
+
+INLINE int packet(struct __sk_buff *skb, u8 direction) {
+    u32 agent = attached_agent();
+    struct packet packet = {.direction = direction};
+    struct bpf_sock *sk = skb->sk;
+    struct flow *flow;
+
+    if (!agent || !sk)
+        return 1;
+    sk = bpf_sk_fullsock(sk);
+    if (!sk)
+        return 1;
+    if (!parse(skb, &packet))
+        return 1;
+    flow = bpf_sk_storage_get(MAP(FLOWS), sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+    if (!flow)
+        return 1;
+    flow->socket.cookie = bpf_get_socket_cookie(skb);
+    follow(skb, flow, &packet, agent);
+    return 1;
+}
+
+/* cgroup_skb/egress */
+int on_egress(struct __sk_buff *skb) {
+    return packet(skb, OUT);
+}
+
+/* cgroup_skb/ingress */
+int on_ingress(struct __sk_buff *skb) {
+    return packet(skb, IN);
+}

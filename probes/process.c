@@ -1,0 +1,251 @@
+/* Processes of agents: created, running a new program, ended. */
+#include <aw.h>
+#include <path.h>
+
+#define SMALL_PIECE 256
+#define LARGE_PIECE 4096
+#define ARGV_CHUNKS (AW_ARGV_LIMIT / LARGE_PIECE)
+#define TMPFS_MAGIC 0x01021994
+
+/* A piece with room for `capacity` bytes, or 0. */
+#define reserve_piece(capacity)                                                                    \
+    ((struct aw_exec_piece *)bpf_ringbuf_reserve(MAP(RECORDS),                                     \
+                                                 sizeof(struct aw_exec_piece) + (capacity), 0))
+
+INLINE void begin_piece(struct aw_exec_piece *piece, const struct aw_header *like, u16 kind,
+                        u32 offset) {
+    piece->header = *like;
+    piece->header.type = AW_EXEC_PIECE;
+    piece->kind = kind;
+    piece->offset = offset;
+}
+
+/* Emits a path in one piece. Returns `cut` if it does not hold all of it. */
+INLINE u16 emit_path(struct path *path, u16 kind, u16 cut, const struct aw_header *like) {
+    struct aw_exec_piece *piece = reserve_piece(PATH_BYTES + NAME_BYTES);
+    bool whole;
+
+    count(like->agent, AW_EXEC_PIECE, piece != 0);
+    if (!piece)
+        return cut;
+    begin_piece(piece, like, kind, 0);
+    whole = write_path(path, piece->data, &piece->length);
+    submit_record(piece, RESERVED);
+    return whole ? 0 : cut;
+}
+
+/* One chunk of argv from the new image's memory. False if it could not be read. */
+INLINE bool small_argv(u64 start, u32 offset, u64 length, const struct aw_header *like) {
+    struct aw_exec_piece *piece = reserve_piece(SMALL_PIECE);
+    long error;
+
+    count(like->agent, AW_EXEC_PIECE, piece != 0);
+    if (!piece)
+        return true; /* lost, and counted as that */
+    begin_piece(piece, like, AW_PIECE_ARGV, offset);
+    BOUND(length, SMALL_PIECE);
+    piece->length = length;
+    error = bpf_probe_read_user(piece->data, length, (void *)(start + offset));
+    if (error)
+        piece->length = 0;
+    submit_record(piece, RESERVED);
+    return !error;
+}
+
+INLINE bool large_argv(u64 start, u32 offset, u64 length, const struct aw_header *like) {
+    struct aw_exec_piece *piece = reserve_piece(LARGE_PIECE);
+    long error;
+
+    count(like->agent, AW_EXEC_PIECE, piece != 0);
+    if (!piece)
+        return true;
+    begin_piece(piece, like, AW_PIECE_ARGV, offset);
+    BOUND(length, LARGE_PIECE);
+    piece->length = length;
+    error = bpf_probe_read_user(piece->data, length, (void *)(start + offset));
+    if (error)
+        piece->length = 0;
+    submit_record(piece, RESERVED);
+    return !error;
+}
+
+/* Emits argv in pieces; returns the flags of the exec. */
+INLINE u16 emit_argv(u64 start, u32 length, const struct aw_header *like) {
+    u16 flags = 0;
+    u32 offset = 0, rest;
+
+    for (int i = 0; i < ARGV_CHUNKS; i++) {
+        offset = i * LARGE_PIECE;
+        if (offset >= length)
+            break;
+        rest = length - offset;
+        if (rest <= SMALL_PIECE) {
+            if (!small_argv(start, offset, rest, like))
+                flags |= AW_EXEC_ARGV_UNREADABLE;
+        } else if (!large_argv(start, offset, rest, like)) {
+            flags |= AW_EXEC_ARGV_UNREADABLE;
+        }
+    }
+    if (length > AW_ARGV_LIMIT)
+        flags |= AW_EXEC_ARGV_CUT;
+    return flags;
+}
+
+INLINE u16 executable(struct aw_exec *event, struct file *file) {
+    struct inode *inode = 0;
+    struct super_block *super = 0;
+    struct dentry *dentry = 0, *parent = 0;
+    u64 magic = 0;
+    u32 links = 1;
+    u16 mode = 0, flags = 0;
+
+    READ(inode, file->f_inode);
+    READ(event->inode, inode->i_ino);
+    READ(mode, inode->i_mode);
+    event->mode = mode;
+    READ(super, inode->i_sb);
+    READ(event->device, super->s_dev);
+    READ(magic, super->s_magic);
+    READ(links, inode->i_nlink);
+    READ(dentry, file->f_path.dentry);
+    READ(parent, dentry->d_parent);
+    if (!links)
+        flags |= AW_EXEC_DELETED;
+    /* A memfd is an unlinked tmpfs file whose dentry hangs nowhere. */
+    if (!links && magic == TMPFS_MAGIC && parent == dentry)
+        flags |= AW_EXEC_MEMFD;
+    return flags;
+}
+
+INLINE void credentials(struct aw_exec *event, struct task_struct *task) {
+    const struct cred *cred = 0;
+    struct user_namespace *user = 0;
+
+    READ(cred, task->cred);
+    READ(event->uid, cred->uid);
+    READ(event->euid, cred->euid);
+    READ(event->gid, cred->gid);
+    READ(user, cred->user_ns);
+    READ(event->user_ns, user->ns.inum);
+}
+
+INLINE void namespaces(struct aw_exec *event, struct task_struct *task) {
+    struct nsproxy *nsproxy = 0;
+    struct pid_namespace *pid = 0;
+    struct mnt_namespace *mnt = 0;
+    struct net *net = 0;
+
+    READ(nsproxy, task->nsproxy);
+    READ(pid, nsproxy->pid_ns_for_children);
+    READ(mnt, nsproxy->mnt_ns);
+    READ(net, nsproxy->net_ns);
+    READ(event->pid_ns, pid->ns.inum);
+    READ(event->mnt_ns, mnt->ns.inum);
+    READ(event->net_ns, net->ns.inum);
+}
+
+INLINE void parent_of(struct aw_exec *event, struct task_struct *task) {
+    struct task_struct *parent = 0, *leader = 0;
+
+    READ(parent, task->real_parent);
+    READ(event->parent, parent->tgid);
+    READ(leader, parent->group_leader);
+    READ(event->parent_start, leader->start_boottime);
+}
+
+/* tp_btf/task_newtask(struct task_struct *task, unsigned long clone_flags), in the creator's
+ * context */
+int on_newtask(u64 *ctx) {
+    struct task_struct *child = (void *)ctx[0], *leader = 0;
+    struct task_struct *creator = bpf_get_current_task_btf();
+    struct tag *tag = bpf_task_storage_get(MAP(TAGS), creator, 0, 0);
+    struct aw_fork *event;
+    u32 agent, tgid = 0, pid = 0;
+
+    if (!tag)
+        return 0;
+    agent = tag->agent;
+    bpf_task_storage_get(MAP(TAGS), child, tag, BPF_LOCAL_STORAGE_GET_F_CREATE);
+    READ(tgid, child->tgid);
+    READ(pid, child->pid);
+    if (tgid != pid)
+        return 0; /* a thread, or a worker of io_uring: tagged, but no process */
+    event = slot(AW_FORK, agent, RESERVED);
+    if (!event)
+        return 0;
+    fill_task(&event->header, child);
+    READ(event->parent, creator->tgid);
+    READ(leader, creator->group_leader);
+    READ(event->parent_start, leader->start_boottime);
+    event->clone_flags = ctx[1];
+    submit_slot(event, RESERVED);
+    return 0;
+}
+
+/* tp_btf/sched_process_exec(struct task_struct *p, pid_t old_pid, struct linux_binprm *bprm) */
+int on_exec(u64 *ctx) {
+    struct task_struct *task = bpf_get_current_task_btf();
+    struct tag *tag = bpf_task_storage_get(MAP(TAGS), task, 0, 0);
+    struct aw_header like = {};
+    struct aw_exec *event;
+    struct mm_struct *mm = 0;
+    struct file *file = 0;
+    struct fs_struct *fs = 0;
+    u64 arg_start = 0, arg_end = 0;
+    u32 argv_length;
+    u16 flags;
+
+    if (!tag)
+        return 0;
+    fill_header(&like, AW_EXEC, tag->agent);
+    fill_task(&like, task);
+    READ(mm, task->mm);
+    READ(file, mm->exe_file);
+    READ(fs, task->fs);
+    READ(arg_start, mm->arg_start);
+    READ(arg_end, mm->arg_end);
+    argv_length = arg_end - arg_start;
+    flags = emit_path(&file->f_path, AW_PIECE_EXE, AW_EXEC_EXE_CUT, &like);
+    flags |= emit_path(&fs->pwd, AW_PIECE_CWD, AW_EXEC_CWD_CUT, &like);
+    flags |= emit_argv(arg_start, argv_length, &like);
+
+    event = bpf_ringbuf_reserve(MAP(RECORDS), sizeof(*event), 0);
+    count(like.agent, AW_EXEC, event != 0);
+    if (!event)
+        return 0;
+    __builtin_memset(event, 0, sizeof(*event));
+    event->header = like;
+    event->argv_length = argv_length;
+    parent_of(event, task);
+    credentials(event, task);
+    namespaces(event, task);
+    event->header.flags = flags | executable(event, file);
+    submit_record(event, URGENT);
+    return 0;
+}
+
+/* tp_btf/sched_process_exit(struct task_struct *p, ...): once a thread; the last one ends the
+ * process */
+int on_exit(u64 *ctx) {
+    struct task_struct *task = bpf_get_current_task_btf();
+    struct tag *tag = bpf_task_storage_get(MAP(TAGS), task, 0, 0);
+    struct signal_struct *signal = 0;
+    struct aw_exit *event;
+    int live = 0, group_code = 0, code = 0;
+
+    if (!tag)
+        return 0;
+    READ(signal, task->signal);
+    READ(live, signal->live);
+    if (live)
+        return 0;
+    event = slot(AW_EXIT, tag->agent, RESERVED);
+    if (!event)
+        return 0;
+    fill_task(&event->header, task);
+    READ(group_code, signal->group_exit_code);
+    READ(code, task->exit_code);
+    event->status = group_code ? group_code : code;
+    submit_slot(event, RESERVED);
+    return 0;
+}

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+from agentwatch.enrich import processes
+from agentwatch.enrich.processes import ProcessTable, arguments, path_of
+from agentwatch.schema import decode
+from agentwatch.schema.events import ExecFlag, Piece
+from tests.schema.records import raw
+
+
+def feed(table: ProcessTable, *records: bytes) -> None:
+    for row in decode.records(b"".join(records)):
+        if row[decode.TYPE] == 33:
+            table.piece(row)
+        else:
+            table.exec(row, 1, 1)
+
+
+def pieces(exe: bytes, cwd: bytes, argv: bytes, tgid: int = 100) -> list[bytes]:
+    return [
+        raw("exec_piece", tgid=tgid, kind=Piece.EXE, length=len(exe), data=exe),
+        raw("exec_piece", tgid=tgid, kind=Piece.CWD, length=len(cwd), data=cwd),
+        raw("exec_piece", tgid=tgid, kind=Piece.ARGV, length=len(argv), data=argv),
+    ]
+
+
+def test_path_is_turned_round() -> None:
+    assert path_of(b"ssh\0bin\0usr\0") == "/usr/bin/ssh"
+    assert path_of(b"") == "/"
+
+
+def test_arguments_may_be_empty_and_are_kept_apart() -> None:
+    assert arguments(b"sh\0-c\0\0") == ("sh", "-c", "")
+    assert arguments(b"caf\xe9\0") == ("caf\\xe9",)
+
+
+def test_exec_is_put_together_from_its_pieces() -> None:
+    table = ProcessTable()
+    feed(table, *pieces(b"ssh\0bin\0", b"tmp\0", b"ssh\0h\0"), raw("exec", argv_length=6, uid=5, parent=1))
+    process = table.known((100, 7))
+    assert process is not None
+    assert (process.exe, process.cwd, process.argv) == ("/bin/ssh", "/tmp", ("ssh", "h"))
+    assert process.uid == 5
+    assert process.truncated == frozenset()
+
+
+def test_missing_pieces_are_said() -> None:
+    table = ProcessTable()
+    feed(table, raw("exec", argv_length=6))
+    process = table.known((100, 7))
+    assert process is not None
+    assert process.truncated == {"CommandLine", "Image", "CurrentDirectory"}
+
+
+def test_a_hole_in_argv_ends_it_and_is_said() -> None:
+    table = ProcessTable()
+    first, third = b"a\0".ljust(4096, b"x"), b"z\0"
+    feed(
+        table,
+        raw("exec_piece", kind=Piece.ARGV, offset=0, length=4096, data=first),
+        raw("exec_piece", kind=Piece.ARGV, offset=8192, length=2, data=third),
+        raw("exec", argv_length=8194, flags=int(ExecFlag.EXE_CUT)),
+    )
+    process = table.known((100, 7))
+    assert process is not None
+    assert process.argv[0] == "a"
+    assert "CommandLine" in process.truncated
+    assert "Image" in process.truncated
+
+
+def test_child_is_what_its_creator_is_until_it_execs() -> None:
+    table = ProcessTable()
+    feed(table, *pieces(b"sh\0bin\0", b"", b"sh\0"), raw("exec", argv_length=3))
+    (row,) = decode.slots(raw("fork", tgid=200, start=8, parent=100, parent_start=7))
+    child = table.fork(row, (100, 7), 1)
+    assert child.exe == "/bin/sh"
+    assert [p.pid for p in table.ancestors(child)] == [100]
+
+
+def test_a_reused_process_id_is_another_process() -> None:
+    table = ProcessTable()
+    assert table.get(5, 1, 1) is not table.get(5, 2, 1)
+
+
+def test_ancestry_survives_exits() -> None:
+    table = ProcessTable()
+    table.get(1, 1, 1)
+    (fork,) = decode.slots(raw("fork", tgid=2, start=2, parent=1, parent_start=1))
+    child = table.fork(fork, (1, 1), 1)
+    (gone,) = decode.slots(raw("exit", tgid=1, start=1, status=9))
+    table.exit(gone, 1)
+    assert [(p.pid, p.status) for p in table.ancestors(child)] == [(1, 9)]
+
+
+def test_ended_processes_are_forgotten_oldest_first() -> None:
+    table = ProcessTable()
+    for pid in range(1, processes.ENDED_KEPT + 3):
+        (row,) = decode.slots(raw("exit", tgid=pid, start=1))
+        table.exit(row, 1)
+    assert table.known((1, 1)) is None
+    assert table.known((2, 1)) is None
+    assert table.known((3, 1)) is not None
+
+
+def test_a_cycle_of_parents_ends() -> None:
+    table = ProcessTable()
+    one, two = table.get(1, 1, 1), table.get(2, 1, 1)
+    one.parent, two.parent = two.key, one.key
+    assert [p.pid for p in table.ancestors(one)] == [2]

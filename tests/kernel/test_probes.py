@@ -1,0 +1,398 @@
+"""What the probes report of real programs on the running kernel."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from agentwatch.enrich.processes import Process
+from agentwatch.schema.events import ExecFlag, PayloadFlag
+from tests.lab import compiled
+from tests.lab.watched import Watched, watched
+
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+
+LOOPBACK = b"\x7f\0\0\1".ljust(16, b"\0")
+
+
+def python(code: str) -> list[str]:
+    return ["/usr/bin/python3", "-c", textwrap.dedent(code)]
+
+
+def run(command: list[str]) -> Watched:
+    with watched(command) as agent:
+        agent.until_end()
+    return agent
+
+
+def processes(agent: Watched) -> list[Process]:
+    return agent.session.state.processes.all()
+
+
+def by_exe(agent: Watched, exe: str) -> Process:
+    (found,) = [p for p in processes(agent) if p.exe == exe]
+    return found
+
+
+def test_every_probe_attaches_here() -> None:
+    with watched(["true"]) as agent:
+        agent.until_end()
+        assert agent.session.probes.missing == []
+
+
+def test_exec_is_reported_with_its_circumstances(tmp_path: Path) -> None:
+    program = tmp_path / "deep" / "renamed"
+    program.parent.mkdir()
+    shutil.copy("/bin/true", program)
+    agent = run(["sh", "-c", f"cd /tmp; {program} 'a b' '' c; true"])
+    process = by_exe(agent, str(program))
+    assert process.argv == (str(program), "a b", "", "c")
+    assert process.cwd == "/tmp"
+    assert (process.uid, process.gid) == (0, 0)
+    status = program.stat()
+    assert process.inode == status.st_ino
+    assert (process.device >> 20, process.device & 0xFFFFF) == (
+        os.major(status.st_dev),
+        os.minor(status.st_dev),
+    )
+    assert process.net_ns == int(os.readlink("/proc/self/ns/net")[5:-1])
+    assert process.mnt_ns == int(os.readlink("/proc/self/ns/mnt")[5:-1])
+    assert process.truncated == frozenset()
+    assert [a.argv[0] for a in agent.session.state.processes.ancestors(process)] == ["sh"]
+
+
+@pytest.mark.parametrize("size", [1, 255, 256, 257, 4095, 4096, 4097, 100_000])
+def test_argv_of_any_size_is_whole(size: int) -> None:
+    agent = run(["/bin/true", "x" * size, "end"])
+    process = by_exe(agent, os.path.realpath("/bin/true"))
+    assert process.argv == ("/bin/true", "x" * size, "end")
+    assert process.truncated == frozenset()
+
+
+def test_argv_beyond_the_limit_is_marked() -> None:
+    agent = run(["/bin/true", "x" * 100_000, "y" * 100_000])
+    process = by_exe(agent, os.path.realpath("/bin/true"))
+    assert process.flags & ExecFlag.ARGV_CUT
+    assert process.truncated == {"CommandLine"}
+    assert process.argv[1] == "x" * 100_000
+
+
+def test_path_longer_than_recorded_is_marked_and_keeps_its_end(tmp_path: Path) -> None:
+    folder = tmp_path.joinpath(*["d" * 200] * 6)
+    folder.mkdir(parents=True)
+    shutil.copy("/bin/true", folder / "leaf")
+    agent = run([str(folder / "leaf")])
+    (process,) = [p for p in processes(agent) if p.exe.endswith("/leaf")]
+    assert "Image" in process.truncated
+
+
+def test_memfd_is_marked() -> None:
+    agent = run(
+        python(
+            """
+            import os
+            fd = os.memfd_create("x")
+            os.write(fd, open("/bin/true", "rb").read())
+            os.execve(fd, ["harmless"], {})
+            """
+        )
+    )
+    (process,) = [p for p in processes(agent) if p.argv == ("harmless",)]
+    assert process.flags & ExecFlag.MEMFD
+    assert process.exe == "/memfd:x"
+
+
+def test_deleted_program_is_marked(tmp_path: Path) -> None:
+    program = tmp_path / "gone"
+    shutil.copy("/bin/sleep", program)
+    agent = run(
+        python(
+            f"""
+            import os
+            fd = os.open("{program}", os.O_RDONLY)
+            os.unlink("{program}")
+            os.execve(fd, ["gone", "0"], {{}})
+            """
+        )
+    )
+    (process,) = [p for p in processes(agent) if p.argv == ("gone", "0")]
+    assert process.flags & ExecFlag.DELETED
+    assert not process.flags & ExecFlag.MEMFD
+
+
+def test_double_fork_and_setsid_do_not_escape() -> None:
+    agent = run(
+        python(
+            """
+            import os
+            if os.fork() == 0:
+                os.setsid()
+                if os.fork() == 0:
+                    os.execv("/bin/true", ["true", "far away"])
+                os._exit(0)
+            os.wait()
+            """
+        )
+    )
+    process = by_exe(agent, os.path.realpath("/bin/true"))
+    assert len(agent.session.state.processes.ancestors(process)) == 2
+
+
+@pytest.mark.parametrize(("code", "status"), [("exit 3", 3 << 8), ("kill -9 $$", 9)])
+def test_exit_says_how(code: str, status: int) -> None:
+    agent = run(["sh", "-c", code])
+    assert [event["status"] for event in agent.named("exit")] == [status]
+
+
+def test_process_ends_once_however_many_threads_it_had() -> None:
+    agent = run(
+        python(
+            """
+            import threading
+            threads = [threading.Thread(target=int) for _ in range(8)]
+            [t.start() for t in threads]; [t.join() for t in threads]
+            """
+        )
+    )
+    assert len(agent.named("exit")) == 1
+    assert agent.named("fork") == []
+
+
+CLIENT = """
+import socket, threading
+family, kind = {family}, {kind}
+server = socket.socket(family, socket.SOCK_STREAM)
+server.bind(("{address}", 0)); server.listen()
+def serve():
+    peer, _ = server.accept()
+    peer.recv(100); peer.sendall(b"answer"); peer.close()
+thread = threading.Thread(target=serve); thread.start()
+client = socket.create_connection(server.getsockname()[:2]); client.sendall(b"question"); client.recv(100)
+client.close(); thread.join(); server.close()
+"""
+
+
+@pytest.mark.parametrize(("family", "address"), [("socket.AF_INET", "127.0.0.1"), ("socket.AF_INET6", "::1")])
+def test_life_of_tcp_flows(family: str, address: str) -> None:
+    agent = run(python(CLIENT.format(family=family, kind=0, address=address)))
+    packed = socket.inet_pton(eval(family), address).ljust(16, b"\0")
+    (listen,) = agent.named("listen")
+    (connect,) = agent.named("connect")
+    (connected,) = agent.named("connected")
+    (accept,) = agent.named("accept")
+    assert connect["remote"] == connected["remote"] == accept["local"] == packed
+    assert connect["remote_port"] == listen["local_port"] == accept["local_port"]
+    assert connected["error"] == 0
+    assert connected["local_port"] == accept["remote_port"]
+    closes = {event["cookie"]: event for event in agent.named("close")}
+    ours, theirs = closes[connect["cookie"]], closes[accept["cookie"]]
+    assert (ours["bytes_out"], ours["bytes_in"]) == (8, 6)
+    assert (theirs["bytes_out"], theirs["bytes_in"]) == (6, 8)
+    assert ours["elapsed"] > 0
+    payloads = [(e["cookie"], e["flags"] & PayloadFlag.IN, e["data"]) for e in agent.named("payload")]
+    assert (connect["cookie"], 0, b"question") in payloads
+    assert (connect["cookie"], PayloadFlag.IN, b"answer") in payloads
+    assert (accept["cookie"], PayloadFlag.IN, b"question") in payloads
+    assert all(event["tgid"] == agent.child.pid for event in agent.named("payload"))
+
+
+def test_refused_connect_carries_its_error() -> None:
+    agent = run(
+        python(
+            """
+            import socket
+            socket.socket().connect_ex(("127.0.0.1", 1))
+            """
+        )
+    )
+    (connected,) = agent.named("connected")
+    assert connected["error"] == 111
+    (close,) = agent.named("close")
+    assert (close["bytes_out"], close["bytes_in"]) == (0, 0)
+
+
+def test_datagrams_are_followed_by_their_receivers() -> None:
+    agent = run(
+        python(
+            """
+            import socket
+            servers = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2)]
+            [s.bind(("127.0.0.1", 0)) for s in servers]
+            client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            for server in servers + servers[1:]:
+                client.sendto(b"hi", server.getsockname())
+            client.close()
+            """
+        )
+    )
+    first, second = agent.named("send")
+    assert first["cookie"] == second["cookie"]
+    assert first["remote_port"] != second["remote_port"]
+    closes = {event["cookie"]: event for event in agent.named("close")}
+    assert closes[first["cookie"]]["bytes_out"] == 6
+
+
+def test_single_bytes_of_a_message_are_all_recorded() -> None:
+    agent = run(
+        python(
+            """
+            import socket
+            server = socket.socket(); server.bind(("127.0.0.1", 0)); server.listen()
+            client = socket.create_connection(server.getsockname())
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            for byte in b"one at a time":
+                client.send(bytes([byte]))
+            client.close(); server.accept()
+            """
+        )
+    )
+    (connect,) = agent.named("connect")
+    data = [e["data"] for e in agent.named("payload") if e["cookie"] == connect["cookie"]]
+    assert b"".join(data) == b"one at a time"
+    assert {e["message"] for e in agent.named("payload")} == {1}
+
+
+def test_long_messages_are_recorded_to_the_limit_and_counted_whole() -> None:
+    agent = run(
+        python(
+            """
+            import socket, threading
+            server = socket.socket(); server.bind(("127.0.0.1", 0)); server.listen()
+            def drain():
+                peer, _ = server.accept()
+                while peer.recv(1 << 20): pass
+            thread = threading.Thread(target=drain); thread.start()
+            client = socket.create_connection(server.getsockname())
+            client.sendall(bytes(3_000_000)); client.close(); thread.join()
+            """
+        )
+    )
+    (connect,) = agent.named("connect")
+    data = [e["data"] for e in agent.named("payload") if e["cookie"] == connect["cookie"]]
+    assert sum(map(len, data)) == 512
+    (close,) = [e for e in agent.named("close") if e["cookie"] == connect["cookie"]]
+    assert close["bytes_out"] == 3_000_000
+
+
+@pytest.mark.parametrize(("kind", "family", "socktype"), [("AF_INET, socket.SOCK_RAW, 1", 2, 3)])
+def test_raw_sockets_are_reported(kind: str, family: int, socktype: int) -> None:
+    agent = run(python(f"import socket; socket.socket(socket.{kind})"))
+    (event,) = agent.named("socket")
+    assert (event["family"], event["socktype"], event["protocol"]) == (family, socktype, 1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "family"), [("AF_PACKET, socket.SOCK_RAW", 17), ("AF_ALG, socket.SOCK_SEQPACKET", 38)]
+)
+def test_sockets_of_other_families_are_found_by_sweeps(kind: str, family: int) -> None:
+    try:
+        getattr(socket, kind.split(",", maxsplit=1)[0])
+        probe = subprocess.run(
+            [sys.executable, "-c", f"import socket; socket.socket(socket.{kind})"],
+            check=False,
+            capture_output=True,
+        )
+    except AttributeError:
+        pytest.skip(f"no {kind} here")
+    if probe.returncode:
+        pytest.skip(f"this kernel has no {kind}")
+    with watched(python(f"import socket, time; s = socket.socket(socket.{kind}); time.sleep(60)")) as agent:
+        agent.until("socket_seen")
+        assert agent.named("socket_seen")[0]["family"] == family
+
+
+def test_unix_connects_are_reported_by_path(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    agent = run(
+        python(
+            f"""
+            import socket
+            server = socket.socket(socket.AF_UNIX); server.bind("{path}"); server.listen()
+            socket.socket(socket.AF_UNIX).connect("{path}")
+            socket.socket(socket.AF_UNIX).connect_ex("\\0abstract")
+            """
+        )
+    )
+    assert [e["data"].rstrip(b"\0") for e in agent.named("unix_connect")] == [
+        str(path).encode(),
+        b"\0abstract",
+    ]
+
+
+def test_dns_is_recorded_however_many_questions() -> None:
+    agent = run(
+        python(
+            """
+            import socket
+            client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            for number in range(20):
+                client.sendto(b"question %d" % number, ("127.0.0.1", 53))
+            """
+        )
+    )
+    asked = [e["data"] for e in agent.named("payload") if e["flags"] & PayloadFlag.DNS]
+    assert asked == [b"question %d" % number for number in range(20)]
+
+
+def test_leaving_the_cgroup_is_reported() -> None:
+    with watched(["sleep", "60"]) as agent:
+        agent.until("exec")
+        cgroup = agent.session.cgroup
+        elsewhere = cgroup.path.parent.parent / f"agentwatch-elsewhere-{os.getpid()}"
+        elsewhere.mkdir()
+        try:
+            (elsewhere / "cgroup.procs").write_text(str(agent.child.pid))
+            while not agent.named("cgroup_move"):
+                agent.step()
+            (move,) = agent.named("cgroup_move")
+            assert move["data"].decode() == f"/{elsewhere.name}"
+            assert (move["tgid"], move["mover"]) == (agent.child.pid, os.getpid())
+            cgroup.move(agent.child.pid)
+        finally:
+            elsewhere.rmdir()
+
+
+def test_signals_at_the_monitor_are_reported_and_others_are_not() -> None:
+    agent = run(["sh", "-c", f"kill -CONT $$; kill -CONT {os.getpid()}"])
+    (event,) = agent.named("signal")
+    assert (event["signal"], event["target"]) == (18, os.getpid())
+
+
+@pytest.mark.parametrize("mode", ["inline", "async", "sqpoll"])
+def test_io_uring_shows_like_any_other_way(mode: str) -> None:
+    server = subprocess.Popen(
+        [sys.executable, "-m", "agentwatch.demo.pool"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    try:
+        with watched([str(compiled("io_uring_stratum")), mode, "127.0.0.1", "3333"]) as agent:
+            code = agent.until_end()
+    finally:
+        server.kill()
+        server.wait()
+    if code == 77:
+        pytest.skip("no io_uring")
+    (connect,) = agent.named("connect")
+    assert connect["tgid"] == agent.child.pid
+    assert connect["remote"] == LOOPBACK
+
+
+def test_nothing_of_other_processes_is_reported() -> None:
+    with watched(["sleep", "60"]) as agent:
+        agent.until("exec")
+        before = len(agent.rows)
+        server = socket.create_server(("127.0.0.1", 0))
+        client = socket.create_connection(server.getsockname())
+        client.sendall(b"not an agent")
+        subprocess.run(["true"], check=True)
+        for _ in range(5):
+            agent.step()
+        assert len(agent.rows) == before
+        client.close()
+        server.close()

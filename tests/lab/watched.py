@@ -1,0 +1,92 @@
+"""Runs a command as a watched agent and gives what the kernel reported, decoded."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentwatch.kernel.cgroup import create
+from agentwatch.respond.cgroup import kill
+from agentwatch.rules.model import RuleSet
+from agentwatch.schema import decode
+from agentwatch.schema.events import BY_NUMBER
+from agentwatch.session import AGENT, Options, Session
+from agentwatch.sources.base import BatchKind, Round
+from agentwatch.spawn import Child
+
+_DECODERS = {BatchKind.SLOTS: decode.slots, BatchKind.RECORDS: decode.records, BatchKind.NOTES: decode.notes}
+NO_RULES = RuleSet(rules=(), digest="")
+
+
+@dataclass
+class Watched:
+    """A command under watch. `rows` are (event's name, row) in the order in which they came."""
+
+    session: Session
+    child: Child
+    rows: list[tuple[str, decode.Row]] = field(default_factory=list)
+    alerts: list[dict[str, Any]] = field(default_factory=list)
+
+    def step(self, timeout: float = 0.01) -> None:
+        """Fold what there is, waiting a little."""
+        self._keep(self.session.step(timeout))
+        self.child.reap()
+
+    def until_end(self) -> int:
+        """Watch until the whole tree has ended; the command's exit code."""
+        while self.session.cgroup.populated() or not self.session.source.drained():
+            self.step()
+        self.session.source.count_losses()
+        self.step(0)
+        return self.child.wait()
+
+    def until(self, event: str, count: int = 1) -> None:
+        """Watch until an event was reported so many times."""
+        while len(self.named(event)) < count:
+            self.step()
+            assert self.session.cgroup.populated(), f"ended without {event}"
+
+    def named(self, event: str) -> list[dict[str, Any]]:
+        """The events of this name, fields by name; `data` is what trails them, decoded rows add up."""
+        return [_fields(row) for name, row in self.rows if name == event]
+
+    def _keep(self, batches: Round) -> None:
+        for batch in batches:
+            self.rows += [
+                (BY_NUMBER[row[decode.TYPE]].name, row) for row in _DECODERS[batch.kind](batch.data)
+            ]
+
+
+def _fields(row: decode.Row) -> dict[str, Any]:
+    event = BY_NUMBER[row[decode.TYPE]]
+    values = dict(zip((f.name for f in event.fields), decode.unpack(row), strict=True))
+    values |= {"tgid": row[decode.TGID], "start": row[decode.START], "flags": row[decode.FLAGS]}
+    if event.tail:
+        values["data"] = decode.tail(row, values.get("length", 0))
+    return values
+
+
+@contextlib.contextmanager
+def watched(
+    command: Sequence[str],
+    *,
+    rules: RuleSet = NO_RULES,
+    mode: str = "monitor",
+    name: str = "test",
+    **options: Any,
+) -> Iterator[Watched]:
+    """Start a command under watch; whatever is left of it is killed at the end."""
+    alerts: list[dict[str, Any]] = []
+    with create(f"{name}-{os.getpid()}") as cgroup:
+        try:
+            with (
+                Child(command, capture=False, stdout_to_stderr=False) as child,
+                Session(Options(name, mode, rules, **options), cgroup, [alerts.append]) as session,
+            ):
+                child.start(cgroup, session.probes, AGENT)
+                yield Watched(session, child, alerts=alerts)
+        finally:
+            kill(cgroup)
