@@ -7,7 +7,7 @@ import os
 import pwd
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -72,6 +72,28 @@ class CgroupActuator:
         return outcome
 
 
+class LiveRequests:
+    """Answers what detectors ask, as records."""
+
+    def __init__(self, probes: Probes, source: KernelSource) -> None:
+        self._probes = probes
+        self._source = source
+
+    def read_file(self, path: str, change: Change) -> None:
+        """Read a file of the agent's, its `~` being the home of the process's user."""
+        process = change.process
+        wanted = path
+        if path.startswith("~/"):
+            with suppress(KeyError):
+                wanted = pwd.getpwuid(process.uid).pw_dir + path[1:]
+        content, error = read_agent_file(process.pid, wanted, process.cwd)
+        self._source.note(Type.FILE, AGENT, path, content, error, tgid=process.pid, start=process.start)
+
+    def follow(self, cookie: int) -> None:
+        """Have the probes report further traffic of a flow."""
+        self._probes.follow(cookie)
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """How a session is run."""
@@ -106,7 +128,7 @@ class Session:
                 state=State(names),
                 actuator=self.actuator,
                 sinks=sinks,
-                request=self._read_file,
+                requests=LiveRequests(probes, self.source),
                 clock_offset=offset,
             )
             self._stack = stack.pop_all()
@@ -140,12 +162,6 @@ class Session:
         self.source.note(Type.RULES, AGENT, options.rules.digest)
         for missing in self.probes.missing:
             self.source.note(Type.COVERAGE, AGENT, missing.probe, missing.error, missing.cost)
-
-    def _read_file(self, path: str, change: Change) -> None:
-        """A detector wants a file of the agent's: it comes back as a record."""
-        process = change.process
-        content, error = read_agent_file(process.pid, path, process.cwd)
-        self.source.note(Type.FILE, AGENT, path, content, error, tgid=process.pid, start=process.start)
 
     def step(self, timeout: float) -> Round:
         """Wait for records up to `timeout` seconds and fold what came."""

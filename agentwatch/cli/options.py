@@ -7,8 +7,8 @@ from pathlib import Path
 
 from agentwatch.cli.exits import Exit, Failure
 from agentwatch.resources import RULES
-from agentwatch.rules.load import load_rules
 from agentwatch.rules.levels import LEVELS
+from agentwatch.rules.load import load_rules
 from agentwatch.rules.model import RuleError, RuleSet
 
 
