@@ -11,9 +11,11 @@ from agentwatch.detect.request import Requests
 from agentwatch.detect.sighting import Sighting
 from agentwatch.enrich.facts import flow_sighting
 from agentwatch.enrich.flows import Flow
+from agentwatch.enrich.processes import Key
 from agentwatch.enrich.state import Change, State
 from agentwatch.schema.events import SOCKET_BLOCK, Type
 
+SESSIONS_KEPT = 4096
 _STREAM = 1  # SOCK_STREAM
 _PACKET_LENGTH = len(SOCKET_BLOCK) + 1
 
@@ -26,6 +28,7 @@ class Tunnels:
         self._requests = requests
         self._forwards = RemoteForward()
         self._banners: list[Finding] = []
+        self._sessions: dict[Key, int] = {}  # the flow of each process's latest SSH session
 
     types: ClassVar = frozenset(
         int(one)
@@ -51,6 +54,10 @@ class Tunnels:
             return
         key = change.process.key
         self._banners = self._forwards.banner(key, flow.cookie, change.time, software)
+        self._sessions.pop(key, None)
+        self._sessions[key] = flow.cookie
+        if len(self._sessions) > SESSIONS_KEPT:
+            del self._sessions[next(iter(self._sessions))]
         # From now on it matters when bytes come in on this flow, however many came before.
         self._requests.follow(flow.cookie)
         self._want_config(change)
@@ -72,6 +79,8 @@ class Tunnels:
 
     def _file(self, change: Change) -> list[Finding]:
         _, content, _ = change.fields
+        # A session that was open before its configuration could be read is what this is about.
+        change.flow = self._state.flows.known(self._sessions.get(change.process.key, 0))
         return self._forwards.config(change.process.key, content.decode("utf-8", "replace"))
 
     def _connect(self, change: Change) -> list[Finding]:
@@ -102,6 +111,7 @@ class Tunnels:
 
     def _exit(self, change: Change) -> list[Finding]:
         self._forwards.exit(change.process.key)
+        self._sessions.pop(change.process.key, None)
         return []
 
 
