@@ -22,6 +22,15 @@ def cgroup() -> Iterator[Cgroup]:
         yield made
 
 
+@pytest.fixture
+def mount() -> Iterator[Path]:
+    """A cgroup that stands for the mount, so that the parent comes and goes whatever else runs."""
+    path = find_mount() / f"{NAME}-mount"
+    path.mkdir()
+    yield path
+    remove_tree(path)
+
+
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [
@@ -49,15 +58,15 @@ def test_no_mount_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
 
 @needs_root
 @pytest.mark.root
-def test_directory_is_gone_afterwards_and_the_parent_too() -> None:
-    parent = find_mount() / PARENT
-    before = parent.exists()
-    with create(NAME) as cgroup:
-        assert cgroup.path.is_dir()
-        assert cgroup.id == cgroup.path.stat().st_ino
-        assert not cgroup.populated()
-    assert not cgroup.path.exists()
-    assert parent.exists() == before
+def test_directory_is_gone_afterwards_and_the_parent_with_the_last(mount: Path) -> None:
+    with create("last", mount) as last:
+        with create("first", mount) as cgroup:
+            assert cgroup.path.is_dir()
+            assert cgroup.id == cgroup.path.stat().st_ino
+            assert not cgroup.populated()
+        assert not cgroup.path.exists()
+        assert last.path.exists()
+    assert not (mount / PARENT).exists()
 
 
 @needs_root
@@ -147,21 +156,15 @@ def test_others_cannot_hold_the_locks(cgroup: Cgroup) -> None:
 
 @needs_root
 @pytest.mark.root
-def test_instances_that_come_and_go_at_once_do_not_disturb_each_other() -> None:
-    """In a cgroup that stands for the mount, so that the parent comes and goes too."""
-    mount = find_mount() / NAME
-    mount.mkdir()
+def test_instances_that_come_and_go_at_once_do_not_disturb_each_other(mount: Path) -> None:
     code = (
         "import os; from pathlib import Path; from agentwatch.kernel.cgroup import create\n"
         f"for _ in range(100):\n"
         f"    with create(f'agent-{{os.getpid()}}', Path({str(mount)!r})) as agent:\n"
         "        assert agent.path.exists()\n"
     )
-    try:
-        instances = [
-            subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2]) for _ in range(3)
-        ]
-        assert [instance.wait() for instance in instances] == [0, 0, 0]
-        assert not (mount / PARENT).exists()
-    finally:
-        mount.rmdir()
+    instances = [
+        subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2]) for _ in range(3)
+    ]
+    assert [instance.wait() for instance in instances] == [0, 0, 0]
+    assert not (mount / PARENT).exists()
