@@ -124,9 +124,7 @@ class JsonStream:
                     position = self._read_literal(data, position)
                 elif self._literal and not self._end_literal():
                     self._give_up()
-                elif byte in _WHITESPACE:
-                    position += 1
-                elif self._structure(byte, messages):
+                elif byte in _WHITESPACE or self._structure(byte, messages):
                     position += 1
                 else:
                     self._give_up()

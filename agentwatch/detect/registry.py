@@ -8,7 +8,7 @@ please", and what makes the layer once it said yes. The first line that says yes
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple, Optional
+from typing import Final, NamedTuple
 
 from agentwatch.detect import http, socks, ssh, stratum, stratum_v2, websocket
 from agentwatch.detect.layer import Context, Layer, Opaque
@@ -20,7 +20,7 @@ class Entry(NamedTuple):
     """One protocol: see the module."""
 
     first_bytes: bytes
-    recognise: Callable[[bytes], Optional[bool]]
+    recognise: Callable[[bytes], bool | None]
     layer: Callable[[Context], Layer]
 
 

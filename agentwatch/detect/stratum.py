@@ -14,7 +14,7 @@ mining, merged mining, Nimiq, Dero, Xelis, and two of miners in web pages.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple, Optional
+from typing import Final, NamedTuple
 
 from agentwatch.detect.finding import OUT, text
 from agentwatch.detect.json_stream import Json, JsonStream, Message
@@ -87,21 +87,24 @@ def judge(message: Message, cut: bool = False) -> Verdict | None:
 # Requests and notifications, by method.
 
 
-def _bare(message: Message, cut: bool) -> bool:
-    """Whether this is a request without parameters, with nothing that a request does not have."""
-    settled = message.complete or cut
-    envelope = not message.foreign and message.keys() <= _ENVELOPE
-    return settled and envelope and message.get("params") is None
+def _is_envelope(message: Message) -> bool:
+    """Whether the message has no parameters, as far as it goes, and nothing that a request has not."""
+    return not message.foreign and message.keys() <= _ENVELOPE and message.get("params") is None
+
+
+def _bare(message: Message) -> bool:
+    """Whether this is a whole request without parameters."""
+    return message.complete and _is_envelope(message)
 
 
 def _mining(message: Message, method: str, cut: bool) -> Verdict | None:
     params = message.get("params", message.get("body"))
     if isinstance(params, list):
-        proven = method != "mining.submit" or len(params) >= 3 or cut
+        proven = method != "mining.submit" or len(params) >= 3
     elif isinstance(params, dict):
         proven = bool(params.keys() & _REQUEST_NAMES)
     else:
-        proven = _bare(message, cut)
+        proven = _bare(message) or (cut and method != "mining.submit" and _is_envelope(message))
     if not proven:
         return None
     return Verdict(
@@ -142,7 +145,7 @@ def _software(method: str, params: Json) -> str:
 
 
 def _ethproxy(message: Message, method: str, cut: bool) -> Verdict | None:
-    proven = isinstance(message.get("params"), list) or _bare(message, cut)
+    proven = isinstance(message.get("params"), list) or _bare(message)
     return Verdict("ethproxy", method, True) if proven else None
 
 
@@ -195,7 +198,7 @@ def _solution(message: Message, method: str, cut: bool) -> Verdict | None:
 
 def _keepalive(message: Message, method: str, cut: bool) -> Verdict | None:
     params = message.get("params")
-    proven = (isinstance(params, dict) and "id" in params) or _bare(message, cut)
+    proven = (isinstance(params, dict) and "id" in params) or _bare(message)
     return Verdict("cryptonote", method, True) if proven else None
 
 
@@ -208,17 +211,15 @@ def _set_extranonce(message: Message, method: str, cut: bool) -> Verdict | None:
 
 def _getwork(message: Message, method: str, cut: bool) -> Verdict | None:
     params = message.get("params")
-    asks = params == [] or (isinstance(params, list) and _is_hex(params[0], 128)) or _bare(message, cut)
-    return Verdict("getwork", method, True) if asks and (message.complete or cut) else None
+    asks = params == [] or (isinstance(params, list) and _is_hex(params[0], 128)) or _bare(message)
+    return Verdict("getwork", method, True) if asks and message.complete else None
 
 
 def _block_template(message: Message, method: str, cut: bool) -> Verdict | None:
     params = message.get("params")
     names = {"wallet_address", "capabilities", "rules", "mode"}
     proven = (
-        isinstance(params, list)
-        or (isinstance(params, dict) and params.keys() & names)
-        or _bare(message, cut)
+        isinstance(params, list) or (isinstance(params, dict) and params.keys() & names) or _bare(message)
     )
     return Verdict("getblocktemplate", method, True) if proven else None
 
@@ -233,13 +234,13 @@ def _named(dialect: str, miner: bool = True) -> Callable[[Message, str, bool], V
     """A rule for a method that no other protocol has: any parameters will do."""
 
     def rule(message: Message, method: str, cut: bool) -> Verdict | None:
-        proven = isinstance(message.get("params"), (list, dict)) or _bare(message, cut)
+        proven = isinstance(message.get("params"), (list, dict)) or _bare(message)
         return Verdict(dialect, method, miner) if proven else None
 
     return rule
 
 
-_RULES: Final[Mapping[str, Callable[[Message, str, bool], Optional[Verdict]]]] = {
+_RULES: Final[Mapping[str, Callable[[Message, str, bool], Verdict | None]]] = {
     **dict.fromkeys((*_MINER_METHODS, *_POOL_METHODS), _mining),
     **dict.fromkeys(
         (
@@ -391,7 +392,7 @@ def _xelis_submit(message: Message) -> Verdict | None:
     return Verdict("xelis", "submit", True) if _is_hex(message["miner_work"], 64) else None
 
 
-_OTHERS: Final[Mapping[str, Callable[[Message], Optional[Verdict]]]] = {
+_OTHERS: Final[Mapping[str, Callable[[Message], Verdict | None]]] = {
     "message": _nimiq,
     "type": _web_miner,
     "identifier": _webminerpool,

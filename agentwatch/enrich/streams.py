@@ -106,7 +106,8 @@ class Stream:
             return [*self._deliver(segment, gap=False), *self._continue()]
         if later:
             chunks = self.flush()
-            gap = _distance(segment.seq, self._next or 0) != 0
+            ahead = _distance(segment.seq, self._next or 0)
+            gap = ahead > 0 or ahead < _FAR_BEHIND
             if gap:
                 self._next = segment.seq & 0xFFFFFFFF
             return chunks + list(self._deliver(segment, gap=gap))

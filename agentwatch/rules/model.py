@@ -20,7 +20,6 @@ NANOSECONDS = 1_000_000_000
 # The most matches, or values, that a correlation can be asked to count in a window.
 MAX_ENTRIES = 1024
 
-LEVELS = ("informational", "low", "medium", "high", "critical")
 RESPONSES = ("alert", "block", "pause", "kill")
 SCOPES = ("agent",)
 COMPARISONS = ("lt", "lte", "gt", "gte", "eq", "neq")

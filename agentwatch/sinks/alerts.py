@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timezone
-from io import BufferedIOBase, FileIO, RawIOBase
+from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from agentwatch.enrich.flows import Flow
 from agentwatch.enrich.processes import Process
 from agentwatch.enrich.state import State
-from agentwatch.respond.actuate import Outcome
 from agentwatch.respond.decide import Decision
+from agentwatch.respond.outcome import Outcome
 
 ANCESTORS = 32  # shown of a process
 
@@ -36,10 +36,11 @@ def _process(state: State, process: Process, clock_offset: int) -> dict[str, Any
         "pid": process.pid,
         "start_time": timestamp(process.start, clock_offset),
         "exe": process.exe,
-        "cmdline": list(process.argv),
+        "cmdline": process.command_line,
+        "argv": list(process.argv),
         "cwd": process.cwd,
         "user": state.user_name(process.uid),
-        "ancestors": [{"pid": a.pid, "exe": a.exe, "cmdline": list(a.argv)} for a in ancestors],
+        "ancestors": [{"pid": a.pid, "exe": a.exe, "cmdline": a.command_line} for a in ancestors],
     }
 
 
@@ -105,7 +106,7 @@ class AlertFile:
     before the next one begins, so that a reader loses that line alone.
     """
 
-    def __init__(self, stream: RawIOBase | BufferedIOBase) -> None:
+    def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         self._torn = False
 

@@ -35,11 +35,12 @@ from agentwatch.trace.format import (
     unpack_rounds,
 )
 from agentwatch.trace.pack import unpack
-from agentwatch.trace.summary import Keys
 
 READ_SIZE = 1 << 20
+MAX_DETAIL = 300  # characters of a damage's detail that are shown
 MAX_DAMAGE = 1000  # entries; a hostile file could make one of every hundred bytes
 FREE_HASHING = 1 << 30  # bytes hashed in vain before the search for intact frames is given up
+CANDIDATE_COST = 4096  # what looking at one false frame costs, in bytes hashed
 
 
 class DamageKind(str, Enum):
@@ -55,8 +56,12 @@ class DamageKind(str, Enum):
     """An intact frame whose content is not as the format says; its rest is left out."""
     UNKNOWN = "unknown"
     """A frame of a type that this release does not know; left out."""
+    UNREADABLE = "unreadable"
+    """The disk, or whatever the trace comes from, failed: what follows could not be read."""
     GAP = "gap"
     """The recorder's own word on what it could not write."""
+    UNSIGNED = "unsigned"
+    """A key should have signed the end of the recording, and did not."""
     UNFINISHED = "unfinished"
     """The recording has no end: what came last may be missing."""
     TRAILING = "trailing"
@@ -85,6 +90,18 @@ class Damage:
     after: int | None = None
     before: int | None = None
 
+    def __str__(self) -> str:
+        """One line for people, safe to show on a terminal."""
+        counts = {"frames": self.frames, "rounds": self.rounds, "records": self.records}
+        missing = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        # The recorder's own words are a stranger's, too.
+        detail = self.detail[:MAX_DETAIL].encode("unicode_escape").decode("ascii")
+        parts = [f"{self.kind.value} at byte {self.offset}: {detail}"]
+        parts += [f"{self.length} bytes left out"] if self.length and self.kind != DamageKind.GAP else []
+        parts += [f"missing: {missing}"] if missing else []
+        parts += [f"after {self.after / 1e9:.3f} s since boot"] if self.after is not None else []
+        return "; ".join(parts)
+
 
 class _Window:
     """Forward reading of a stream with a look ahead; works on pipes."""
@@ -93,15 +110,26 @@ class _Window:
         self._stream = stream
         self._buffer = bytearray()
         self.offset = 0
+        self.error = ""
 
     def peek(self, size: int) -> memoryview:
         """The next `size` bytes, fewer at the end. Release it before the next call."""
         while len(self._buffer) < size:
-            data = self._stream.read(min(READ_SIZE, max(size - len(self._buffer), READ_SIZE // 16)))
+            data = self._read(min(READ_SIZE, max(size - len(self._buffer), READ_SIZE // 16)))
             if not data:
                 break
             self._buffer += data
         return memoryview(self._buffer)[:size]
+
+    def _read(self, size: int) -> bytes:
+        """More of the stream; a stream that fails has ended."""
+        if self.error:
+            return b""
+        try:
+            return self._stream.read(size)
+        except OSError as error:
+            self.error = error.strerror or str(error)
+            return b""
 
     def advance(self, size: int) -> None:
         del self._buffer[:size]
@@ -195,13 +223,21 @@ class TraceReader:
                 self._end(frame)
             elif kind == FrameType.ROUNDS:
                 self._last_time = frame.body.last_time
-            elif kind not in _TYPES:
-                if kind < OPTIONAL_FRAME:
-                    self._note(DamageKind.UNKNOWN, frame.offset, frame.size, f"frame of type {kind}")
+            elif kind != FrameType.SIGNATURE:
+                self._stray(frame)
                 continue
             yield frame
+        if self._window.error:
+            self._note(DamageKind.UNREADABLE, self.offset, 0, self._window.error)
         if self.ended is None:
             self._note(DamageKind.UNFINISHED, self.offset, 0, "the recording was not closed")
+
+    def _stray(self, frame: Frame) -> None:
+        kind = frame.body.type
+        if kind in (FrameType.HEADER, FrameType.RULES):
+            self._note(DamageKind.MALFORMED, frame.offset, frame.size, "header or rules among the rounds")
+        elif kind < OPTIONAL_FRAME:
+            self._note(DamageKind.UNKNOWN, frame.offset, frame.size, f"frame of type {kind}")
 
     def rounds(self, frame: Frame) -> Iterator[Round]:
         """The rounds in a frame from `frames`; none in a frame of another type."""
@@ -236,10 +272,13 @@ class TraceReader:
             return
         self.header = TraceHeader.unpack(expand(frame.body))
         frame = self._take()
-        if frame is not None and frame.body.type == FrameType.RULES:
-            self.rules = expand(frame.body)
-        else:
+        if frame is None or frame.body.type != FrameType.RULES:
             self._waiting = frame
+            return
+        try:
+            self.rules = expand(frame.body)
+        except TraceError as error:
+            self._note(DamageKind.MALFORMED, frame.offset, frame.size, f"rules: {error}")
 
     # --- the chain ---
 
@@ -249,16 +288,14 @@ class TraceReader:
             frame, self._waiting = self._waiting, None
             return frame
         while True:
-            start = self.offset
-            reason = self._next()
-            if isinstance(reason, str):
-                found = self._resync()
-                length = (found.offset if found else self.offset) - start
-            elif reason is None:
+            start, reason = self.offset, ""
+            found = self._next()
+            if found is None:
                 return None
-            else:
-                found, length, reason = reason, 0, ""
-            if self._follow(found, start, length, reason):
+            if isinstance(found, str):
+                reason = found
+                found = self._resync()
+            if self._follow(found, start, reason):
                 return found
 
     def _next(self) -> Frame | str | None:
@@ -304,28 +341,30 @@ class TraceReader:
             frame = self._next()
             if isinstance(frame, Frame):
                 return frame
+            self._hashed_in_vain += CANDIDATE_COST
 
     def _give_up(self) -> None:
         start = self.offset
-        while len(view := self._window.peek(READ_SIZE)):
-            size = len(view)
-            view.release()
+        while size := len(self._window.peek(READ_SIZE)):
             self._window.advance(size)
-        view.release()
         self._note(DamageKind.CORRUPT, start, self.offset - start, "too many false frames to search on")
 
-    def _follow(self, frame: Frame | None, start: int, length: int, reason: str) -> bool:
-        """Check a frame's place in the chain; notes what lies before it. False for one to leave out."""
+    def _follow(self, frame: Frame | None, start: int, reason: str) -> bool:
+        """Check a frame's place in the chain; notes what lies before it. False for one to leave out.
+
+        Bytes from `start` on are no frame where there is a `reason`.
+        """
         if frame is None:
             kind = DamageKind.TORN if reason == ENDS_INSIDE else DamageKind.CORRUPT
-            self._note(kind, start, length, reason)
+            self._note(kind, start, self.offset - start, reason)
             return False
         if frame.seq <= self._last_seq:
             self._note(DamageKind.REORDERED, frame.offset, frame.size, f"frame {frame.seq} comes again")
             return False
         missing = frame.seq - self._last_seq - 1
         before = frame.body.first_time if frame.body.type == FrameType.ROUNDS else None
-        if length:
+        if reason:
+            length = frame.offset - start
             self._note(DamageKind.CORRUPT, start, length, reason, frames=missing, before=before)
         elif missing or frame.previous != self._previous:
             detail = "frames are missing" if missing else "frame belongs behind another one"
@@ -379,9 +418,6 @@ class TraceReader:
             self.damage.append(Damage(kind, offset, length, detail, frames, rounds, records, after, before))
 
 
-_TYPES = frozenset(int(kind) for kind in FrameType)
-
-
 def _open(source: str | os.PathLike[str] | BinaryIO) -> tuple[BinaryIO, bool]:
     """The stream to read, and whether it is ours to close."""
     if source == "-":
@@ -392,13 +428,3 @@ def _open(source: str | os.PathLike[str] | BinaryIO) -> tuple[BinaryIO, bool]:
         return Path(source).open("rb"), True
     except (OSError, ValueError) as error:
         raise TraceError(f"{source}: {getattr(error, 'strerror', None) or error}") from None
-
-
-def keys_of(frame: Frame) -> Keys | None:
-    """The agents and pids that a rounds frame says it holds; None where it does not say."""
-    if frame.body.type != FrameType.ROUNDS or not frame.body.summary:
-        return None
-    try:
-        return Keys.unpack(frame.body.summary)
-    except TraceError:
-        return None

@@ -30,7 +30,10 @@ detection:
 level: high
 agentwatch: {response: pause}
 """
-CONNECT = "import socket, time; socket.socket().connect_ex(('127.0.0.1', 1)); time.sleep(0.3); print('after', flush=True)"
+CONNECT = (
+    "import socket, time; socket.socket().connect_ex(('127.0.0.1', 1));"
+    "time.sleep(0.3); print('after', flush=True)"
+)
 PYTHON = "/usr/bin/python3"
 
 
@@ -108,7 +111,7 @@ def test_monitor_mode_only_tells(rules: Path, tmp_path: Path) -> None:
     assert (alert["response"], alert["acted"], alert["mode"]) == ("pause", "none", "monitor")
     assert alert["latency_us"] is None
     assert alert["agent"] == "watched"
-    assert alert["process"]["cmdline"] == [PYTHON, "-c", CONNECT]
+    assert alert["process"]["argv"] == [PYTHON, "-c", CONNECT]
     assert alert["flow"]["remote"] == "127.0.0.1:1"
     assert alert["completeness"] == {"state": "complete", "why": []}
 
@@ -189,7 +192,18 @@ def test_two_instances_side_by_side_do_not_meet(rules: Path) -> None:
 
 def test_recording_replays_byte_for_byte(rules: Path, tmp_path: Path) -> None:
     trace, live, again = tmp_path / "t.trace", tmp_path / "live", tmp_path / "again"
-    options = ["--mode", "enforce", "--rules", rules, "--on-pause", "resume", "--record", trace, "--alerts", live]
+    options = [
+        "--mode",
+        "enforce",
+        "--rules",
+        rules,
+        "--on-pause",
+        "resume",
+        "--record",
+        trace,
+        "--alerts",
+        live,
+    ]
     assert run(*options, "--", PYTHON, "-c", CONNECT).returncode == 0
     assert live.read_bytes()
     replay = [sys.executable, "-m", "agentwatch", "replay", str(trace), "--alerts", str(again)]
@@ -237,6 +251,19 @@ def test_broken_rule_is_named_with_its_file(tmp_path: Path) -> None:
 
 
 def test_full_disk_for_alerts_does_not_end_the_watch(rules: Path) -> None:
-    done = run("--mode", "enforce", "--rules", rules, "--on-pause", "resume", "--alerts", "/dev/full", "--", PYTHON, "-c", CONNECT)
+    done = run(
+        "--mode",
+        "enforce",
+        "--rules",
+        rules,
+        "--on-pause",
+        "resume",
+        "--alerts",
+        "/dev/full",
+        "--",
+        PYTHON,
+        "-c",
+        CONNECT,
+    )
     assert done.returncode == 0
     assert "incomplete" in done.stderr
