@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,14 +105,23 @@ def test(paths: tuple[Path, ...], folder: Path, as_json: bool) -> None:
 @click.argument("alerts", type=click.File(encoding="utf-8", errors="backslashreplace"), metavar="ALERTS")
 @click.option("--number", default=-1, help="Which alert of the file, from 1; the last one by default.")
 @click.option("--rules", "rule_paths", multiple=True, type=_PATH, help="The rules that made the alert.")
-def explain(alerts: Iterable[str], number: int, rule_paths: tuple[Path, ...]) -> None:
-    """Explain an alert of ALERTS (- for standard input): what matched what, and the evidence."""
+@click.option(
+    "--trace", type=click.Path(path_type=Path, exists=True), help="The recording, for the evidence."
+)
+def explain(alerts: Iterable[str], number: int, rule_paths: tuple[Path, ...], trace: Path | None) -> None:
+    """Explain an alert of ALERTS (- for standard input): what matched what, and the evidence.
+
+    With --trace, every event of the evidence is shown with what matched in it; without, the
+    alert's own event is explained from what the alert tells of it.
+    """
     alert = _pick([line for line in alerts if line.strip()], number)
-    found = {rule.id: rule for rule in rule_set(rule_paths).rules}
-    rule = found.get(alert["rule"]["id"])
+    found = rule_set(rule_paths)
+    rule = next((rule for rule in found.rules if rule.id == alert["rule"]["id"]), None)
     if rule is None:
         raise Failure(f"rule {alert['rule']['id']!a} is not among these rules; name its file with --rules")
     for line in _explanation(rule, alert):
+        click.echo(line)
+    for line in _evidence(found, rule, alert, trace) if trace else ():
         click.echo(line)
 
 
@@ -225,6 +235,33 @@ def _explanation(rule: Rule, alert: Any) -> Iterator[str]:
     yield f"completeness: {', '.join(map(str, alert['completeness']['why'])) or 'complete'}"
     if rule.falsepositives:
         yield f"known false positives: {'; '.join(rule.falsepositives)}"
+
+
+def _evidence(found: RuleSet, rule: Rule, alert: Any, trace: Path) -> Iterator[str]:
+    """What the rule, and the rules that it counts, matched in each event of the evidence."""
+    loud = replace(found, rules=tuple(replace(one, silent=False) for one in found.rules))
+    wanted = _counted(found, rule.id)
+    try:
+        matches = samples.matches_of(loud, trace, replay_trace)
+    except (OSError, ValueError) as error:
+        raise Failure(f"the trace cannot be read: {error}", Exit.DAMAGED) from None
+    for match in matches:
+        if match.rule.id in wanted and match.event.seq in alert["evidence"] and match.rule.conditions:
+            yield f"record {match.event.seq}, {match.event.category}: {match.rule.title}"
+            yield from (f"    {detail}" for detail in match.details)
+
+
+def _counted(found: RuleSet, rule_id: str) -> set[str]:
+    """A rule and, along chains of correlations, the rules that it counts."""
+    rules = {rule.id: rule for rule in found.rules}
+    reached, ahead = set[str](), [rule_id]
+    while ahead:
+        one = ahead.pop()
+        if one in rules and one not in reached:
+            reached.add(one)
+            correlation = rules[one].correlation
+            ahead += correlation.rules if correlation else ()
+    return reached
 
 
 def _line(verdict: str, rule: Rule | Refused, reason: str) -> dict[str, Any]:

@@ -18,9 +18,14 @@ from agentwatch.event import Event
 from agentwatch.rules.expr import ANY_FIELD, CASED, Expr
 from agentwatch.rules.match import Facts, Test, compile_condition, encode, number
 
-# What a memory holds at most: values or events, and characters of a text.
-REMEMBERED = 2048
-REMEMBERED_TEXT = 1024
+# What a memory holds at most: events or values, and characters of all their texts. What is longer
+# is unlikely to come again.
+REMEMBERED_EVENTS = 2048
+REMEMBERED_EVENT = 1024
+REMEMBERED_VALUES = 1024
+REMEMBERED_VALUE = 256
+# A value longer than this is worth scanning once for all rules that will look at it.
+LONG_VALUE = 1024
 
 # Fields worth looking at first: a value too long to be remembered is not hashed either.
 _LONG = ("CommandLine", "ParentCommandLine")
@@ -40,7 +45,7 @@ class Memory:
 
     __slots__ = ("_limit", "_old", "_young")
 
-    def __init__(self, limit: int = REMEMBERED) -> None:
+    def __init__(self, limit: int) -> None:
         self._limit = limit // 2
         self._young: dict[Any, Any] = {}
         self._old: dict[Any, Any] = {}
@@ -80,7 +85,7 @@ class Plan:
         self._indexes = [FieldIndex(name, guarded[name], atoms) for name in sorted(guarded)]
         # The fields that verdicts depend on, by which they are remembered.
         self._reads = _fields_read(atoms)
-        self._memory = Memory()
+        self._memory = Memory(REMEMBERED_EVENTS)
 
     def evaluate(self, event: Event) -> Verdicts:
         """(place of the rule, undecided) for each rule that holds or may hold, in order."""
@@ -89,7 +94,7 @@ class Plan:
         fields = event.fields
         for name in _LONG:
             value = fields.get(name)
-            if isinstance(value, str) and len(value) > REMEMBERED_TEXT:
+            if isinstance(value, str) and len(value) > REMEMBERED_EVENT:
                 return self._evaluate(event)
         key = (event.truncated, *map(fields.get, self._reads))
         found: Verdicts | None = self._memory.get(key)
@@ -126,7 +131,7 @@ def _fields_read(atoms: Iterable[Expr]) -> tuple[str, ...] | None:
 
 
 def _small(key: Iterable[Any]) -> bool:
-    room = 2 * REMEMBERED_TEXT
+    room = REMEMBERED_EVENT
     for value in key:
         if isinstance(value, str):
             room -= len(value)
@@ -216,20 +221,20 @@ class FieldIndex:
                 _add(literals, (_folded((longest(value),) if op == "wild" else value),), bits)
         self._literals = LiteralSet(name, literals, atoms) if literals else None
         self._patterns = PatternFilter(patterns) if patterns else None
-        self._memory = Memory()
+        self._memory = Memory(REMEMBERED_VALUES)
 
     def candidates(self, facts: Facts) -> int:
         """Bits of the rules whose guard holds or may hold."""
         value = facts.value(self.name)
         if facts.cut(self.name):
             # All may hold. What the known part says is noted all the same: it is scanned once.
-            if self._literals is not None and isinstance(value, str) and len(value) > REMEMBERED_TEXT:
+            if self._literals is not None and isinstance(value, str) and len(value) > LONG_VALUE:
                 blob = facts.blobs(self.name, fold=True)[0]
                 self._literals.candidates(blob, facts.verdicts, missed=None)
             return self._all
         if isinstance(value, str):
-            if len(value) > REMEMBERED_TEXT:
-                return self._look_up(facts, 0, facts.verdicts)
+            if len(value) > REMEMBERED_VALUE:
+                return self._look_up(facts, 0, facts.verdicts if len(value) > LONG_VALUE else None)
             found: int | None = self._memory.get(value)
             if found is None:
                 found = self._look_up(facts, 0)
