@@ -1,6 +1,6 @@
-"""Coverage-guided fuzzing of the trace reader: `python -m tests.fuzz.trace_reader [SECONDS]`.
+"""Coverage-guided fuzzing of the trace reader: `python -m tests.fuzz.trace_reader CORPUS...`.
 
-Runs under atheris where it is installed, else under `guided`. Digests would stop every
+Needs atheris. Options are libFuzzer's, such as `-max_total_time=60`. Digests would stop every
 mutation at the door, so each input is tried as it is, as a frame's payload under a right digest
 (its first bytes tell which type and counts), and as an index. Found is whatever is raised other
 than `TraceError`, and more than `MEMORY` bytes.
@@ -17,7 +17,6 @@ import tempfile
 from pathlib import Path
 
 from agentwatch.trace.error import TraceError
-from tests.fuzz.guided import fuzz
 
 MEMORY_MIB = 1024
 _CHOICE = struct.Struct("<BBHIIHQQ")
@@ -71,28 +70,21 @@ def seeds(folder: Path) -> None:
         (folder / f"frame-{type_}").write_bytes(choice + body.summary + payload)
 
 
-def main() -> None:
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else 60.0
+def main() -> int:
+    try:
+        atheris = importlib.import_module("atheris")
+    except ImportError:
+        print("atheris is not installed", file=sys.stderr)
+        return 4
+    with atheris.instrument_imports(include=["agentwatch.trace", "zstandard", "msgpack"]):
+        for name in ("index", "reader", "verify"):
+            importlib.import_module(f"agentwatch.trace.{name}")
     with tempfile.TemporaryDirectory() as corpus:
         seeds(Path(corpus))
-        try:
-            atheris = importlib.import_module("atheris")
-        except ImportError:
-            _guided(Path(corpus), seconds)
-            return
-        with atheris.instrument_imports(include=["agentwatch.trace", "zstandard", "msgpack"]):
-            for name in ("index", "reader", "verify"):
-                importlib.import_module(f"agentwatch.trace.{name}")
-        limits = [f"-rss_limit_mb={MEMORY_MIB}", f"-max_total_time={int(seconds)}"]
-        atheris.Setup([sys.argv[0], *limits, corpus], one_input)
+        atheris.Setup([sys.argv[0], f"-rss_limit_mb={MEMORY_MIB}", *sys.argv[1:], corpus], one_input)
         atheris.Fuzz()
-
-
-def _guided(corpus: Path, seconds: float) -> None:
-    files = [path.read_bytes() for path in sorted(corpus.iterdir())]
-    outcome = fuzz(one_input, files, "agentwatch.trace", seconds=seconds)
-    print(f"{outcome.runs} inputs, {outcome.reached} transitions reached, {len(outcome.corpus)} kept")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
