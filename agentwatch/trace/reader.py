@@ -37,7 +37,6 @@ from agentwatch.trace.format import (
 from agentwatch.trace.pack import unpack
 
 READ_SIZE = 1 << 20
-MAX_DETAIL = 300  # characters of a damage's detail that are shown
 MAX_DAMAGE = 1000  # entries; a hostile file could make one of every hundred bytes
 FREE_HASHING = 1 << 30  # bytes hashed in vain before the search for intact frames is given up
 CANDIDATE_COST = 4096  # what looking at one false frame costs, in bytes hashed
@@ -56,8 +55,6 @@ class DamageKind(str, Enum):
     """An intact frame whose content is not as the format says; its rest is left out."""
     UNKNOWN = "unknown"
     """A frame of a type that this release does not know; left out."""
-    UNREADABLE = "unreadable"
-    """The disk, or whatever the trace comes from, failed: what follows could not be read."""
     GAP = "gap"
     """The recorder's own word on what it could not write."""
     UNSIGNED = "unsigned"
@@ -66,6 +63,8 @@ class DamageKind(str, Enum):
     """The recording has no end: what came last may be missing."""
     TRAILING = "trailing"
     """Something follows the end of the recording; left out."""
+    UNREADABLE = "unreadable"
+    """The file could not be read further: the disk fails."""
     MORE = "more"
     """Further damage is not listed."""
 
@@ -91,16 +90,17 @@ class Damage:
     before: int | None = None
 
     def __str__(self) -> str:
-        """One line for people, safe to show on a terminal."""
-        counts = {"frames": self.frames, "rounds": self.rounds, "records": self.records}
-        missing = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-        # The recorder's own words are a stranger's, too.
-        detail = self.detail[:MAX_DETAIL].encode("unicode_escape").decode("ascii")
-        parts = [f"{self.kind.value} at byte {self.offset}: {detail}"]
-        parts += [f"{self.length} bytes left out"] if self.length and self.kind != DamageKind.GAP else []
-        parts += [f"missing: {missing}"] if missing else []
-        parts += [f"after {self.after / 1e9:.3f} s since boot"] if self.after is not None else []
-        return "; ".join(parts)
+        """One line for people, free of control characters."""
+        where = f"at byte {self.offset}" + (f" ({self.length} bytes)" if self.length else "")
+        counts = (("frames", self.frames), ("rounds", self.rounds), ("records", self.records))
+        missing = ", ".join(f"{count} {name}" for name, count in counts if count)
+        times = ((self.after, "after"), (self.before, "before"))
+        span = " and ".join(f"{word} {time / 1e9:.6f} s" for time, word in times if time is not None)
+        return (
+            f"{self.kind.value} {where}: {self.detail}"
+            + (f"; missing: {missing}" if missing else "")
+            + (f"; {span} since boot" if span else "")
+        )
 
 
 class _Window:
@@ -115,21 +115,15 @@ class _Window:
     def peek(self, size: int) -> memoryview:
         """The next `size` bytes, fewer at the end. Release it before the next call."""
         while len(self._buffer) < size:
-            data = self._read(min(READ_SIZE, max(size - len(self._buffer), READ_SIZE // 16)))
+            try:
+                data = self._stream.read(min(READ_SIZE, max(size - len(self._buffer), READ_SIZE // 16)))
+            except OSError as error:
+                self.error = error.strerror or str(error)
+                break
             if not data:
                 break
             self._buffer += data
         return memoryview(self._buffer)[:size]
-
-    def _read(self, size: int) -> bytes:
-        """More of the stream; a stream that fails has ended."""
-        if self.error:
-            return b""
-        try:
-            return self._stream.read(size)
-        except OSError as error:
-            self.error = error.strerror or str(error)
-            return b""
 
     def advance(self, size: int) -> None:
         del self._buffer[:size]
@@ -384,7 +378,7 @@ class TraceReader:
             DamageKind.GAP,
             frame.offset,
             frame.size,
-            reason if isinstance(reason, str) else "no reason given",
+            _printable(reason) if isinstance(reason, str) else "no reason given",
             rounds=frame.body.rounds,
             records=frame.body.records,
         )
@@ -416,6 +410,14 @@ class TraceReader:
         if len(self.damage) <= MAX_DAMAGE:
             after = self._last_time
             self.damage.append(Damage(kind, offset, length, detail, frames, rounds, records, after, before))
+
+
+_TYPES = frozenset(int(kind) for kind in FrameType)
+
+
+def _printable(text: str) -> str:
+    """At most a line of text from a stranger."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text[:200])
 
 
 def _open(source: str | os.PathLike[str] | BinaryIO) -> tuple[BinaryIO, bool]:

@@ -83,8 +83,10 @@ def test_what_cannot_be_opened_is_named(tmp_path: Path) -> None:
         TraceReader(tmp_path / "gone.awt")
     with pytest.raises(TraceError):
         TraceReader("nul\0byte")
-    with pytest.raises(TraceError, match="not an agentwatch trace"):
+    with pytest.raises(TraceError, match="empty"):
         TraceReader(io.BytesIO(b""))
+    with pytest.raises(TraceError, match="not an agentwatch trace"):
+        TraceReader(io.BytesIO(b"PK"))
 
 
 def test_cut_at_every_byte_it_loses_only_the_frame_that_was_cut() -> None:
@@ -186,6 +188,35 @@ def test_a_gap_tells_what_the_recorder_lost() -> None:
 def test_a_gap_without_a_reason_is_one_too(payload: bytes) -> None:
     _, damage = read(trace(plain_body(FrameType.GAP, payload)))
     assert [item.kind for item in damage] == [DamageKind.GAP, DamageKind.UNFINISHED]
+
+
+def test_a_stranger_s_reason_is_one_printable_line() -> None:
+    payload = pack({"reason": "\x1b[2J\nroot# " + "x" * 5000})
+    _, damage = read(trace(plain_body(FrameType.GAP, payload)))
+    assert str(damage[0]).isprintable() and len(str(damage[0])) < 400
+
+
+def test_damage_is_told_in_words() -> None:
+    broken = bytearray(WHOLE)
+    broken[STARTS[3] + 150] ^= 1
+    _, (item,) = read(bytes(broken))
+    assert str(item) == (
+        f"corrupt at byte {STARTS[3]} ({len(PIECES[3])} bytes): frame's digest is wrong; missing: 1 frames; "
+        f"after {BODIES[0].last_time / 1e9:.6f} s and before {BODIES[2].first_time / 1e9:.6f} s since boot"
+    )
+
+
+def test_a_disk_that_cannot_be_read_further() -> None:
+    class Failing(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            data = super().read(min(size or 0, STARTS[4] - self.tell()))
+            if not data:
+                raise OSError(5, "Input/output error")
+            return data
+
+    reader = TraceReader(Failing(WHOLE))
+    assert list(reader) == _join(PARTS[:2])
+    assert [item.kind for item in reader.damage] == [DamageKind.UNREADABLE, DamageKind.UNFINISHED]
 
 
 def test_nothing_counts_after_the_end() -> None:
@@ -311,3 +342,39 @@ def test_intact_frames_of_any_content_are_taken(parts: list[tuple[int, bytes, in
     ended = any(type == FrameType.END for type, _, _ in parts)
     assert ended or got[-3:] == PARTS[0]
     assert damage
+
+
+def test_rules_that_cannot_be_expanded_are_damage() -> None:
+    rules = replace(plain_body(FrameType.RULES, b"junk"), codec=Codec.ZSTD)
+    reader = TraceReader(io.BytesIO(trace(rules, BODIES[0], end_body(PARTS[0]))))
+    assert reader.rules == b""
+    assert list(reader) == PARTS[0]
+    assert [item.kind for item in reader.damage] == [DamageKind.MALFORMED]
+
+
+def test_a_header_or_rules_among_the_rounds_are_left_out() -> None:
+    strays = header_body(), plain_body(FrameType.RULES, b"other rules")
+    got, damage = read(trace(BODIES[0], *strays, BODIES[1], end_body(_join(PARTS[:2]))))
+    assert got == _join(PARTS[:2])
+    assert [item.kind for item in damage] == [DamageKind.MALFORMED] * 2
+
+
+def test_many_marks_that_begin_no_frame_cost_a_bounded_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mark of zeros lets every byte of a run of zeros look like the beginning of a frame."""
+    monkeypatch.setattr(module, "FREE_HASHING", 1 << 20)
+    looked = 0
+    real = format.read_head
+
+    def counting(data: bytes) -> format.FrameHead:
+        nonlocal looked
+        looked += 1
+        return real(data)
+
+    monkeypatch.setattr(module, "read_head", counting)
+    lead = format.prefix(bytes(8))
+    head, _ = seal(header_body(), bytes(8), 0, format.chain_start(lead))
+    for filler in (bytes(1 << 20), (bytes(8) + b"\xff" * 24) * (1 << 15)):
+        looked = 0
+        got, damage = read(lead + head + filler)
+        assert got == [] and looked < 1000
+        assert "too many false frames" in damage[0].detail

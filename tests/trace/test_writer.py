@@ -133,6 +133,7 @@ def test_a_round_that_fits_no_frame_becomes_a_gap(tmp_path: Path, spoiled: Round
     assert got == ROUNDS[:2]
     assert [(item.kind, item.rounds) for item in damage] == [(DamageKind.GAP, 1)]
     assert status.lost_rounds == 1 and status.errors == 1
+    assert status.lost_records == writer.lost_records
 
 
 def test_a_path_that_cannot_be_is_an_error_at_the_start(tmp_path: Path) -> None:
