@@ -203,7 +203,7 @@ class Http:
         if head.method == "CONNECT":
             host, port = split_host(head.target)
             context.emit("http-connect", DestinationHostname=host, DestinationPort=port, Client=software)
-            self._enter(direction, context.recognise(context.tunnel("connect", host, port)))
+            self._enter(direction, context.tunnel("connect", host, port).open())
             return
         if not self._reported_request:
             self._reported_request = True
@@ -242,7 +242,7 @@ class Http:
             return
         if 100 <= head.status < 200:
             if head.status == 101:  # an upgrade to something else: raw bytes both ways
-                self._enter(1 - direction, self._context.recognise(self._context.inside("upgrade")))
+                self._enter(1 - direction, self._context.inside("upgrade").open())
                 side.state = _INSIDE
             return
         if self._inside is not None:  # refused: the client goes on in HTTP

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Final, Protocol
 
 from agentwatch.detect.finding import OUT, Finding
 from agentwatch.event import Value
+
+
+MAX_DEPTH: Final = 8
+"""Layers within layers that are looked into."""
 
 
 class Layer(Protocol):
@@ -48,6 +52,11 @@ class Context:
     outer: tuple[str, ...] = ()
     asked: tuple[tuple[str, Value], ...] = ()
     software: str = ""
+    depth: int = 0
+
+    def open(self) -> Layer:
+        """The layer of whatever lies here."""
+        return self.recognise(self) if self.depth <= MAX_DEPTH else Unread()
 
     def emit(self, protocol: str, role: str = "", **attributes: Value) -> None:
         """Reports a finding; attributes that are None or empty are left out."""
@@ -73,20 +82,24 @@ class Context:
     def tunnel(self, proxy: str, host: str, port: int) -> Context:
         """The inside of a proxy's tunnel: raw bytes again, with a destination."""
         asked = (("DestinationHostname", host), ("DestinationPort", port))
-        return replace(self, outer=(*self.outer, proxy), asked=asked)
+        return replace(self, outer=(*self.outer, proxy), asked=asked, depth=self.depth + 1)
 
     def inside(self, carrier: str, software: str = "") -> Context:
         """The payload of `carrier`."""
-        return replace(self, carrier=carrier, software=software or self.software)
+        return replace(self, carrier=carrier, software=software or self.software, depth=self.depth + 1)
 
 
-class Opaque:
-    """A protocol that is recognised and carries nothing we can read: named once, then skipped."""
+class Unread:
+    """Bytes that are not looked at."""
 
     finished = True
 
-    def __init__(self, context: Context, protocol: str) -> None:
-        context.emit(protocol)
-
     def feed(self, direction: int, data: bytes, gap: bool, start: bool) -> None:
         return None
+
+
+class Opaque(Unread):
+    """A protocol that is recognised and carries nothing we can read: named once, then skipped."""
+
+    def __init__(self, context: Context, protocol: str) -> None:
+        context.emit(protocol)

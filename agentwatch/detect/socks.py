@@ -103,12 +103,13 @@ class Socks:
     """The layer of a SOCKS conversation; what follows the request and its reply is a layer inside.
 
     The client's bytes after its request go inside at once: it may not wait for the reply, and
-    what it says is no less said when the proxy refuses.
+    what it says is no less said when the proxy refuses. The client is who speaks first, whoever
+    connected: a reverse proxy is asked over a connection of its own.
     """
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._client = context.client
+        self._client: int | None = None
         self._inside: Layer | None = None
         self._buffers = [b"", b""]
         self._version = 0
@@ -171,7 +172,7 @@ class Socks:
         context.emit(
             proxy, DestinationHostname=request.host, DestinationPort=request.port, Command=request.command
         )
-        self._inside = context.recognise(inner)
+        self._inside = inner.open()
         rest = self._buffers[direction][request.length :]
         self._buffers[direction] = b""
         return rest

@@ -67,7 +67,7 @@ class WebSocket:
     """The layer of the frames; the messages' payload is a layer inside."""
 
     def __init__(self, context: Context) -> None:
-        self._inside = context.recognise(context.inside("websocket"))
+        self._inside = context.inside("websocket").open()
         self._frames = (_Frames(), _Frames())
         self.finished = False
 
@@ -122,7 +122,7 @@ class WebSocket:
         if frames.opcode not in _DATA_OPCODES:
             return
         if not frames.deflated:
-            self._inside.feed(direction, clear, False, frames.first)
+            self._pass(direction, clear, frames.first)
             frames.first = False
         elif frames.compressed is not None:
             whole = frames.compressed + clear
@@ -136,7 +136,12 @@ class WebSocket:
         clear = _inflate(frames.compressed, frames.history)
         frames.compressed = b""
         frames.history = (frames.history + clear)[-_HISTORY:]
-        self._inside.feed(direction, clear, False, True)
+        self._pass(direction, clear, True)
+
+    def _pass(self, direction: int, clear: bytes, first: bool) -> None:
+        """Hands payload on. A message that starts like JSON is one for itself, whatever came before;
+        another may continue the stream (relays put a TCP stream into messages as it comes)."""
+        self._inside.feed(direction, clear, first and clear[:1] in (b"{", b"["), first)
 
 
 def _inflate(data: bytes, history: bytes) -> bytes:
