@@ -261,8 +261,13 @@ def test_a_librarys_connects_elsewhere_and_later_are_its_own() -> None:
 
 @pytest.mark.parametrize(
     ("address", "inside"),
-    [("127.0.0.1", True), ("::1", True), ("::ffff:10.0.0.1", True), ("fe80::1", True), ("100.64.0.1", True)]
-    + [("::ffff:8.8.8.8", False), ("8.8.8.8", False), ("2606:4700::1111", False), ("", False)],
+    [
+        *((address, True) for address in ("127.0.0.1", "::1", "::ffff:10.0.0.1", "fe80::1", "100.64.0.1")),
+        *(
+            (address, False)
+            for address in ("::ffff:8.8.8.8", "8.8.8.8", "203.0.113.9", "2606:4700::1111", "")
+        ),
+    ],
 )
 def test_addresses_inside(address: str, inside: bool) -> None:
     process = library()
@@ -320,9 +325,9 @@ def fold(steps: list[Any]) -> list[Finding]:
         elif step == "connect":
             found += detector.connect(rest[0], rest[1], stream=rest[2], address=rest[3], port=80, time=time)
         elif step == "data":
-            found += detector.session_data(*rest, time)
+            found += detector.session_data(rest[0], rest[1], rest[2], rest[3], time)
         elif step == "payload":
-            found += detector.payload(*rest, time)
+            found += detector.payload(rest[0], rest[1], rest[2], rest[3], time)
         else:
             found += getattr(detector, step)(*rest) or []
         detector.wanted_config(rest[0])
