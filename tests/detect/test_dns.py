@@ -190,8 +190,8 @@ PIECES = st.one_of(
 def test_anything_is_parsed(start: bytes, rest: list[bytes]) -> None:
     message = parse(start + b"".join(rest))
     if message is not None:
-        for part in (*message.questions, *message.answers):
-            assert part.name.isascii()
-            assert part.name.isprintable()
-            assert part.name == part.name.lower()
+        names = [question.name for question in message.questions] + [
+            answer.name for answer in message.answers
+        ]
+        assert all(name.isascii() and name.isprintable() and name == name.lower() for name in names)
         assert all(answer.value.isascii() and answer.value.isprintable() for answer in message.answers)
