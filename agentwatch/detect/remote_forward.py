@@ -21,7 +21,7 @@ else as well, more SSH sessions and HTTP among it, and reports of its sessions m
 database. There a connect counts only if all of this holds:
 
 - bytes came in on a session at most two seconds before;
-- the target is not a public address, and not a session's own peer;
+- the target is loopback, private, shared or link-local, and not a session's own peer;
 - the first bytes on the new flow are handed over from or to a session: what is sent was received
   on a session since the connect, or what is received is sent on a session before anything else is
   sent on the new flow. A program that speaks for itself sends without having received;
@@ -35,7 +35,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final, TypeVar
 
 from agentwatch.detect import ssh_config
@@ -293,15 +293,24 @@ def _recent(process: _Process, time: int) -> bool:
     return process.last_incoming is not None and time - process.last_incoming <= _RECENT_NS
 
 
+_INSIDE: Final = tuple(
+    ip_network(network)
+    for network in (
+        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
+        *("192.168.0.0/16", "::/127", "fc00::/7", "fe80::/10"),
+    )
+)
+
+
 def _inside(address: str) -> bool:
-    """Whether an address is this machine's or its network's: anything that is not public."""
+    """Whether an address is this machine's or its network's: loopback, private, shared, link-local."""
     try:
         ip = ip_address(address)
     except ValueError:
         return False
     if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
         ip = ip.ipv4_mapped
-    return not ip.is_global
+    return any(ip in network for network in _INSIDE)
 
 
 def _put(items: dict[_K, _V], key: _K, value: _V, limit: int) -> None:

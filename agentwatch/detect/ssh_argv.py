@@ -32,7 +32,8 @@ class SshCommand:
     `asks`. `clear_all` is `-o ClearAllForwardings` (None: not said). `stdio_forward` (`-W`) stands
     for ClearAllForwardings unless command line or configuration say no. `config_file` is `-F`
     (the file `none` means no configuration at all); `reads_config` is False for clients that read
-    no OpenSSH configuration. `x11` is set where X11 may be forwarded (`-X`, `-Y`, `-o ForwardX11`). `control_command` is `-O`, to a running master at `control_path`.
+    no OpenSSH configuration. `x11` is set where X11 may be forwarded (`-X`, `-Y`, `-o ForwardX11`).
+    `control_command` is `-O`, to a running master at `control_path`.
     """
 
     host: str
@@ -246,11 +247,15 @@ def _take(letter: str, argument: str, options: _Options) -> None:
 
 
 def _take_port(text: str, options: _Options) -> None:
+    if options.port is not None:
+        return
     port = ssh_config.port_number(text)
     if not port and not ssh_config.is_service(text):
         raise _Refused
-    if options.port is None:
-        options.port = port
+    options.port = port
+
+
+_PLAIN_SETTINGS: Final = {"user": "user", "hostname": "hostname", "controlpath": "control_path"}
 
 
 def _take_setting(line: str, options: _Options) -> None:
@@ -275,14 +280,10 @@ def _take_setting(line: str, options: _Options) -> None:
         options.x11 |= bool(ssh_config.flag(words))
     elif keyword in ("host", "match", "include"):
         raise _Refused
-    elif keyword == "user" and words and options.user is None:
-        options.user = words[0]
-    elif keyword == "hostname" and words and options.hostname is None:
-        options.hostname = words[0]
     elif keyword == "port" and words:
         _take_port(words[0], options)
-    elif keyword == "controlpath" and words and options.control_path is None:
-        options.control_path = words[0]
+    elif keyword in _PLAIN_SETTINGS and words and getattr(options, _PLAIN_SETTINGS[keyword]) is None:
+        setattr(options, _PLAIN_SETTINGS[keyword], words[0])
 
 
 def _destination(word: str, options: _Options) -> str:
