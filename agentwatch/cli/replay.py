@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
 
 import click
 
@@ -14,8 +13,9 @@ from agentwatch.cli.options import reaches, rule_set
 from agentwatch.enrich.state import State
 from agentwatch.pipeline import Pipeline
 from agentwatch.rules.engine import Engine
-from agentwatch.rules.model import LEVELS, RuleSet
-from agentwatch.sinks.alerts import AlertFile
+from agentwatch.rules.levels import LEVELS
+from agentwatch.rules.model import RuleSet
+from agentwatch.sinks.alerts import AlertFile, open_alert_file
 from agentwatch.trace.error import TraceError
 from agentwatch.trace.format import TraceHeader
 from agentwatch.trace.reader import TraceReader
@@ -50,18 +50,18 @@ def replay(
     input. Ends with 5 when a trace is damaged: what is missing is said on standard error.
     """
     with ExitStack() as stack:
-        stream = _alert_stream(stack, alerts)
-        replays = [Replay(trace, rule_paths, stream) for trace in traces]
+        file = _alert_file(stack, alerts)
+        replays = [Replay(trace, rule_paths, file) for trace in traces]
         for one in replays:
             one.run()
     sys.exit(_exit_code(replays, fail_on, strict))
 
 
-def _alert_stream(stack: ExitStack, path: Path | None) -> IO[str]:
+def _alert_file(stack: ExitStack, path: Path | None) -> AlertFile:
     if path is None:
-        return sys.stdout
+        return AlertFile(sys.stdout.buffer)
     try:
-        return stack.enter_context(path.open("w", encoding="ascii"))
+        return AlertFile(stack.enter_context(open_alert_file(path)))
     except OSError as error:
         raise Failure(f"the alert file cannot be written: {path}: {error.strerror}") from None
 
@@ -69,10 +69,10 @@ def _alert_stream(stack: ExitStack, path: Path | None) -> IO[str]:
 class Replay:
     """One trace through one pipeline."""
 
-    def __init__(self, trace: Path, rule_paths: tuple[Path, ...], stream: IO[str]) -> None:
+    def __init__(self, trace: Path, rule_paths: tuple[Path, ...], file: AlertFile) -> None:
         self.trace, self.highest, self.damaged, self.lost = trace, -1, False, False
         self._rule_paths = rule_paths
-        self._file = AlertFile(stream)
+        self._file = file
 
     def run(self) -> None:
         """Replay; damage is told on standard error and the rest goes on."""

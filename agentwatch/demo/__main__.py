@@ -21,6 +21,7 @@ from typing import Any
 from agentwatch.demo import materials, pool, sshd
 from agentwatch.demo.agent import STEPS, Task
 from agentwatch.demo.hosts import PYTHON, Lab, LabError
+from agentwatch.tui.text import printable
 
 _ACTED = ("pause", "kill")
 
@@ -54,11 +55,12 @@ def agent_command(task: Path) -> list[str]:
 
 def _watch(lab: Lab, trace: Path, alerts: Path) -> int:
     """Run `agentwatch run` over the agent; return its exit code (negative: died by that signal)."""
-    # Somebody who watches is asked what to do with the frozen agent; nobody cannot be asked, and
-    # should still see both of the agent's misdeeds.
-    on_pause = [] if sys.stdin.isatty() and sys.stdout.isatty() else ["--on-pause", "resume"]
     options = ["--name", "demo", "--mode", "enforce", "--record", str(trace), "--alerts", str(alerts)]
-    command = [*PYTHON, "-m", "agentwatch", "run", *options, *on_pause, "--"]
+    # Who watches is asked what to do with the frozen agent; where nobody does, it goes on after
+    # each freeze, so that both of its misdeeds are seen.
+    watched = sys.stdin.isatty() and sys.stderr.isatty()
+    options += ["--live"] if watched else ["--on-pause", "resume"]
+    command = [*PYTHON, "-m", "agentwatch", "run", *options, "--"]
     process = subprocess.Popen(
         lab.inside([*command, *agent_command(prepare(lab))]), env=materials.clean_environment()
     )
@@ -82,14 +84,16 @@ def _give_to_caller(folder: Path) -> None:
             os.chown(path, *owner)
 
 
-def _conclude(alerts: list[dict[str, Any]], trace: Path, alerts_file: Path) -> None:
-    print(f"\nalerts: {len(alerts)}, in {alerts_file}")
+def conclusion(alerts: list[dict[str, Any]], trace: Path, alerts_file: Path) -> str:
+    """What was found and how fast, where it lies, and how to see it again."""
+    lines = [f"{len(alerts)} alerts, in {alerts_file}"]
     for alert in alerts:
-        acted, latency = alert.get("acted"), alert.get("latency_us")
-        if acted in _ACTED and latency is not None:
-            print(f"  {alert['rule']['title']}: {acted} {latency / 1000:.2f} ms after the decisive record")
-    print(f"trace:  {trace}")
-    print(f"replay: {shlex.join([_program(), 'replay', str(trace)])}")
+        words = f"  {alert['rule']['title']}: {alert['response']}"
+        if alert["acted"] in _ACTED:
+            words += f", carried out {alert['latency_us'] / 1000:.2f} ms after the decisive record"
+        lines.append(printable(words))
+    lines.append(f"replay: {shlex.join([_program(), 'replay', str(trace)])}")
+    return "\n".join(lines)
 
 
 def _program() -> str:
@@ -117,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     _give_to_caller(out)
     alerts = _read_alerts(alerts_file)
-    _conclude(alerts, trace, alerts_file)
+    print(f"\n{conclusion(alerts, trace, alerts_file)}")
     killed = 128 + signal.SIGKILL  # the user's choice for a frozen agent
     return 0 if alerts and code in (0, killed) else code or 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 from agentwatch.detect.conversation import Conversation
 from agentwatch.detect.finding import IN, OUT, Finding
@@ -20,6 +21,8 @@ _SEQUENCE = len(SOCKET_BLOCK)
 class Applications:
     """Events of category `flow` for protocols. SSH banners are passed on to the tunnel detector."""
 
+    types: ClassVar = frozenset((int(Type.PAYLOAD), int(Type.CLOSE)))
+
     def __init__(self, state: State, tunnels: Tunnels) -> None:
         self._state = state
         self._tunnels = tunnels
@@ -28,12 +31,9 @@ class Applications:
     def of(self, change: Change) -> Iterable[Sighting]:
         """What the bytes of this change add to what is known of their flow."""
         flow = change.flow
-        if flow is None:
-            return ()
-        if change.type == Type.CLOSE:
-            self._open.pop(flow.cookie, None)
-            return ()
-        if change.type != Type.PAYLOAD:
+        if flow is None or change.type == Type.CLOSE:
+            if flow is not None:
+                self._open.pop(flow.cookie, None)
             return ()
         sequence, packet_length, message, _ = change.fields[_SEQUENCE:]
         direction = IN if change.incoming else OUT

@@ -1,28 +1,29 @@
 """The detectors in their order: from a change of state to the events that rules see.
 
 Facts come first (what a record says by itself), then what detectors make of bytes and of
-behaviour. A detector is one class with `of(change) -> Iterable[Sighting]`; the next one gets its
-line in `Chain`.
+behaviour. A detector is one class with `types` and `of(change) -> Iterable[Sighting]`; the next
+one gets its line in `Chain`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
-from typing import Protocol
+from collections.abc import Collection, Iterable
+from typing import ClassVar, Protocol
 
 from agentwatch.detect.applications import Applications
 from agentwatch.detect.names import Names
+from agentwatch.detect.request import Requests
 from agentwatch.detect.sighting import Sighting
 from agentwatch.detect.tunnels import Tunnels
 from agentwatch.enrich.facts import Facts
 from agentwatch.enrich.state import Change, State
 
-Request = Callable[[str, Change], None]
-"""Asks the source for a file of an agent's; its content comes back as a record."""
-
 
 class Detector(Protocol):
-    """Turns changes into events. Decides nothing, looks at nothing but the change and its own past."""
+    """Turns changes of some types into events. Looks at nothing but the change and its own past."""
+
+    types: ClassVar[frozenset[int]]
+    """The types of records that it looks at."""
 
     def of(self, change: Change) -> Iterable[Sighting]:
         """The events that this change leads to."""
@@ -31,20 +32,23 @@ class Detector(Protocol):
 class Chain:
     """Facts and detectors, one after the other. Categories that no rule wants cost nothing."""
 
-    def __init__(self, state: State, wanted: Collection[str], request: Request) -> None:
+    def __init__(self, state: State, wanted: Collection[str], requests: Requests) -> None:
         self._facts = Facts(state, wanted)
         detectors: list[Detector] = []
         if "dns_query" in wanted or "flow" in wanted or "network_connection" in wanted:
             detectors.append(Names(state))
         # Flows are recognised whether or not a rule asks: views and reports show protocols.
-        tunnels = Tunnels(state, request)
+        tunnels = Tunnels(state, requests)
         detectors += [Applications(state, tunnels), tunnels]
-        self._detectors = tuple(detectors)
+        self._by_type = {
+            number: tuple(detector for detector in detectors if number in detector.types)
+            for number in {number for detector in detectors for number in detector.types}
+        }
 
     def of(self, change: Change) -> list[Sighting]:
         """All events of a change, in a fixed order."""
         fact = self._facts.of(change)
         sightings = [] if fact is None else [fact]
-        for detector in self._detectors:
+        for detector in self._by_type.get(change.type, ()):
             sightings += detector.of(change)
         return sightings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import ClassVar
 
 from agentwatch.detect import dns
 from agentwatch.detect.sighting import Sighting
@@ -17,12 +18,14 @@ _ADDRESSES = ("A", "AAAA")
 class Names:
     """Events of category `dns_query`; answers are remembered, so that later connects have a name."""
 
+    types: ClassVar = frozenset((int(Type.PAYLOAD),))
+
     def __init__(self, state: State) -> None:
         self._state = state
 
     def of(self, change: Change) -> Iterable[Sighting]:
         """A question or an answer, where the change is a DNS datagram."""
-        if change.type != Type.PAYLOAD or not change.payload_flags & PayloadFlag.DNS:
+        if not change.payload_flags & PayloadFlag.DNS:
             return ()
         message = dns.parse(change.data)
         if message is None or not message.questions:

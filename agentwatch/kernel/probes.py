@@ -17,6 +17,7 @@ from agentwatch.kernel import bpf
 from agentwatch.kernel.bpf import AttachType, BpfError, Handle, MapType, ProgramType
 from agentwatch.kernel.cache import Recipe, cached_object
 from agentwatch.kernel.load import MapSpec, ProgramSpec, UnknownTarget, create_maps, load_program
+from agentwatch.kernel.loading import ProbeError
 from agentwatch.resources import PROBES
 from agentwatch.schema import c_header
 from agentwatch.schema.events import BY_NUMBER, RING_HEADER_SIZE, SLOT_SIZE, Type
@@ -30,7 +31,7 @@ RECORDS_ROUTINE = RECORDS_BYTES * 3 // 4
 
 _NO_PREALLOC = 1  # BPF_F_NO_PREALLOC, which storage maps demand
 _CLONE = 1 << 9  # BPF_F_CLONE: a listener's storage is copied to the sockets it accepts
-_FLOW_SIZE = 120  # struct flow
+_FLOW_SIZE = 128  # struct flow
 _TYPES = max(Type) + 1
 _COUNT = struct.Struct("<QQ")  # struct count
 _TASK_ROW = struct.Struct("<IIQQ")  # struct task_row
@@ -47,6 +48,7 @@ MAPS = {
         MapSpec(7006, "FLOWS", MapType.SK_STORAGE, 4, _FLOW_SIZE, 0, _NO_PREALLOC | _CLONE),
         MapSpec(7007, "MONITOR", MapType.ARRAY, 4, 4, 1),
         MapSpec(7008, "SEED", MapType.ARRAY, 4, 16, 1),
+        MapSpec(7009, "FOLLOWED", MapType.LRU_HASH, 8, 4, 4096),
     )
 }
 
@@ -80,11 +82,12 @@ def _iterator(name: str, kind: str, cost: str) -> Probe:
     return Probe(ProgramSpec(name, ProgramType.TRACING, AttachType.TRACE_ITER, f"func bpf_iter_{kind}"), cost)
 
 
-def _cgroup(name: str, type: ProgramType, attach_type: AttachType, cost: str) -> Probe:
-    return Probe(ProgramSpec(name, type, attach_type), cost)
+def _cgroup(name: str, type: ProgramType, attach_type: str, cost: str) -> Probe:
+    return Probe(ProgramSpec(name, type, AttachType[f"CGROUP_{attach_type}"]), cost)
 
 
 _SOCK, _ADDR = ProgramType.CGROUP_SOCK, ProgramType.CGROUP_SOCK_ADDR
+_OPS, _SKB = ProgramType.SOCK_OPS, ProgramType.CGROUP_SKB
 
 PROBES_TABLE = (
     _tracepoint("on_newtask", "task_newtask", "children of agents are not followed"),
@@ -92,22 +95,21 @@ PROBES_TABLE = (
     _tracepoint("on_exit", "sched_process_exit", "ends of processes are not seen"),
     _tracepoint("on_cgroup_attach", "cgroup_attach_task", "leaving the agent's cgroup is not seen"),
     _tracepoint("on_signal", "signal_generate", "signals at the monitor are not seen"),
-    _cgroup("on_sock_create", _SOCK, AttachType.CGROUP_INET_SOCK_CREATE, "raw sockets are not seen"),
-    _cgroup("on_sock_release", _SOCK, AttachType.CGROUP_INET_SOCK_RELEASE, "ends of UDP flows are not seen"),
-    _cgroup("on_post_bind4", _SOCK, AttachType.CGROUP_INET4_POST_BIND, "IPv4 binds are not seen"),
-    _cgroup("on_post_bind6", _SOCK, AttachType.CGROUP_INET6_POST_BIND, "IPv6 binds are not seen"),
-    _cgroup("on_connect4", _ADDR, AttachType.CGROUP_INET4_CONNECT, "IPv4 connects are not seen"),
-    _cgroup("on_connect6", _ADDR, AttachType.CGROUP_INET6_CONNECT, "IPv6 connects are not seen"),
-    _cgroup("on_sendmsg4", _ADDR, AttachType.CGROUP_UDP4_SENDMSG, "receivers of IPv4 datagrams are not seen"),
-    _cgroup("on_sendmsg6", _ADDR, AttachType.CGROUP_UDP6_SENDMSG, "receivers of IPv6 datagrams are not seen"),
-    _cgroup("on_sock_ops", ProgramType.SOCK_OPS, AttachType.CGROUP_SOCK_OPS, "accepts, listens and results of "
-            "connects are not seen"),
-    _cgroup("on_egress", ProgramType.CGROUP_SKB, AttachType.CGROUP_INET_EGRESS, "what agents send is not seen"),
-    _cgroup("on_ingress", ProgramType.CGROUP_SKB, AttachType.CGROUP_INET_INGRESS, "what agents get is not seen"),
-    _cgroup("on_unix_connect", _ADDR, AttachType.CGROUP_UNIX_CONNECT, "connects of Unix sockets are not seen"),
+    _cgroup("on_sock_create", _SOCK, "INET_SOCK_CREATE", "raw sockets are not seen"),
+    _cgroup("on_sock_release", _SOCK, "INET_SOCK_RELEASE", "ends of UDP flows are not seen"),
+    _cgroup("on_post_bind4", _SOCK, "INET4_POST_BIND", "IPv4 binds are not seen"),
+    _cgroup("on_post_bind6", _SOCK, "INET6_POST_BIND", "IPv6 binds are not seen"),
+    _cgroup("on_connect4", _ADDR, "INET4_CONNECT", "IPv4 connects are not seen"),
+    _cgroup("on_connect6", _ADDR, "INET6_CONNECT", "IPv6 connects are not seen"),
+    _cgroup("on_sendmsg4", _ADDR, "UDP4_SENDMSG", "receivers of IPv4 datagrams are not seen"),
+    _cgroup("on_sendmsg6", _ADDR, "UDP6_SENDMSG", "receivers of IPv6 datagrams are not seen"),
+    _cgroup("on_sock_ops", _OPS, "SOCK_OPS", "accepts, listens and results of connects are not seen"),
+    _cgroup("on_egress", _SKB, "INET_EGRESS", "what agents send is not seen"),
+    _cgroup("on_ingress", _SKB, "INET_INGRESS", "what agents receive is not seen"),
+    _cgroup("on_unix_connect", _ADDR, "UNIX_CONNECT", "connects of Unix sockets are not seen"),
     _iterator("on_each_task", "task", "agents that run already cannot be watched"),
     _iterator("on_each_file", "task_file", "packet, vsock and AF_ALG sockets are not seen"),
-)  # fmt: skip
+)
 
 REQUIRED = frozenset({"on_newtask", "on_exec", "on_exit", "on_connect4", "on_egress"})
 """Without these a process tree cannot be watched at all."""
@@ -195,10 +197,6 @@ class Missing:
     cost: str
 
 
-class ProbeError(Exception):
-    """A probe without which nothing can be watched is refused by this kernel."""
-
-
 class Probes:
     """The probes in the kernel. Closing detaches every program and frees every map."""
 
@@ -284,6 +282,10 @@ class Probes:
     def guard_monitor(self, pid: int) -> None:
         """Report signals that agents send to this process."""
         bpf.map_update(self.map("MONITOR"), struct.pack("<I", 0), struct.pack("<I", pid))
+
+    def follow(self, cookie: int) -> None:
+        """Report traffic of this flow beyond its first messages (see probes/payload.c)."""
+        bpf.map_update(self.map("FOLLOWED"), struct.pack("<Q", cookie), struct.pack("<I", 1))
 
     def counts(self, agent: int) -> Iterator[tuple[int, int, int]]:
         """(event type, events sent, events lost) of an agent since loading, over all CPUs."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from agentwatch.event import Event
 from agentwatch.rules.correlate import Correlator, Finding, Group
 from agentwatch.rules.explain import Detail, explain
+from agentwatch.rules.expr import Expr
 from agentwatch.rules.index import Plan
-from agentwatch.rules.model import Expr, Rule, RuleSet
+from agentwatch.rules.match import Facts, Test, compile_condition
+from agentwatch.rules.model import Exemption, Rule, RuleSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,24 +36,40 @@ class Match:
 
 
 class Engine:
-    """Evaluates a rule set. Holds the windows of its correlations and memories of verdicts."""
+    """Evaluates a rule set. Holds the windows of its correlations and memories of verdicts.
 
-    def __init__(self, ruleset: RuleSet) -> None:
+    `clock_offset` is the wall clock's lead over event time in nanoseconds: exceptions end by it.
+    Of a `predecessor`, the engine before a reload, it takes over the windows of correlations that
+    are the same in both sets. `excepted` counts the matches that an exception covered. Raises
+    ValueError for rules that cannot be evaluated; those of `load_rules` can.
+    """
+
+    def __init__(self, ruleset: RuleSet, *, clock_offset: int = 0, predecessor: Engine | None = None) -> None:
         self.ruleset = ruleset
+        self.excepted = 0
+        self._clock_offset = clock_offset
+        self._exemptions = _by_rule(ruleset.exemptions)
         self._rules = ruleset.rules
         rules: dict[str, list[tuple[int, Expr]]] = {}
         for place, rule in enumerate(self._rules):
             for category, condition in rule.conditions.items():
                 rules.setdefault(category, []).append((place, condition))
         self._plans = {category: Plan(of_category) for category, of_category in rules.items()}
-        correlators = [Correlator(rule) for rule in self._rules if rule.correlation]
-        self._closing = [correlator for correlator in correlators if correlator.at_close]
-        self._correlators = correlators
+        old = {one.rule.id: one for one in predecessor._correlators} if predecessor else {}
+        self._correlators: list[Correlator] = [
+            _correlator(rule, old.get(rule.id)) for rule in self._rules if rule.correlation
+        ]
+        self._closing = [correlator for correlator in self._correlators if correlator.at_close]
         self._feeds: dict[str, list[Correlator]] = {}
-        for correlator in correlators:
+        for correlator in self._correlators:
             assert correlator.rule.correlation
             for one in dict.fromkeys(correlator.rule.correlation.rules):
                 self._feeds.setdefault(one, []).append(correlator)
+
+    @property
+    def categories(self) -> frozenset[str]:
+        """The categories of events worth making: some rule looks at them."""
+        return frozenset(self._plans)
 
     @property
     def evicted(self) -> dict[str, int]:
@@ -67,13 +86,22 @@ class Engine:
         if plan is None:
             return matches
         for place, undecided in plan.evaluate(event):
-            rule = self._rules[place]
-            match = Match(rule, undecided, event, (event.seq,))
-            if not rule.silent:
-                matches.append(match)
-            if rule.id in self._feeds:
-                self._feed(match, event.time, matches)
+            self._tell(Match(self._rules[place], undecided, event, (event.seq,)), event.time, matches)
         return matches
+
+    def _tell(self, match: Match, time: int, matches: list[Match]) -> None:
+        if match.rule.id in self._exemptions and self._is_excepted(match):
+            self.excepted += 1
+            return
+        if not match.rule.silent:
+            matches.append(match)
+        if match.rule.id in self._feeds:
+            self._feed(match, time, matches)
+
+    def _is_excepted(self, match: Match) -> bool:
+        now = match.event.time + self._clock_offset
+        facts = Facts(match.event)
+        return any(now < expires and test(facts) for expires, test in self._exemptions[match.rule.id])
 
     def _feed(self, match: Match, time: int, matches: list[Match]) -> None:
         for correlator in self._feeds.get(match.rule.id, ()):
@@ -81,8 +109,21 @@ class Engine:
                 self._found(correlator, finding, time, matches)
 
     def _found(self, correlator: Correlator, finding: Finding, time: int, matches: list[Match]) -> None:
-        rule = correlator.rule
-        match = Match(rule, finding.undecided, finding.event, finding.evidence, finding.group)
-        if not rule.silent:
-            matches.append(match)
-        self._feed(match, time, matches)
+        match = Match(correlator.rule, finding.undecided, finding.event, finding.evidence, finding.group)
+        self._tell(match, time, matches)
+
+
+def _correlator(rule: Rule, old: Correlator | None) -> Correlator:
+    if old is None or old.rule.correlation != rule.correlation:
+        return Correlator(rule)
+    old.rule = rule
+    return old
+
+
+def _by_rule(exemptions: Sequence[Exemption]) -> dict[str, list[tuple[int, Test]]]:
+    found: dict[str, list[tuple[int, Test]]] = {}
+    for exemption in exemptions:
+        test = compile_condition(exemption.condition, {})
+        for rule in exemption.rules:
+            found.setdefault(rule, []).append((exemption.expires, test))
+    return found

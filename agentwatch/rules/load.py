@@ -12,6 +12,8 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgpack  # type: ignore[import-untyped]
@@ -22,24 +24,53 @@ from agentwatch.rules.model import IR_VERSION, Problem, RuleError, RuleSet
 SUFFIXES = (".yml", ".yaml")
 LISTS = "lists"
 MAX_FILE = 4 << 20
+
+# The code that decides what becomes of a file of rules.
+_LOWERING = (
+    "rules/lower.py",
+    "rules/documents.py",
+    "rules/expr.py",
+    "rules/logic.py",
+    "rules/logsource.py",
+    "rules/exceptions.py",
+    "rules/model.py",
+    "schema/fields.py",
+)
 # How many sets the cache keeps: each edit of a rule makes a new one.
 KEPT = 16
 
 
-def load_rules(paths: Sequence[Path], cache: Path | None = None) -> RuleSet:
+@dataclass(frozen=True, slots=True)
+class _Files:
+    """All that goes into a rule set: path or name -> content."""
+
+    rules: dict[str, bytes]
+    lists: dict[str, bytes]
+    exceptions: dict[str, bytes]
+
+
+def load_rules(paths: Sequence[Path], cache: Path | None = None, exceptions: Sequence[Path] = ()) -> RuleSet:
     """Rules of files and folders (searched for *.yml and *.yaml, hidden ones left out).
 
     The words of `%NAME%` come from `lists/NAME.txt` in a folder given. `cache` is the cache
-    folder, by default `default_cache()`. Raises `RuleError` naming file, line and reason.
+    folder, by default `default_cache()`. `exceptions` are operators' files (see
+    `agentwatch.rules.exceptions`). Raises `RuleError` naming file, line and reason.
     """
-    files, lists = _read(paths)
+    files = _read(paths, exceptions)
     folder = default_cache() if cache is None else cache
-    kept = folder / f"{_key(files, lists)}.msgpack"
+    kept = folder / f"{_key(files)}.msgpack"
     found = _from_cache(folder, kept)
     if found is None:
-        found = _parse(files, lists)
+        found, problems = _parse(files)
+        if problems:
+            raise RuleError(*problems)
         _to_cache(folder, kept, found.to_bytes())
     return found
+
+
+def survey_rules(paths: Sequence[Path]) -> tuple[RuleSet, tuple[Problem, ...]]:
+    """What of foreign rules can be evaluated, and what is wrong with the others."""
+    return _parse(_read(paths, ()))
 
 
 def default_cache() -> Path:
@@ -49,19 +80,19 @@ def default_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "agentwatch" / "rules"
 
 
-def _read(paths: Sequence[Path]) -> tuple[dict[str, bytes], dict[str, bytes]]:
-    files: dict[str, bytes] = {}
-    lists: dict[str, bytes] = {}
-    for path in paths:
-        try:
+def _read(paths: Sequence[Path], exceptions: Sequence[Path]) -> _Files:
+    found = _Files({}, {}, {})
+    try:
+        for path in paths:
             for file in _walk(path):
-                files[str(file)] = _bytes(file)
+                found.rules[str(file)] = _bytes(file)
             for words in sorted((path / LISTS).glob("*.txt")):
-                lists[words.stem] = _bytes(words)
-        except OSError as error:
-            reason = error.strerror or str(error)
-            raise RuleError(Problem(str(error.filename or path), 1, reason)) from error
-    return files, lists
+                found.lists[words.stem] = _bytes(words)
+        for path in exceptions:
+            found.exceptions[str(path)] = _bytes(path)
+    except OSError as error:
+        raise RuleError(Problem(str(error.filename), 1, error.strerror or str(error))) from error
+    return found
 
 
 def _walk(path: Path) -> Iterator[Path]:
@@ -82,13 +113,15 @@ def _bytes(file: Path) -> bytes:
     return content
 
 
-def _key(files: dict[str, bytes], lists: dict[str, bytes]) -> str:
+def _key(files: _Files) -> str:
     key = hashlib.sha256(f"{IR_VERSION} {_pysigma_version()}".encode())
-    for module in ("lower.py", "logsource.py", "model.py"):
-        key.update(hashlib.sha256(Path(__file__).with_name(module).read_bytes()).digest())
-    for name, content in [*sorted(files.items()), *sorted(lists.items())]:
-        key.update(f"\0{len(name)}\0{name}\0{len(content)}\0".encode("utf-8", "surrogatepass"))
-        key.update(content)
+    for source in _LOWERING:
+        key.update(hashlib.sha256((Path(agentwatch.__file__).parent / source).read_bytes()).digest())
+    for kind in (files.rules, files.lists, files.exceptions):
+        key.update(f"{len(kind)} files".encode())
+        for name, content in sorted(kind.items()):
+            key.update(f"\0{len(name)}\0{name}\0{len(content)}\0".encode("utf-8", "surrogatepass"))
+            key.update(content)
     return key.hexdigest()
 
 
@@ -106,15 +139,16 @@ def _pysigma_version() -> str:
     return "unknown"
 
 
-def _parse(files: dict[str, bytes], lists: dict[str, bytes]) -> RuleSet:
+def _parse(files: _Files) -> tuple[RuleSet, tuple[Problem, ...]]:
     import subprocess  # costs a warm start 5 ms  # noqa: PLC0415
 
     # The child runs from / with this very package, so that no folder of an agent can offer
     # modules to import. The names that it sees are the files' own, for its messages.
     root = str(Path(agentwatch.__file__).parent.parent)
+    request = {"files": files.rules, "lists": files.lists, "exceptions": files.exceptions}
     child = subprocess.run(
         [sys.executable, "-m", "agentwatch.rules.lower"],
-        input=msgpack.packb({"files": files, "lists": lists}, unicode_errors="surrogatepass"),
+        input=msgpack.packb(request, unicode_errors="surrogatepass"),
         capture_output=True,
         cwd="/",
         env={**os.environ, "PYTHONPATH": root},
@@ -122,11 +156,11 @@ def _parse(files: dict[str, bytes], lists: dict[str, bytes]) -> RuleSet:
     )
     if child.returncode != 0:
         last = child.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
-        raise RuleError(Problem(", ".join(sorted(files)) or "-", 1, f"the parser failed: {' '.join(last)}"))
+        raise RuleError(
+            Problem(", ".join(sorted(files.rules)) or "-", 1, f"the parser failed: {' '.join(last)}")
+        )
     answer = msgpack.unpackb(child.stdout, unicode_errors="surrogatepass")
-    if "problems" in answer:
-        raise RuleError(*(Problem(file, line, reason) for file, line, reason in answer["problems"]))
-    return RuleSet.from_bytes(answer["rules"])
+    return RuleSet.from_bytes(answer["rules"]), tuple(Problem(*problem) for problem in answer["problems"])
 
 
 def _from_cache(folder: Path, kept: Path) -> RuleSet | None:
@@ -157,7 +191,8 @@ def _to_cache(folder: Path, kept: Path, data: bytes) -> None:
         for old in sorted(folder.glob("*.msgpack"), key=lambda file: file.stat().st_mtime)[:-KEPT]:
             old.unlink()
     except OSError:
-        fresh.unlink(missing_ok=True)
+        with suppress(OSError):
+            fresh.unlink()
 
 
 def _trusted(status: os.stat_result, is_kind: Callable[[int], bool]) -> bool:

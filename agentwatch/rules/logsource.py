@@ -10,10 +10,23 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from agentwatch.rules.fields import FIELDS
-from agentwatch.rules.model import ANY_FIELD, Expr
+from agentwatch.rules.expr import ANY_FIELD, Expr
+from agentwatch.schema import fields as schema
 
 PRODUCTS = ("linux", "agentwatch")
+
+# Standard categories and fields that rules may name although no source tells of them yet.
+AWAITED: Mapping[str, frozenset[str]] = {
+    "file_event": frozenset({"CommandLine", "Image", "ParentImage", "ProcessId", "TargetFilename", "User"}),
+    "process_creation": frozenset({"Argv", "UserId"}),
+}
+_TOLD: Mapping[str, frozenset[str]] = {
+    category: frozenset(field.name for field in fields) for category, (_, fields) in schema.FIELDS.items()
+}
+FIELDS: Mapping[str, frozenset[str]] = {
+    category: _TOLD.get(category, frozenset()) | AWAITED.get(category, frozenset())
+    for category in dict.fromkeys([*_TOLD, *AWAITED])
+}
 
 
 class Unanswerable(ValueError):
@@ -40,6 +53,16 @@ def atom(category: str, name: str, op: str, value: Any) -> Expr:
     if name != ANY_FIELD and name.partition("#")[0] not in FIELDS[category]:
         raise Unanswerable(f"field {name}: events of category {category} have none")
     return ("atom", name, op, value)
+
+
+def awaited(category: str, expr: Expr) -> str | None:
+    """Why a comparison cannot be answered yet, or None if it can."""
+    if category not in _TOLD:
+        return f"category {category}: no source tells of such events yet"
+    name = expr[1].partition("#")[0] if expr[0] == "atom" else ANY_FIELD
+    if name != ANY_FIELD and name not in _TOLD[category]:
+        return f"field {name}: no source tells it in events of category {category} yet"
+    return None
 
 
 def command_atom(category: str, name: str, op: str, value: Any) -> Expr:
@@ -77,12 +100,12 @@ def audit_atom(category: str, name: str, op: str, value: Any) -> Expr:
         return _kind(*_KINDS[name], category, op, value)
     if name == "comm" and op == "eq":
         # The kernel names a process after its program file.
-        return ("atom", "Image", "endswith", f"/{value}")
+        return ("atom", "Image", "endswith", tuple(f"/{name}" for name in value))
     argument = _ARGUMENT.fullmatch(name)
     if argument and category == "process_creation":
-        return ("atom", f"Argv#{argument.group(1)}", op, value)
+        return atom(category, f"Argv#{argument.group(1)}", op, value)
     if name in AUDIT_FIELDS[category]:
-        return ("atom", AUDIT_FIELDS[category][name], op, value)
+        return atom(category, AUDIT_FIELDS[category][name], op, value)
     if argument or any(name in known for known in AUDIT_FIELDS.values()):
         return FALSE
     raise Unanswerable(f"auditd field {name}: no event tells it")
@@ -91,7 +114,8 @@ def audit_atom(category: str, name: str, op: str, value: Any) -> Expr:
 def _kind(what: str, known: Mapping[str, str], category: str, op: str, value: Any) -> Expr:
     if op != "eq":
         raise Unanswerable(f"auditd {what} compared by {op}: only equality can be answered")
-    told = known.get(str(value).lower())
+    (named,) = value
+    told = known.get(named.lower())
     if told is None:
-        raise Unanswerable(f"auditd {what} {value}: no event tells it")
+        raise Unanswerable(f"auditd {what} {named}: no event tells it")
     return TRUE if told == category else FALSE

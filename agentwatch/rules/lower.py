@@ -7,16 +7,12 @@ standard input and writes a `RuleSet`, or the problems found, on standard output
 
 from __future__ import annotations
 
-import re
 import sys
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, cast
 
 import msgpack  # type: ignore[import-untyped]
-import yaml
 from sigma import types
 from sigma.conditions import (
     ConditionAND,
@@ -31,23 +27,23 @@ from sigma.correlations import (
     SigmaExtendedCorrelationCondition,
     SigmaRuleReference,
 )
-from sigma.exceptions import SigmaError, SigmaRuleLocation
 from sigma.filters import SigmaFilter
 from sigma.rule import SigmaDetection, SigmaDetectionItem, SigmaDetections, SigmaRule
-from sigma.rule.base import SigmaRuleBase, SigmaYAMLLoader
+from sigma.rule.base import SigmaRuleBase
 
-from agentwatch.rules import logsource
+from agentwatch.rules import exceptions, logsource
+from agentwatch.rules.documents import FAILURES, Document, parse
+from agentwatch.rules.expr import ANY_FIELD, Expr, check_condition
+from agentwatch.rules.logic import join, negate, string_atom
 from agentwatch.rules.logsource import FALSE, TRUE, Unanswerable
 from agentwatch.rules.model import (
-    ANY_FIELD,
-    CASED,
     CORRELATION_TYPES,
-    MANY,
-    ONE,
+    MAX_ENTRIES,
+    NANOSECONDS,
     RESPONSES,
     SCOPES,
     Correlation,
-    Expr,
+    Exemption,
     Problem,
     Refused,
     Rule,
@@ -57,16 +53,17 @@ from agentwatch.rules.model import (
 )
 
 ATTRIBUTE = "agentwatch"
-NANOSECONDS = 1_000_000_000
 
 Words = Mapping[str, Sequence[str]]
 MakeAtom = Callable[[str, str, str, Any], Expr]
 
 
-def lower(files: Mapping[str, bytes], lists: Mapping[str, bytes]) -> RuleSet:
+def lower(
+    files: Mapping[str, bytes], lists: Mapping[str, bytes], exempt: Mapping[str, bytes] | None = None
+) -> tuple[RuleSet, list[Problem]]:
     """Rules of `files` (path -> YAML), with the words of `lists` (name -> one a line).
 
-    Raises `RuleError` with every problem of every file.
+    `exempt` are files of exceptions. The set holds what is sound; the problems name the rest.
     """
     problems: list[Problem] = []
     documents: list[Document] = []
@@ -88,16 +85,23 @@ def lower(files: Mapping[str, bytes], lists: Mapping[str, bytes]) -> RuleSet:
                 rules.append(_rule(document, document.sigma, filters, words))
         except Unanswerable as reason:
             refused.append(document.refused(str(reason)))
-        except (SigmaError, ValueError) as error:
+        except FAILURES as error:
             problems.append(document.problem(error))
-    if problems:
-        raise RuleError(*problems)
+    problems += _rings(rules)
+    exemptions: list[Exemption] = []
+    for path, content in sorted((exempt or {}).items()):
+        try:
+            exemptions += exceptions.parse(path, content, names)
+        except RuleError as error:
+            problems += error.problems
     rules = _silence(_without_dangling(rules, refused))
-    return RuleSet(
+    found = RuleSet(
         rules=tuple(sorted(rules, key=lambda rule: rule.id)),
-        digest=digest([*files.values(), *lists.values()]),
+        digest=digest([*files.values(), *lists.values(), *(exempt or {}).values()]),
         refused=tuple(sorted(refused, key=lambda rule: rule.id)),
+        exemptions=tuple(exemptions),
     )
+    return found, problems
 
 
 def _words(content: bytes) -> tuple[str, ...]:
@@ -105,96 +109,7 @@ def _words(content: bytes) -> tuple[str, ...]:
     return tuple(line for line in lines if line and not line.startswith("#"))
 
 
-# Files and documents
-
-
-@dataclass(frozen=True)
-class Document:
-    """One YAML document: where it stands, its nodes (for line numbers), and what pySigma made of it."""
-
-    path: str
-    node: yaml.Node
-    sigma: SigmaRuleBase
-
-    @property
-    def id(self) -> str:
-        """The rule's id; a rule without one gets an id derived from its name or title."""
-        return str(self.sigma.id or uuid.uuid5(uuid.NAMESPACE_URL, self.sigma.name or self.sigma.title))
-
-    @property
-    def line(self) -> int:
-        """The first line of the document."""
-        return int(self.node.start_mark.line) + 1
-
-    def problem(self, error: Exception) -> Problem:
-        """The error at the line of what its message quotes, or at the document's first line."""
-        reason = str(error.args[0]) if error.args else type(error).__name__
-        return Problem(self.path, _line_of(self.node, reason) or self.line, reason)
-
-    def refused(self, reason: str) -> Refused:
-        """This rule as one that cannot be evaluated."""
-        return Refused(self.id, self.sigma.title, reason, self.path, self.line)
-
-
-def parse(path: str, content: bytes) -> list[Document]:
-    """The documents of a file. Raises `RuleError` with all that is wrong with any of them."""
-    documents: list[Document] = []
-    problems: list[Problem] = []
-    loader = SigmaYAMLLoader(content)
-    try:
-        while loader.check_node():
-            node = loader.get_node()
-            plain = loader.construct_document(node) if node is not None else None
-            if node is not None and plain is not None:
-                document = Document(path, node, _sigma(path, plain))
-                problems += [document.problem(error) for error in document.sigma.errors]
-                documents.append(document)
-    except (yaml.YAMLError, SigmaError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        reason = getattr(error, "problem", None) or str(error.args[0] if error.args else error)
-        problems.append(Problem(path, mark.line + 1 if mark else 1, str(reason)))
-    if problems:
-        raise RuleError(*problems)
-    return documents
-
-
-def _sigma(path: str, plain: Any) -> SigmaRuleBase:
-    if not isinstance(plain, dict):
-        raise ValueError("a rule is a YAML mapping")
-    if "action" in plain:
-        raise ValueError("'action' documents are no longer part of Sigma")
-    source = SigmaRuleLocation(Path(path))
-    parsed: SigmaRuleBase
-    if "correlation" in plain:
-        parsed = SigmaCorrelationRule.from_dict(plain, collect_errors=True, source=source)
-    elif "filter" in plain:
-        parsed = SigmaFilter.from_dict(plain, collect_errors=True, source=source)
-    else:
-        parsed = SigmaRule.from_dict(plain, collect_errors=True, source=source)
-    return parsed
-
-
-_QUOTED = re.compile(r"'\s?([^']+?)\s?'")
-
-
-def _line_of(node: yaml.Node, reason: str) -> int | None:
-    for word in _QUOTED.findall(reason):
-        for scalar in _scalars(node):
-            if word in scalar.value:
-                return int(scalar.start_mark.line) + 1
-    return None
-
-
-def _scalars(node: yaml.Node) -> Iterator[yaml.ScalarNode]:
-    if isinstance(node, yaml.ScalarNode):
-        yield node
-    elif isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            yield from _scalars(item)
-    elif isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            yield from _scalars(key)
-            yield from _scalars(value)
+# Rules
 
 
 def _names(documents: Sequence[Document], problems: list[Problem]) -> dict[str, str]:
@@ -203,14 +118,11 @@ def _names(documents: Sequence[Document], problems: list[Problem]) -> dict[str, 
     for document in documents:
         if isinstance(document.sigma, SigmaFilter):
             continue
-        for name in {document.id, document.sigma.name or document.id}:
+        for name in dict.fromkeys((document.id, document.sigma.name or document.id)):
             if name in names:
                 problems.append(document.problem(ValueError(f"'{name}' is already the id or name of a rule")))
             names[name] = document.id
     return names
-
-
-# Rules
 
 
 def _rule(document: Document, rule: SigmaRule, filters: Sequence[SigmaFilter], words: Words) -> Rule:
@@ -221,12 +133,20 @@ def _rule(document: Document, rule: SigmaRule, filters: Sequence[SigmaFilter], w
     make = logsource.audit_atom if audit else logsource.command_atom if bare else logsource.atom
     conditions: dict[str, Expr] = {}
     notes: dict[str, None] = {}
+    refusals: dict[str, None] = {}
+    used: set[str] = set()
     for category in logsource.targets(source.category, source.product, source.service):
-        condition = Lowering(category, make, words, notes).rule(rule.detection)
-        if condition != FALSE:
+        lowering = Lowering(category, make, words)
+        condition = lowering.rule(rule.detection)
+        used |= lowering.used
+        check_condition(condition)
+        if condition == FALSE:
+            refusals |= lowering.notes
+        else:
             conditions[category] = condition
+            notes |= lowering.notes
     if not conditions:
-        raise Unanswerable("; ".join(notes) or "its condition can never hold")
+        raise Unanswerable("; ".join(refusals) or "its condition can never hold")
     if bare:
         notes["no category: command lines are searched, log files are not"] = None
     if audit and "file_event" in conditions:
@@ -236,6 +156,7 @@ def _rule(document: Document, rule: SigmaRule, filters: Sequence[SigmaFilter], w
         category=next(iter(conditions)),
         conditions=conditions,
         partial=tuple(notes),
+        unused=tuple(name for name in rule.detection.detections if name not in used),
     )
 
 
@@ -278,11 +199,12 @@ class Lowering:
     What no event can answer becomes a constant and leaves its reason in `notes`.
     """
 
-    def __init__(self, category: str, make: MakeAtom, words: Words, notes: dict[str, None]) -> None:
+    def __init__(self, category: str, make: MakeAtom, words: Words) -> None:
         self.category = category
         self.make = make
         self.words = words
-        self.notes = notes
+        self.notes: dict[str, None] = {}
+        self.used: set[str] = set()
 
     def rule(self, detections: SigmaDetections) -> Expr:
         """The whole condition; a list of conditions holds when one of them does."""
@@ -307,6 +229,7 @@ class Lowering:
 
     def selection(self, name: str) -> Expr:
         """A named selection, its name kept for explanations."""
+        self.used.add(name)
         expr = self.detection(self.detections.detections[name])
         return expr if expr[0] == "const" else ("sel", name, expr)
 
@@ -340,7 +263,11 @@ class Lowering:
 
     def _atom(self, field: str, op: str, value: Any) -> Expr:
         try:
-            return self.make(self.category, field, op, value)
+            expr = self.make(self.category, field, op, value)
+            awaited = logsource.awaited(self.category, expr) if expr != FALSE else None
+            if awaited:
+                self.notes[awaited] = None
+            return expr
         except Unanswerable as reason:
             self.notes[str(reason)] = None
             absent = op == "null" or (op == "exists" and not value)
@@ -353,11 +280,11 @@ class Lowering:
 
 
 def _comparison(value: types.SigmaType, field: str) -> tuple[str, Any]:
-    """Operator and value of an atom; see `model.OPERATORS`."""
+    """Operator and value of an atom; see `expr.OPERATORS`."""
     if isinstance(value, types.SigmaString):
-        return _string(value, keyword=field == ANY_FIELD)
+        return string_atom(value, keyword=field == ANY_FIELD)
     if field == ANY_FIELD and isinstance(value, (types.SigmaNumber, types.SigmaBool)):
-        return "contains", str(value)
+        return "contains", (str(value),)
     if isinstance(value, types.SigmaTimestampPart):
         raise ValueError(f"'{value.timestamp_part.name.lower()}': events have no field that is a time")
     for kind, comparison in _COMPARISONS:
@@ -378,53 +305,14 @@ def _reference(value: types.SigmaFieldReference) -> tuple[str, Any]:
 
 _COMPARISONS: tuple[tuple[type[types.SigmaType], Callable[[Any], tuple[str, Any]]], ...] = (
     (types.SigmaRegularExpression, _regular),
-    (types.SigmaNumber, lambda value: ("num", value.number)),
-    (types.SigmaBool, lambda value: ("eq", str(value.boolean).lower())),
+    (types.SigmaNumber, lambda value: ("num", (value.number,))),
+    (types.SigmaBool, lambda value: ("eq", (str(value.boolean).lower(),))),
     (types.SigmaNull, lambda value: ("null", None)),
     (types.SigmaExists, lambda value: ("exists", value.exists)),
-    (types.SigmaCIDRExpression, lambda value: ("cidr", str(value.network))),
+    (types.SigmaCIDRExpression, lambda value: ("cidr", (str(value.network),))),
     (types.SigmaCompareExpression, lambda value: (value.op.name.lower(), value.number.number)),
     (types.SigmaFieldReference, _reference),
 )
-
-
-def _string(value: types.SigmaString, keyword: bool) -> tuple[str, Any]:
-    cased = CASED if isinstance(value, types.SigmaCasedString) else ""
-    parts: list[str | int] = [
-        part if isinstance(part, str) else MANY if part is types.SpecialChars.WILDCARD_MULTI else ONE
-        for part in value.s
-    ]
-    if keyword:  # a keyword stands anywhere in a field
-        parts = [MANY, *parts, MANY]
-    parts = [part for i, part in enumerate(parts) if part != MANY or i == 0 or parts[i - 1] != MANY]
-    literals = [part for part in parts if isinstance(part, str)]
-    shape = tuple(part if part in (MANY, ONE) else "text" for part in parts)
-    plain = {
-        (): "eq",
-        ("text",): "eq",
-        (MANY, "text", MANY): "contains",
-        ("text", MANY): "startswith",
-        (MANY, "text"): "endswith",
-    }
-    if shape in plain:
-        return plain[shape] + cased, literals[0] if literals else ""
-    return "wild" + cased, tuple(parts)
-
-
-def join(operator: str, operands: Sequence[Expr]) -> Expr:
-    """`and`/`or` of the operands, constants folded away."""
-    absorbing = ("const", operator == "or")
-    rest = [operand for operand in operands if operand[0] != "const"]
-    if absorbing in operands:
-        return absorbing
-    if not rest:
-        return ("const", operator == "and")
-    return rest[0] if len(rest) == 1 else (operator, *rest)
-
-
-def negate(operand: Expr) -> Expr:
-    """`not`, constants folded away."""
-    return ("const", not operand[1]) if operand[0] == "const" else ("not", operand)
 
 
 def _combine(item: Any, operands: Sequence[Expr]) -> Expr:
@@ -448,11 +336,18 @@ def _correlation(document: Document, rule: SigmaCorrelationRule, names: Mapping[
 
     condition = rule.condition
     references = [reference.reference for reference in rule.rules or ()]
+    ordered = kind == "temporal_ordered"
     threshold: dict[str, Any] = {}
     if isinstance(condition, SigmaExtendedCorrelationCondition):
         references = references or condition.get_referenced_rules()
         threshold["expr"] = _extended(condition.parsed, resolve)
+        if ordered:
+            raise ValueError("a 'temporal_ordered' correlation names its rules in order, without a condition")
     else:
+        if ordered and (condition.op.name, condition.count) != ("GTE", len(references)):
+            raise ValueError("a 'temporal_ordered' correlation holds when all of its rules matched in order")
+        if kind in ("event_count", "value_count") and condition.count > MAX_ENTRIES:
+            raise ValueError(f"'{condition.count}': a window counts at most {MAX_ENTRIES}")
         fields = condition.fieldref or ()
         threshold["op"] = condition.op.name.lower()
         threshold["count"] = condition.count
@@ -481,6 +376,22 @@ def _extended(item: Any, resolve: Callable[[str], str]) -> Expr:
     return _combine(item, [_extended(argument, resolve) for argument in item.args])
 
 
+def _rings(rules: Sequence[Rule]) -> list[Problem]:
+    """Correlations that, along a chain, count themselves."""
+    counted = {rule.id: rule.correlation.rules for rule in rules if rule.correlation}
+    problems = []
+    for rule in rules:
+        reached, ahead = set[str](), list(counted.get(rule.id, ()))
+        while ahead:
+            one = ahead.pop()
+            if one not in reached:
+                reached.add(one)
+                ahead += counted.get(one, ())
+        if rule.id in reached:
+            problems.append(Problem(rule.file, rule.line, f"the correlation '{rule.title}' counts itself"))
+    return problems
+
+
 def _without_dangling(rules: list[Rule], refused: list[Refused]) -> list[Rule]:
     """Correlations over refused rules are refused too, and so on along chains."""
     while True:
@@ -505,13 +416,14 @@ def _silence(rules: list[Rule]) -> list[Rule]:
 
 
 def main() -> None:
-    """The child process: files in, rule set or problems out, both as msgpack."""
-    request = msgpack.unpackb(sys.stdin.buffer.read())
-    try:
-        answer: dict[str, Any] = {"rules": lower(request["files"], request["lists"]).to_bytes()}
-    except RuleError as error:
-        answer = {"problems": [(problem.file, problem.line, problem.reason) for problem in error.problems]}
-    sys.stdout.buffer.write(msgpack.packb(answer))
+    """The child process: files in, rule set and problems out, both as msgpack."""
+    request = msgpack.unpackb(sys.stdin.buffer.read(), unicode_errors="surrogatepass")
+    found, problems = lower(request["files"], request["lists"], request["exceptions"])
+    answer = {
+        "rules": found.to_bytes(),
+        "problems": [(problem.file, problem.line, problem.reason) for problem in problems],
+    }
+    sys.stdout.buffer.write(msgpack.packb(answer, unicode_errors="surrogatepass"))
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from typing import Any, Union
 import re2  # type: ignore[import-untyped]
 
 from agentwatch.event import Event, Value
-from agentwatch.rules.model import ANY_FIELD, CASED, MANY, Expr
+from agentwatch.rules.expr import AGENT_FIELD, ANY_FIELD, CASED, MANY, ONE, Expr
 
 Verdict = Union[bool, None]
 Test = Callable[["Facts"], Verdict]
@@ -49,9 +49,15 @@ class Facts:
         items = self.event.fields.get(base)
         return not (mark and isinstance(items, tuple) and int(index) < len(items) - 1)
 
+    def more(self, name: str) -> bool:
+        """Whether a cut field may have texts beside those known."""
+        return name == ANY_FIELD or not isinstance(self.value(name), str)
+
     def value(self, name: str) -> Value:
         """The field's value, None if absent; `NAME#3` is an element of a list."""
         fields = self.event.fields
+        if name == AGENT_FIELD:
+            return self.event.agent
         if name in fields:
             return fields[name]
         base, mark, index = name.partition("#")
@@ -119,10 +125,19 @@ def compile_condition(expr: Expr, atoms: dict[Expr, int]) -> Test:
     if kind == "const":
         constant = bool(expr[1])
         return lambda facts: constant
-    tests = [compile_condition(operand, atoms) for operand in expr[1:]]
+    # The logic does not depend on the order of operands, what it costs does.
+    tests = [compile_condition(operand, atoms) for operand in sorted(expr[1:], key=_cost)]
     if kind == "not":
         return _not(tests[0])
     return _all(tests) if kind == "and" else _any(tests)
+
+
+def _cost(expr: Expr) -> int:
+    """Rank of a condition by what it costs to evaluate on a long value."""
+    if expr[0] == "atom":
+        op = expr[2].removesuffix(CASED)
+        return {"contains": 1, "fieldref": 1, "wild": 2, "re": 3}.get(op, 0)
+    return max((_cost(part) for part in expr[1:] if isinstance(part, tuple)), default=0)
 
 
 def _remembered(test: Test, number: int) -> Test:
@@ -178,57 +193,73 @@ def _any(tests: Sequence[Test]) -> Test:
 def compile_atom(expr: Expr) -> Test:
     """One comparison as a function of an event's facts."""
     _, name, op, value = expr
-    if op in _TEXT_TESTS:
-        return _on_texts(name, _TEXT_TESTS[op](value.lower()), folded=True)
-    if op.endswith(CASED) and op.removesuffix(CASED) in _TEXT_TESTS:
-        return _on_texts(name, _TEXT_TESTS[op.removesuffix(CASED)](value), folded=False)
-    return _OTHER_TESTS[op](name, value)
+    plain = op.removesuffix(CASED)
+    if plain not in _TEXT_TESTS:
+        return _OTHER_TESTS[op](name, value)
+    wanted = value if op.endswith(CASED) else tuple(word.lower() for word in value)
+    return _on_texts(name, _TEXT_TESTS[plain](wanted), folded=op == plain)
 
 
 def _on_texts(name: str, test: TextTest, folded: bool) -> Test:
     def run(facts: Facts) -> Verdict:
-        cut = facts.cut(name)
         candidates = facts.folded(name) if folded else facts.texts(name)
-        # The end of a cut list may hold anything; so may a value of which nothing is known.
-        result: Verdict = None if cut and len(candidates) != 1 else False
-        for text in candidates:
-            verdict = test(text, cut)
-            if verdict:
-                return True
-            if verdict is None:
-                result = None
-        return result
+        if not facts.cut(name):
+            return any(test(text, False) for text in candidates)
+        # Of a cut list the elements before the last are whole, and more may follow. Which of
+        # an event's texts a keyword's cut is in does not matter.
+        last = len(candidates) - 1
+        verdicts = [test(text, i == last or name == ANY_FIELD) for i, text in enumerate(candidates)]
+        if True in verdicts:
+            return True
+        return None if None in verdicts or facts.more(name) else False
 
     return run
 
 
-def _equals(wanted: str) -> TextTest:
+def _equals(wanted: tuple[str, ...]) -> TextTest:
+    words = frozenset(wanted)
+
     def test(text: str, cut: bool) -> Verdict:
         if cut:
-            return None if wanted.startswith(text) else False
-        return text == wanted
+            return _may_begin(wanted, text)
+        return text in words
 
     return test
 
 
-def _contains(wanted: str) -> TextTest:
-    return lambda text, cut: wanted in text or (None if cut else False)
+def _contains(wanted: tuple[str, ...]) -> TextTest:
+    # Each word looked for is a pass over the text; RE2 looks for all in one, at a higher price.
+    many = regex(b"|".join(re2.escape(encode(word)) for word in wanted)) if len(wanted) > 3 else None
+
+    def test(text: str, cut: bool) -> Verdict:
+        if many is not None and len(text) > 1024:
+            found = many.search(encode(text)) is not None
+        else:
+            found = any(word in text for word in wanted)
+        return True if found else (None if cut else False)
+
+    return test
 
 
-def _startswith(wanted: str) -> TextTest:
+def _startswith(wanted: tuple[str, ...]) -> TextTest:
     def test(text: str, cut: bool) -> Verdict:
         if text.startswith(wanted):
             return True
-        return None if cut and wanted.startswith(text) else False
+        return _may_begin(wanted, text) if cut else False
 
     return test
 
 
-def _endswith(wanted: str) -> TextTest:
+def _endswith(wanted: tuple[str, ...]) -> TextTest:
     return lambda text, cut: None if cut else text.endswith(wanted)
 
 
-_TEXT_TESTS: dict[str, Callable[[str], TextTest]] = {
+def _may_begin(wanted: tuple[str, ...], text: str) -> Verdict:
+    """Unknown if the text is the known beginning of a word wanted, else false."""
+    return None if any(word.startswith(text) for word in wanted) else False
+
+
+_TEXT_TESTS: dict[str, Callable[[tuple[str, ...]], TextTest]] = {
     "eq": _equals,
     "contains": _contains,
     "startswith": _startswith,
@@ -239,15 +270,20 @@ _ONE_CHARACTER = rb"(?:[\x00-\x7f]|[\xc0-\xff][\x80-\xbf]*|[\x80-\xbf])"
 
 
 def regex(pattern: str | bytes, flags: str = "") -> Any:
-    """A compiled RE2. ASCII patterns and bytes see bytes; others see characters (UTF-8)."""
+    """A compiled RE2. ASCII patterns and bytes see bytes; others see characters (UTF-8).
+
+    Raises ValueError for a pattern that RE2 does not take.
+    """
     options = re2.Options()
     options.log_errors = False
     prefix = f"(?{flags})" if flags else ""
-    if isinstance(pattern, str) and not pattern.isascii():
-        return re2.compile(encode(prefix + pattern), options)
-    options.encoding = re2.Options.Encoding.LATIN1
+    if isinstance(pattern, bytes) or pattern.isascii():
+        options.encoding = re2.Options.Encoding.LATIN1
     raw = pattern if isinstance(pattern, bytes) else encode(pattern)
-    return re2.compile(prefix.encode() + raw, options)
+    try:
+        return re2.compile(prefix.encode() + raw, options)
+    except re2.error as error:
+        raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
 
 
 def wild_pattern(parts: Sequence[str | int], fold: bool) -> bytes:
@@ -262,6 +298,37 @@ def wild_pattern(parts: Sequence[str | int], fold: bool) -> bytes:
 
 
 def _wild(name: str, parts: Sequence[str | int], fold: bool) -> Test:
+    if ONE in parts:
+        return _wild_regular(name, parts, fold)
+    first = parts[0] if isinstance(parts[0], str) else ""
+    last = parts[-1] if isinstance(parts[-1], str) else ""
+    middle = [part for part in parts if isinstance(part, str)]
+    middle = middle[1 if first else 0 : -1 if last else None]
+    if fold:
+        first, last, middle = first.lower(), last.lower(), [part.lower() for part in middle]
+
+    def test(text: str, cut: bool) -> Verdict:
+        if not text.startswith(first):
+            return _may_begin((first,), text) if cut else False
+        end = len(text)
+        if last:
+            if cut:
+                return None
+            if not text.endswith(last):
+                return False
+            end -= len(last)
+        position = len(first)
+        for part in middle:
+            position = text.find(part, position, end)
+            if position < 0:
+                return None if cut else False
+            position += len(part)
+        return position <= end
+
+    return _on_texts(name, test, folded=fold)
+
+
+def _wild_regular(name: str, parts: Sequence[str | int], fold: bool) -> Test:
     compiled = regex(wild_pattern(parts, fold))
     open_ended = parts[-1] == MANY
 
@@ -291,8 +358,8 @@ def _regular(name: str, value: tuple[str, str]) -> Test:
     return run
 
 
-def _cidr(name: str, value: str) -> Test:
-    network = ip_network(value)
+def _cidr(name: str, value: tuple[str, ...]) -> Test:
+    networks = tuple(map(ip_network, value))
 
     def test(text: str, cut: bool) -> Verdict:
         if cut:
@@ -302,17 +369,17 @@ def _cidr(name: str, value: str) -> Test:
         except ValueError:
             return False
         mapped = getattr(address, "ipv4_mapped", None)
-        return (mapped or address) in network
+        return any((mapped or address) in network for network in networks)
 
     return _on_texts(name, test, folded=False)
 
 
-def _number(name: str, wanted: float, holds: Callable[[float, float], bool]) -> Test:
+def _number(name: str, holds: Callable[[float], bool]) -> Test:
     def test(text: str, cut: bool) -> Verdict:
         if cut:
             return None
         found = number(text)
-        return found is not None and holds(found, wanted)
+        return found is not None and holds(found)
 
     return _on_texts(name, test, folded=False)
 
@@ -332,12 +399,14 @@ def number(text: str) -> int | float | None:
 
 
 def _exists(name: str, wanted: bool) -> Test:
-    base = name.partition("#")[0]
+    element = "#" in name
 
     def run(facts: Facts) -> Verdict:
-        if name in facts.event.fields or facts.value(name) is not None:
+        if facts.value(name) is not None:
             return wanted
-        return None if base != name and facts.cut(name) else not wanted
+        if facts.cut(name):  # a cut field is there, an element beyond the cut may be
+            return None if element else wanted
+        return not wanted
 
     return run
 
@@ -359,8 +428,8 @@ def _fieldref(name: str, value: tuple[str, str]) -> Test:
             return None
         test = _TEXT_TESTS[how]
         cut = facts.cut(name)
-        verdicts = [test(b)(a, cut) for a in facts.folded(name) for b in facts.folded(other)]
-        return True if True in verdicts else None if None in verdicts else False
+        verdicts = [test(facts.folded(other))(text, cut) for text in facts.folded(name)]
+        return True if True in verdicts else None if None in verdicts or cut else False
 
     return run
 
@@ -370,11 +439,11 @@ _OTHER_TESTS: dict[str, Callable[[str, Any], Test]] = {
     "wild" + CASED: lambda name, value: _wild(name, value, fold=False),
     "re": _regular,
     "cidr": _cidr,
-    "num": lambda name, value: _number(name, value, lambda a, b: a == b),
-    "lt": lambda name, value: _number(name, value, lambda a, b: a < b),
-    "lte": lambda name, value: _number(name, value, lambda a, b: a <= b),
-    "gt": lambda name, value: _number(name, value, lambda a, b: a > b),
-    "gte": lambda name, value: _number(name, value, lambda a, b: a >= b),
+    "num": lambda name, value: _number(name, frozenset(value).__contains__),
+    "lt": lambda name, value: _number(name, lambda found: found < value),
+    "lte": lambda name, value: _number(name, lambda found: found <= value),
+    "gt": lambda name, value: _number(name, lambda found: found > value),
+    "gte": lambda name, value: _number(name, lambda found: found >= value),
     "exists": _exists,
     "null": _null,
     "fieldref": _fieldref,

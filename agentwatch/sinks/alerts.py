@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from datetime import datetime, timezone
-from typing import IO, Any
+from io import FileIO
+from pathlib import Path
+from typing import Any, BinaryIO
 
 from agentwatch.enrich.flows import Flow
 from agentwatch.enrich.processes import Process
 from agentwatch.enrich.state import State
-from agentwatch.respond.actuate import Outcome
 from agentwatch.respond.decide import Decision
+from agentwatch.respond.outcome import Outcome
 
 ANCESTORS = 32  # shown of a process
 
@@ -34,10 +36,11 @@ def _process(state: State, process: Process, clock_offset: int) -> dict[str, Any
         "pid": process.pid,
         "start_time": timestamp(process.start, clock_offset),
         "exe": process.exe,
-        "cmdline": list(process.argv),
+        "cmdline": process.command_line,
+        "argv": list(process.argv),
         "cwd": process.cwd,
         "user": state.user_name(process.uid),
-        "ancestors": [{"pid": a.pid, "exe": a.exe, "cmdline": list(a.argv)} for a in ancestors],
+        "ancestors": [{"pid": a.pid, "exe": a.exe, "cmdline": a.command_line} for a in ancestors],
     }
 
 
@@ -97,11 +100,26 @@ def encode(alert: dict[str, Any]) -> str:
 
 
 class AlertFile:
-    """Writes alerts to a stream, each flushed: a reader that follows sees it at once."""
+    """Writes alerts to a raw binary stream, each at once: a reader that follows sees it.
 
-    def __init__(self, stream: IO[str]) -> None:
+    `write` raises `OSError` for a disk that is full or fails. A line that was torn by it is ended
+    before the next one begins, so that a reader loses that line alone.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
+        self._torn = False
 
     def write(self, alert: dict[str, Any]) -> None:
-        self._stream.write(encode(alert) + "\n")
+        """One line."""
+        rest = memoryview((b"\n" if self._torn else b"") + encode(alert).encode("ascii") + b"\n")
+        self._torn = True
+        while rest:
+            rest = rest[self._stream.write(rest) or 0 :]
         self._stream.flush()
+        self._torn = False
+
+
+def open_alert_file(path: Path) -> FileIO:
+    """Create or empty the file, for `AlertFile`. Raises `OSError`."""
+    return FileIO(path, "w")

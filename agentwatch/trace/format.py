@@ -342,7 +342,7 @@ def unpack_rounds(plain: bytes) -> Iterator[Round]:
     """
     cursor = Cursor(plain)
     for _ in range(_count(cursor, MAX_ROUNDS)):
-        yield tuple(_batch(cursor) for _ in range(_count(cursor, MAX_BATCHES)))
+        yield tuple([_batch(cursor) for _ in range(_count(cursor, MAX_BATCHES))])
     if not cursor.at_end:
         raise TraceError("rounds are followed by other bytes")
 

@@ -39,6 +39,7 @@ from agentwatch.trace.pack import unpack
 READ_SIZE = 1 << 20
 MAX_DAMAGE = 1000  # entries; a hostile file could make one of every hundred bytes
 FREE_HASHING = 1 << 30  # bytes hashed in vain before the search for intact frames is given up
+CANDIDATE_COST = 4096  # what looking at one false frame costs, in bytes hashed
 
 
 class DamageKind(str, Enum):
@@ -56,6 +57,8 @@ class DamageKind(str, Enum):
     """A frame of a type that this release does not know; left out."""
     GAP = "gap"
     """The recorder's own word on what it could not write."""
+    UNSIGNED = "unsigned"
+    """A key should have signed the end of the recording, and did not."""
     UNFINISHED = "unfinished"
     """The recording has no end: what came last may be missing."""
     TRAILING = "trailing"
@@ -214,15 +217,21 @@ class TraceReader:
                 self._end(frame)
             elif kind == FrameType.ROUNDS:
                 self._last_time = frame.body.last_time
-            elif kind not in _TYPES:
-                if kind < OPTIONAL_FRAME:
-                    self._note(DamageKind.UNKNOWN, frame.offset, frame.size, f"frame of type {kind}")
+            elif kind != FrameType.SIGNATURE:
+                self._stray(frame)
                 continue
             yield frame
         if self._window.error:
             self._note(DamageKind.UNREADABLE, self.offset, 0, self._window.error)
         if self.ended is None:
             self._note(DamageKind.UNFINISHED, self.offset, 0, "the recording was not closed")
+
+    def _stray(self, frame: Frame) -> None:
+        kind = frame.body.type
+        if kind in (FrameType.HEADER, FrameType.RULES):
+            self._note(DamageKind.MALFORMED, frame.offset, frame.size, "header or rules among the rounds")
+        elif kind < OPTIONAL_FRAME:
+            self._note(DamageKind.UNKNOWN, frame.offset, frame.size, f"frame of type {kind}")
 
     def rounds(self, frame: Frame) -> Iterator[Round]:
         """The rounds in a frame from `frames`; none in a frame of another type."""
@@ -257,10 +266,13 @@ class TraceReader:
             return
         self.header = TraceHeader.unpack(expand(frame.body))
         frame = self._take()
-        if frame is not None and frame.body.type == FrameType.RULES:
-            self.rules = expand(frame.body)
-        else:
+        if frame is None or frame.body.type != FrameType.RULES:
             self._waiting = frame
+            return
+        try:
+            self.rules = expand(frame.body)
+        except TraceError as error:
+            self._note(DamageKind.MALFORMED, frame.offset, frame.size, f"rules: {error}")
 
     # --- the chain ---
 
@@ -270,16 +282,14 @@ class TraceReader:
             frame, self._waiting = self._waiting, None
             return frame
         while True:
-            start = self.offset
-            reason = self._next()
-            if isinstance(reason, str):
-                found = self._resync()
-                length = (found.offset if found else self.offset) - start
-            elif reason is None:
+            start, reason = self.offset, ""
+            found = self._next()
+            if found is None:
                 return None
-            else:
-                found, length, reason = reason, 0, ""
-            if self._follow(found, start, length, reason):
+            if isinstance(found, str):
+                reason = found
+                found = self._resync()
+            if self._follow(found, start, reason):
                 return found
 
     def _next(self) -> Frame | str | None:
@@ -325,28 +335,30 @@ class TraceReader:
             frame = self._next()
             if isinstance(frame, Frame):
                 return frame
+            self._hashed_in_vain += CANDIDATE_COST
 
     def _give_up(self) -> None:
         start = self.offset
-        while len(view := self._window.peek(READ_SIZE)):
-            size = len(view)
-            view.release()
+        while size := len(self._window.peek(READ_SIZE)):
             self._window.advance(size)
-        view.release()
         self._note(DamageKind.CORRUPT, start, self.offset - start, "too many false frames to search on")
 
-    def _follow(self, frame: Frame | None, start: int, length: int, reason: str) -> bool:
-        """Check a frame's place in the chain; notes what lies before it. False for one to leave out."""
+    def _follow(self, frame: Frame | None, start: int, reason: str) -> bool:
+        """Check a frame's place in the chain; notes what lies before it. False for one to leave out.
+
+        Bytes from `start` on are no frame where there is a `reason`.
+        """
         if frame is None:
             kind = DamageKind.TORN if reason == ENDS_INSIDE else DamageKind.CORRUPT
-            self._note(kind, start, length, reason)
+            self._note(kind, start, self.offset - start, reason)
             return False
         if frame.seq <= self._last_seq:
             self._note(DamageKind.REORDERED, frame.offset, frame.size, f"frame {frame.seq} comes again")
             return False
         missing = frame.seq - self._last_seq - 1
         before = frame.body.first_time if frame.body.type == FrameType.ROUNDS else None
-        if length:
+        if reason:
+            length = frame.offset - start
             self._note(DamageKind.CORRUPT, start, length, reason, frames=missing, before=before)
         elif missing or frame.previous != self._previous:
             detail = "frames are missing" if missing else "frame belongs behind another one"

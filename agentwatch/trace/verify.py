@@ -30,6 +30,7 @@ class Report:
     records: int = 0
     first_time: int = 0
     last_time: int = 0
+    stored_bytes: int = 0
     closed: bool = False
     digest: bytes = b""
     damage: list[Damage] = field(default_factory=list)
@@ -43,6 +44,11 @@ class Report:
         """Nothing is missing and nothing was changed since the file was written."""
         return not self.damage and not self.bad_signatures
 
+    def follows(self, earlier: Report) -> bool:
+        """Whether this file is the next one of the recording that `earlier` is a file of."""
+        expected = earlier.header.segment + 1, earlier.digest, earlier.header.boot_id
+        return expected == (self.header.segment, self.header.previous, self.header.boot_id)
+
 
 def verify(source: str | os.PathLike[str] | BinaryIO, trusted: Collection[bytes] = ()) -> Report:
     """Read a trace to its end and check all that can be checked without decoding records.
@@ -54,16 +60,21 @@ def verify(source: str | os.PathLike[str] | BinaryIO, trusted: Collection[bytes]
     with TraceReader(source) as reader:
         report = Report(reader.header)
         summarise = Summariser(reader.header.layouts, reader.header.byte_order)
+        last = -1
         for frame in reader.frames():
             report.frames += 1
+            last = frame.seq
             if frame.body.type == FrameType.ROUNDS:
                 _check_rounds(reader, frame, summarise, report)
             elif frame.body.type == FrameType.SIGNATURE:
                 _check_signature(frame, trusted, report)
         report.damage = reader.damage
         report.closed = reader.ended is not None
-        report.digest = reader.digest
+        report.digest, report.stored_bytes = reader.digest, reader.offset
         _check_totals(reader, report)
+        if report.closed and trusted and report.signed_through != last - 1:
+            detail = "no good signature over the end"
+            reader.damage.append(Damage(DamageKind.UNSIGNED, reader.offset, 0, detail))
     return report
 
 

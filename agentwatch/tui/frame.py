@@ -38,6 +38,8 @@ _WIDE = 120
 _DEEPEST = 12
 _PACKET = 1 << 20
 _LOOK_SECONDS = 0.25
+_SUMMARY = 7
+_LEAST = 2
 _STATES = {
     "running": "bold green",
     "paused": "bold black on yellow",
@@ -63,7 +65,7 @@ def frame(snapshot: Snapshot, width: int, height: int, *, final: bool = False) -
     top = [_header(snapshot)]
     if reason := partial_reason(snapshot):
         top.append(Text(f"Evidence is partial: {reason}", "bold yellow"))
-    room = height - len(top) - 1
+    room = height - len(top) - (0 if final else 1)
     alerts, processes, flows, output = (
         _alerts(snapshot),
         _processes(snapshot),
@@ -103,8 +105,9 @@ def _header(snapshot: Snapshot) -> Text:
         (snapshot.agent, "bold"),
         "  ",
         (f" {snapshot.state.upper()} ", _STATES.get(snapshot.state, "bold")),
-        f"  {snapshot.mode}  {minutes:02d}:{seconds:02d}  {snapshot.events:,} events  ",
+        f"  {snapshot.mode}  {minutes:02d}:{seconds:02d}  ",
         (f"{snapshot.lost:,} lost", "bold yellow" if snapshot.lost else ""),
+        f"  {snapshot.events:,} events",
     )
 
 
@@ -121,7 +124,8 @@ def _alerts(snapshot: Snapshot) -> Section:
         lines = [line for alert in newest[: room // 2 + 1] for line in _alert(alert)]
         return lines[:room]
 
-    return Section(f"alerts: {len(newest) or 'none'}", 2 * len(newest), 4, draw)
+    count = snapshot.more_alerts + len(newest)
+    return Section(f"alerts: {count or 'none'}", 2 * len(newest), 4, draw)
 
 
 def _alert(alert: AlertRow) -> list[Text]:
@@ -190,17 +194,18 @@ def _output(snapshot: Snapshot) -> Section:
 
 
 def _stack(sections: Sequence[Section], width: int, height: int) -> list[Text]:
-    """The sections under one another in at most `height` lines; who comes first, gets first."""
+    """The sections under one another in at most `height` lines: a little for each, then the share
+    of each, then what it wishes, and who comes first is served first."""
     free = max(0, height - len(sections))
-    rooms = []
-    for section in sections:
-        rooms.append(min(section.wish, section.share, free))
-        free -= rooms[-1]
+    rooms = [0] * len(sections)
+    for limit in (lambda section: _LEAST, lambda section: section.share, lambda section: section.wish):
+        for index, section in enumerate(sections):
+            more = max(0, min(section.wish, limit(section), rooms[index] + free) - rooms[index])
+            rooms[index] += more
+            free -= more
     lines = []
     for section, room in zip(sections, rooms, strict=True):
-        extra = min(section.wish - room, free)
-        free -= extra
-        lines += [_title(section.title, width), *section.draw(room + extra)]
+        lines += [_title(section.title, width), *section.draw(room)]
     return lines[: max(0, height)]
 
 
@@ -255,7 +260,8 @@ def main(descriptor: int) -> None:
     with socket.socket(fileno=descriptor) as channel:
         last = _draw_until_closed(channel, console)
     if last:
-        console.print(frame(last, console.width, console.height, final=True))
+        # With room for the few lines of the summary that follow.
+        console.print(frame(last, console.width, console.height - _SUMMARY, final=True))
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ _RESTORE = "\x1b[?1049l\x1b[?25h"  # leave the alternate screen, show the cursor
 State = Literal["starting", "running", "paused", "killed", "ended"]
 Choice = Literal["resume", "kill", "leave"]
 CHOICES: dict[str, Choice] = {"r": "resume", "k": "kill", "l": "leave"}
-QUESTION = "The agent is frozen:  r resume   k kill   l leave it frozen"
+QUESTION = "Frozen:  r resume   k kill   l leave frozen"
 
 
 class ProcessRow(NamedTuple):
@@ -86,7 +86,7 @@ class Snapshot(NamedTuple):
     """All that a view shows at one moment.
 
     `gaps` names coverage that is missing, `output` the last lines that the command wrote,
-    `more_processes` and `more_flows` count rows that were left out; `asking` says that the
+    `more_...` count rows that were left out (of alerts, the oldest); `asking` says that the
     question what to do with the frozen agent stands.
     """
 
@@ -103,6 +103,7 @@ class Snapshot(NamedTuple):
     output: tuple[str, ...] = ()
     more_processes: int = 0
     more_flows: int = 0
+    more_alerts: int = 0
     asking: bool = False
 
     def pack(self) -> bytes:
@@ -125,6 +126,7 @@ class Snapshot(NamedTuple):
             output=_cut(self.output[-rows:]),
             more_processes=self.more_processes + len(self.processes) - len(processes),
             more_flows=self.more_flows + len(self.flows) - len(flows),
+            more_alerts=self.more_alerts + len(self.alerts[:-rows]),
         )
 
     @staticmethod
@@ -143,17 +145,16 @@ Row = TypeVar("Row", ProcessRow, FlowRow)
 
 def most_telling(rows: Sequence[Row], room: int) -> tuple[Row, ...]:
     """At most `room` of the rows, in their order: marked ones and their ancestors first, then
-    those that have not ended, then the latest."""
+    those that have not ended, then of the ended ones the least deep, then the latest."""
     if len(rows) <= room:
         return tuple(rows)
-    rank = [2 if row.ended else 1 for row in rows]
+    depths = [row.depth if isinstance(row, ProcessRow) else 0 for row in rows]
+    rank = [(2, depth) if row.ended else (1, 0) for row, depth in zip(rows, depths, strict=True)]
     wanted = -1  # depth of the nearest ancestor still to be found, going upwards
     for index in range(len(rows) - 1, -1, -1):
-        row = rows[index]
-        depth = row.depth if isinstance(row, ProcessRow) else 0
-        if row.marked or depth == wanted:
-            rank[index] = 0
-            wanted = depth - 1
+        if rows[index].marked or depths[index] == wanted:
+            rank[index] = (0, 0)
+            wanted = depths[index] - 1
     best = sorted(range(len(rows)), key=lambda index: (rank[index], -index))[:room]
     return tuple(rows[index] for index in sorted(best))
 
@@ -235,8 +236,9 @@ class PlainView:
 
     def update(self, snapshot: Snapshot) -> None:
         """Write what is new in `snapshot`."""
-        lines = [alert_line(alert) for alert in snapshot.alerts[self._alerts :]]
-        self._alerts = len(snapshot.alerts)
+        seen = max(0, self._alerts - snapshot.more_alerts)
+        lines = [alert_line(alert) for alert in snapshot.alerts[seen:]]
+        self._alerts = snapshot.more_alerts + len(snapshot.alerts)
         if snapshot.state != self._state:
             self._state = snapshot.state
             lines.append(f"agent {snapshot.agent}: {snapshot.state}")

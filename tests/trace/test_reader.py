@@ -342,3 +342,39 @@ def test_intact_frames_of_any_content_are_taken(parts: list[tuple[int, bytes, in
     ended = any(type == FrameType.END for type, _, _ in parts)
     assert ended or got[-3:] == PARTS[0]
     assert damage
+
+
+def test_rules_that_cannot_be_expanded_are_damage() -> None:
+    rules = replace(plain_body(FrameType.RULES, b"junk"), codec=Codec.ZSTD)
+    reader = TraceReader(io.BytesIO(trace(rules, BODIES[0], end_body(PARTS[0]))))
+    assert reader.rules == b""
+    assert list(reader) == PARTS[0]
+    assert [item.kind for item in reader.damage] == [DamageKind.MALFORMED]
+
+
+def test_a_header_or_rules_among_the_rounds_are_left_out() -> None:
+    strays = header_body(), plain_body(FrameType.RULES, b"other rules")
+    got, damage = read(trace(BODIES[0], *strays, BODIES[1], end_body(_join(PARTS[:2]))))
+    assert got == _join(PARTS[:2])
+    assert [item.kind for item in damage] == [DamageKind.MALFORMED] * 2
+
+
+def test_many_marks_that_begin_no_frame_cost_a_bounded_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mark of zeros lets every byte of a run of zeros look like the beginning of a frame."""
+    monkeypatch.setattr(module, "FREE_HASHING", 1 << 20)
+    looked = 0
+    real = format.read_head
+
+    def counting(data: bytes) -> format.FrameHead:
+        nonlocal looked
+        looked += 1
+        return real(data)
+
+    monkeypatch.setattr(module, "read_head", counting)
+    lead = format.prefix(bytes(8))
+    head, _ = seal(header_body(), bytes(8), 0, format.chain_start(lead))
+    for filler in (bytes(1 << 20), (bytes(8) + b"\xff" * 24) * (1 << 15)):
+        looked = 0
+        got, damage = read(lead + head + filler)
+        assert got == [] and looked < 1000
+        assert "too many false frames" in damage[0].detail

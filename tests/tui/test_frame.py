@@ -114,8 +114,9 @@ class Tmux:
 
     def __init__(self, width: int, height: int, code: str) -> None:
         self._command = ["tmux", "-L", f"agentwatch-{uuid.uuid4().hex}", "-f", "/dev/null"]
-        size = ["-x", str(width), "-y", str(height)]
-        self._call("new-session", "-d", *size, "-c", str(REPOSITORY), sys.executable, "-c", code)
+        self._call("new-session", "-d", "-c", str(REPOSITORY), sys.executable, "-c", code)
+        self._call("set-option", "status", "off")
+        self.resize(width, height)
 
     def _call(self, *arguments: str) -> str:
         return subprocess.run([*self._command, *arguments], capture_output=True, text=True, check=True).stdout

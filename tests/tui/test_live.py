@@ -51,6 +51,7 @@ def snapshots() -> st.SearchStrategy[Snapshot]:
         output=st.lists(TEXT, max_size=9).map(tuple),
         more_processes=COUNTS,
         more_flows=COUNTS,
+        more_alerts=COUNTS,
         asking=st.booleans(),
     )
 
@@ -79,9 +80,10 @@ def test_snapshot_of_anything_fits_one_packet() -> None:
     unpacked = Snapshot.unpack(packed)
     assert unpacked.more_processes == 1000 - len(unpacked.processes)
     assert unpacked.more_flows == 1000 - len(unpacked.flows)
+    assert unpacked.more_alerts == 1000 - len(unpacked.alerts)
 
 
-def test_most_telling_keeps_the_marked_with_ancestors_then_the_living_then_the_latest() -> None:
+def test_most_telling_keeps_the_marked_with_ancestors_then_the_living_then_the_shallow() -> None:
     rows = (
         ProcessRow(1, 0, "root", "exit 0"),
         ProcessRow(2, 1, "ended", "exit 0"),
@@ -89,11 +91,13 @@ def test_most_telling_keeps_the_marked_with_ancestors_then_the_living_then_the_l
         ProcessRow(4, 2, "miner", "exit 0", marked=True),
         ProcessRow(5, 1, "alive"),
         ProcessRow(6, 1, "ended later", "exit 0"),
+        ProcessRow(7, 2, "ended last, but deeper", "exit 0"),
     )
     assert [row.pid for row in most_telling(rows, 3)] == [1, 3, 4]
     assert [row.pid for row in most_telling(rows, 4)] == [1, 3, 4, 5]
     assert [row.pid for row in most_telling(rows, 5)] == [1, 3, 4, 5, 6]
-    assert most_telling(rows, 6) == rows
+    assert [row.pid for row in most_telling(rows, 6)] == [1, 2, 3, 4, 5, 6]
+    assert most_telling(rows, 7) == rows
     assert most_telling(rows, 0) == ()
 
 
@@ -113,7 +117,7 @@ def test_plain_view_says_each_thing_once_and_harmlessly() -> None:
     view.update(Snapshot("demo", "enforce", "running", 1))
     view.update(Snapshot("demo", "enforce", "paused", 2, alerts=(ALERT,)))
     view.update(Snapshot("demo", "enforce", "paused", 3, alerts=(ALERT, evil), lost=2))
-    view.close(Snapshot("demo", "enforce", "ended", 4, alerts=(ALERT, evil), lost=2))
+    view.close(Snapshot("demo", "enforce", "ended", 4, alerts=(evil,), more_alerts=1, lost=2))
     assert stream.getvalue().splitlines() == [
         "agent demo: running",
         "09:14:42.123 high Reverse tunnel: frozen in 0.18 ms: ssh[7] to 10.0.0.1:22",

@@ -1,0 +1,126 @@
+"""What is recognised in the bytes of one flow, over all its layers."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from agentwatch.detect import registry
+from agentwatch.detect.finding import IN, OUT, Finding
+from agentwatch.detect.layer import Context, Layer
+from agentwatch.enrich.streams import Chunk, Stream
+
+MAX_FINDINGS: Final = 64
+"""Distinct findings of one flow; further ones are dropped (a flow has a handful)."""
+
+_NOTHING: Final[list[Finding]] = []
+
+
+class Recogniser:
+    """The layer of raw bytes: finds out which protocol they are, then hands them to its layer.
+
+    The first direction to be recognised decides for both. A conversation that nothing recognises
+    is looked at again where a message starts like JSON: some relays want a word of their own
+    before the protocol starts.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._heads: list[bytes | None] = [b"", b""]  # None: recognised as nothing
+        self._layer: Layer | None = None
+        self._fallback: Layer = registry.UNRECOGNISED(context)
+        self.finished = False
+
+    def feed(self, direction: int, data: bytes, gap: bool, start: bool) -> None:
+        if self._layer is not None:
+            self._layer.feed(direction, data, gap, start)
+            self.finished = self._layer.finished
+            return
+        if gap:
+            self._heads[direction] = b"" if start else None
+        if not data:
+            return
+        self._fallback.feed(direction, data, gap, start)
+        head = self._heads[direction]
+        if head is None:
+            if not start or data[:1] not in (b"{", b"["):
+                return
+            head = b""
+        head += data
+        entry, undecided = registry.recognise(head)
+        if entry is not None:
+            self._enter(entry, direction, head)
+        else:
+            self._heads[direction] = head if undecided else None
+
+    def _enter(self, entry: registry.Entry, direction: int, head: bytes) -> None:
+        self._layer = entry.layer(self._context)
+        self._layer.feed(direction, head, False, True)
+        other = self._heads[1 - direction]
+        if other:
+            self._layer.feed(1 - direction, other, False, True)
+        self._heads = [None, None]
+        self.finished = self._layer.finished
+
+
+class Conversation:
+    """Both directions of one flow.
+
+    `initiated`: whether the watched process connected (True), accepted (False), or is not known
+    to have done either (None). `transport`: `tcp`; `unix` for streams without sequence numbers;
+    `udp` flows hold no conversation that is recognised here.
+    """
+
+    __slots__ = ("_found", "_layer", "_ordered", "_seen", "_streams", "_unread")
+
+    def __init__(self, initiated: bool | None, transport: str = "tcp") -> None:
+        client = None if initiated is None else OUT if initiated else IN
+        self._found: list[Finding] = []
+        self._seen: list[Finding] = []
+        self._ordered = transport == "tcp"
+        self._streams = (Stream(), Stream())
+        self._unread = [-1, -1]
+        context = Context(self._report, Recogniser, transport, client)
+        self._layer: Layer | None = Recogniser(context) if transport != "udp" else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether no further segment can yield a finding; the flow need not be fed any more."""
+        return self._layer is None
+
+    def segment(
+        self, direction: int, seq: int, data: bytes, wire_length: int, message: int, time: int
+    ) -> list[Finding]:
+        """Takes one payload record; returns what it newly proves, mostly nothing.
+
+        `direction`: OUT or IN. `seq`, `wire_length` and `message` as in `Stream.feed`. `time`:
+        nanoseconds since boot, for layers that judge by it.
+        """
+        if self._layer is None:
+            return _NOTHING
+        if self._ordered:
+            if self._streams[1 - direction].waiting:
+                self._read(1 - direction, self._streams[1 - direction].flush())
+            self._read(direction, self._streams[direction].feed(seq, data, wire_length, message))
+        else:
+            start = message != self._unread[direction]
+            self._unread[direction] = message
+            self._read(direction, (Chunk(data, False, start),))
+            if wire_length > len(data):
+                self._read(direction, (Chunk(b"", True, False),))
+        if not self._found:
+            return _NOTHING
+        found, self._found = self._found, []
+        return found
+
+    def _read(self, direction: int, chunks: tuple[Chunk, ...] | list[Chunk]) -> None:
+        for data, gap, start in chunks:
+            if self._layer is None:
+                return
+            self._layer.feed(direction, data, gap, start)
+            if self._layer.finished:
+                self._layer = None
+
+    def _report(self, finding: Finding) -> None:
+        if finding not in self._seen and len(self._seen) < MAX_FINDINGS:
+            self._seen.append(finding)
+            self._found.append(finding)

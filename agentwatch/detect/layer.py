@@ -1,0 +1,105 @@
+"""What the protocols of a conversation have in common.
+
+A conversation is a chain of layers. A layer gets the bytes of both directions, reports findings
+through its context, and hands the bytes it carries to a layer inside (a proxy's tunnel, an HTTP
+body, the messages of a WebSocket), which is found by the same table as the outermost one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
+
+from agentwatch.detect.finding import OUT, Finding
+from agentwatch.event import Value
+
+
+MAX_DEPTH: Final = 8
+"""Layers within layers that are looked into."""
+
+
+class Layer(Protocol):
+    """One protocol, both directions. No method raises, on any bytes."""
+
+    def feed(self, direction: int, data: bytes, gap: bool, start: bool) -> None:
+        """Takes bytes in stream order.
+
+        `gap`: bytes before these are missing (`data` may be empty: what came before was cut).
+        `start`: a message starts here, so a layer that lost its place may find it again.
+        """
+
+    @property
+    def finished(self) -> bool:
+        """Whether no further bytes can yield a finding, in either direction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Where a layer stands: what carries it, who is its client, whom to tell.
+
+    `client` is the direction in which the bytes of this layer's client go (OUT when the watched
+    process is the client), None where that is unknown. `outer` names the proxies passed through,
+    `carrier` what carries the layer's bytes. `asked` are fields from outer layers that belong to
+    all findings within (the destination asked of a proxy). `software` is what the client called
+    itself in an outer layer.
+    """
+
+    report: Callable[[Finding], None]
+    recognise: Callable[[Context], Layer]
+    carrier: str
+    client: int | None
+    outer: tuple[str, ...] = ()
+    asked: tuple[tuple[str, Value], ...] = ()
+    software: str = ""
+    depth: int = 0
+
+    def open(self) -> Layer:
+        """The layer of whatever lies here."""
+        return self.recognise(self) if self.depth <= MAX_DEPTH else Unread()
+
+    def emit(self, protocol: str, role: str = "", **attributes: Value) -> None:
+        """Reports a finding; attributes that are None or empty are left out."""
+        fields: dict[str, Value] = dict(self.asked)
+        fields["Transport"] = ">".join((*self.outer, self.carrier))
+        role = role or self.role
+        if role:
+            fields["Role"] = role
+        fields.update((name, value) for name, value in attributes.items() if value not in (None, ""))
+        self.report(Finding(protocol, fields))
+
+    @property
+    def role(self) -> str:
+        """`client` or `server`, as the watched process is; empty where unknown."""
+        if self.client is None:
+            return ""
+        return "client" if self.client == OUT else "server"
+
+    def sent_by(self, direction: int) -> Context:
+        """The same place, knowing that the client's bytes go in `direction`."""
+        return self if self.client == direction else replace(self, client=direction)
+
+    def tunnel(self, proxy: str, host: str, port: int) -> Context:
+        """The inside of a proxy's tunnel: raw bytes again, with a destination."""
+        asked = (("DestinationHostname", host), ("DestinationPort", port))
+        return replace(self, outer=(*self.outer, proxy), asked=asked, depth=self.depth + 1)
+
+    def inside(self, carrier: str, software: str = "") -> Context:
+        """The payload of `carrier`."""
+        return replace(self, carrier=carrier, software=software or self.software, depth=self.depth + 1)
+
+
+class Unread:
+    """Bytes that are not looked at."""
+
+    finished = True
+
+    def feed(self, direction: int, data: bytes, gap: bool, start: bool) -> None:
+        return None
+
+
+class Opaque(Unread):
+    """A protocol that is recognised and carries nothing we can read: named once, then skipped."""
+
+    def __init__(self, context: Context, protocol: str) -> None:
+        context.emit(protocol)

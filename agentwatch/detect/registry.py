@@ -1,0 +1,76 @@
+"""The protocols that the first bytes of a stream tell apart. A new one is a line in this table.
+
+A line names the bytes that a stream of this protocol can start with, a function that looks at
+the first bytes of one direction (at most HEAD_LIMIT) and says yes, no, or None for "more bytes,
+please", and what makes the layer once it said yes. The first line that says yes wins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+from agentwatch.detect import http, socks, ssh, stratum, stratum_v2, websocket
+from agentwatch.detect.layer import Context, Layer, Opaque
+
+HEAD_LIMIT: Final = 1024
+
+
+class Entry(NamedTuple):
+    """One protocol: see the module."""
+
+    first_bytes: bytes
+    recognise: Callable[[bytes], bool | None]
+    layer: Callable[[Context], Layer]
+
+
+def _starts(*openings: bytes) -> Callable[[bytes], bool | None]:
+    def recognise(head: bytes) -> bool | None:
+        if head.startswith(openings):
+            return True
+        return None if any(opening.startswith(head) for opening in openings) else False
+
+    return recognise
+
+
+def _opaque(protocol: str) -> Callable[[Context], Layer]:
+    return lambda context: Opaque(context, protocol)
+
+
+def _is_json(head: bytes) -> bool | None:
+    """JSON messages may follow blanks and a byte order mark."""
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
+    return text[:1] in (b"{", b"[") if text else None
+
+
+PROTOCOLS: Final[Sequence[Entry]] = (
+    Entry(b"\x16", _starts(b"\x16\x03"), _opaque("tls")),
+    Entry(b"P", _starts(b"PRI * HTTP/2.0"), _opaque("http2")),
+    Entry(b"GPHDOTC", http.is_http, http.Http),
+    Entry(b"C", _starts(b"Content-Length:", b"Content-Type:"), _opaque("lsp")),
+    Entry(b"S", ssh.is_ssh, ssh.Ssh),
+    Entry(b"{[ \t\r\n\xef", _is_json, stratum.JsonMessages),
+    Entry(b"sj", stratum.is_xatum, stratum.Xatum),
+    Entry(b"\x05", socks.is_socks5, socks.Socks),
+    Entry(b"\x04", socks.is_socks4, socks.Socks),
+    Entry(b"\x81\x82\x01\x02", websocket.is_websocket, websocket.WebSocket),
+    Entry(b"\x00", stratum_v2.is_setup_connection, stratum_v2.SetupConnection),
+)
+
+UNRECOGNISED: Final[Callable[[Context], Layer]] = stratum_v2.NoiseHandshake
+"""Gets what no line recognised: protocols that look like random bytes."""
+
+_BY_FIRST_BYTE: Final = tuple(
+    tuple(entry for entry in PROTOCOLS if byte in entry.first_bytes) for byte in range(256)
+)
+
+
+def recognise(head: bytes) -> tuple[Entry | None, bool]:
+    """The protocol of a stream that starts with `head` (not empty), and whether that may yet change."""
+    undecided = False
+    for entry in _BY_FIRST_BYTE[head[0]]:
+        answer = entry.recognise(head)
+        if answer:
+            return entry, False
+        undecided = undecided or answer is None
+    return None, undecided and len(head) < HEAD_LIMIT
