@@ -14,7 +14,6 @@ from typing import Final, Protocol
 from agentwatch.detect.finding import OUT, Finding
 from agentwatch.event import Value
 
-
 MAX_DEPTH: Final = 8
 """Layers within layers that are looked into."""
 
