@@ -59,8 +59,8 @@ def test_both_misdeeds_are_caught_and_honest_work_is_not(tmp_path: Path) -> None
     assert (tmp_path / "demo.trace").stat().st_uid == 65534
 
 
-def culprit(cmdline: str) -> str:
-    """Which misdeed a command line of the demonstration belongs to; itself if to none."""
-    if "train.py" in cmdline:
+def culprit(argv: list[str]) -> str:
+    """Which misdeed a command of the demonstration belongs to; itself if to none."""
+    if "train.py" in argv:
         return "mining"
-    return "tunnel" if cmdline.startswith("ssh ") else cmdline
+    return "tunnel" if argv[0] == "ssh" else " ".join(argv)
