@@ -13,10 +13,12 @@ from operator import itemgetter
 from typing import Any
 
 from agentwatch.detect.chain import Chain
+from agentwatch.detect.request import NoRequests, Requests
 from agentwatch.detect.sighting import Sighting
 from agentwatch.enrich.state import Change, State
-from agentwatch.respond.actuate import Actuator, Outcome, ReportingActuator
+from agentwatch.respond.actuate import Actuator, ReportingActuator
 from agentwatch.respond.decide import Decider, Decision
+from agentwatch.respond.outcome import Outcome
 from agentwatch.rules.engine import Engine
 from agentwatch.schema import decode
 from agentwatch.schema.decode import TIME, DecodeError, Row
@@ -51,7 +53,7 @@ class _Pending:
 
 
 class Pipeline:
-    """Folds rounds into alerts. `request` is asked for files that a detector wants to read."""
+    """Folds rounds into alerts. `requests` is asked what detectors want to know."""
 
     def __init__(
         self,
@@ -60,13 +62,13 @@ class Pipeline:
         state: State | None = None,
         actuator: Actuator | None = None,
         sinks: Iterable[Sink] = (),
-        request: Callable[[str, Change], None] = lambda path, change: None,
+        requests: Requests | None = None,
         clock_offset: int = 0,
     ) -> None:
         self.state = state or State()
         self.counters = Counters()
         self._engine = engine
-        self._chain = Chain(self.state, engine.ruleset.categories, request)
+        self._chain = Chain(self.state, engine.ruleset.categories, requests or NoRequests())
         self._decider = Decider()
         self._actuator = actuator or ReportingActuator()
         self._sinks = tuple(sinks)

@@ -7,25 +7,26 @@ import os
 import pwd
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from agentwatch.clock import now
 from agentwatch.enrich.state import Change, State
 from agentwatch.kernel.cgroup import Cgroup
 from agentwatch.kernel.probes import Probes
 from agentwatch.pipeline import Pipeline, Sink
 from agentwatch.respond import cgroup as mechanics
-from agentwatch.respond.actuate import Outcome
 from agentwatch.respond.decide import Decision
+from agentwatch.respond.outcome import Outcome
 from agentwatch.rules.engine import Engine
 from agentwatch.rules.model import RuleSet
 from agentwatch.schema.events import Type
 from agentwatch.sources.base import Round
 from agentwatch.sources.files import read_agent_file
-from agentwatch.sources.kernel import KernelSource, now
+from agentwatch.sources.kernel import KernelSource
 
 if TYPE_CHECKING:
     from agentwatch.trace.writer import TraceWriter
@@ -71,6 +72,28 @@ class CgroupActuator:
         return outcome
 
 
+class LiveRequests:
+    """Answers what detectors ask, as records."""
+
+    def __init__(self, probes: Probes, source: KernelSource) -> None:
+        self._probes = probes
+        self._source = source
+
+    def read_file(self, path: str, change: Change) -> None:
+        """Read a file of the agent's, its `~` being the home of the process's user."""
+        process = change.process
+        wanted = path
+        if path.startswith("~/"):
+            with suppress(KeyError):
+                wanted = pwd.getpwuid(process.uid).pw_dir + path[1:]
+        content, error = read_agent_file(process.pid, wanted, process.cwd)
+        self._source.note(Type.FILE, AGENT, path, content, error, tgid=process.pid, start=process.start)
+
+    def follow(self, cookie: int) -> None:
+        """Have the probes report further traffic of a flow."""
+        self._probes.follow(cookie)
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """How a session is run."""
@@ -85,12 +108,12 @@ class Options:
 class Session:
     """Watches one agent from its first instruction to the end of its tree."""
 
-    def __init__(self, options: Options, cgroup: Cgroup, sinks: Sequence[Sink]) -> None:
+    def __init__(self, options: Options, cgroup: Cgroup, probes: Probes, sinks: Sequence[Sink]) -> None:
         self.options = options
         self.cgroup = cgroup
+        self.probes = probes
         self._stack = ExitStack()
         with ExitStack() as stack:
-            self.probes = stack.enter_context(Probes())
             self.source = KernelSource(self.probes)
             stack.callback(self.source.close)
             stack.enter_context(self.probes.watch_cgroup(AGENT, cgroup.fileno(), cgroup.id))
@@ -105,7 +128,7 @@ class Session:
                 state=State(names),
                 actuator=self.actuator,
                 sinks=sinks,
-                request=self._read_file,
+                requests=LiveRequests(probes, self.source),
                 clock_offset=offset,
             )
             self._stack = stack.pop_all()
@@ -139,12 +162,6 @@ class Session:
         self.source.note(Type.RULES, AGENT, options.rules.digest)
         for missing in self.probes.missing:
             self.source.note(Type.COVERAGE, AGENT, missing.probe, missing.error, missing.cost)
-
-    def _read_file(self, path: str, change: Change) -> None:
-        """A detector wants a file of the agent's: it comes back as a record."""
-        process = change.process
-        content, error = read_agent_file(process.pid, path, process.cwd)
-        self.source.note(Type.FILE, AGENT, path, content, error, tgid=process.pid, start=process.start)
 
     def step(self, timeout: float) -> Round:
         """Wait for records up to `timeout` seconds and fold what came."""

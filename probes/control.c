@@ -3,7 +3,7 @@
 
 #define CGROUP_PATH_BYTES 256
 #define DEFAULT_HIERARCHY 0 /* of cgroup v2 */
-#define SIGCHLD 17 /* the kernel's own notice of a child's end */
+#define SIGCHLD 17          /* the kernel's own notice of a child's end */
 
 /* tp_btf/cgroup_attach_task(struct cgroup *dst, const char *path, struct task_struct *task, bool)
  */

@@ -4,6 +4,9 @@
  * one datagram). The first AW_PAYLOAD_MESSAGES of each direction are recorded up to
  * AW_PAYLOAD_BYTES each, however small the segments; after that one message each
  * AW_SAMPLE_INTERVAL_NS, so that a flow which begins harmlessly is seen for what it becomes.
+ *
+ * A flow that user space put into FOLLOWED goes on to show its traffic: the beginning of every
+ * message, and of long ones a segment each AW_FOLLOW_INTERVAL_NS.
  */
 #include <flow.h>
 
@@ -147,6 +150,7 @@ INLINE u16 message_number(struct flow *flow, const struct packet *packet) {
         flow->captured = 0;
         flow->last = packet->direction + 1;
         flow->flags &= ~FLOW_SAMPLING;
+        flow->flags |= FLOW_TURNED;
         if (*message > AW_PAYLOAD_MESSAGES) {
             u64 now = bpf_ktime_get_boot_ns();
 
@@ -221,12 +225,28 @@ INLINE void record(struct __sk_buff *skb, const struct flow *flow, const struct 
     submit_record(event, URGENT);
 }
 
+/* Whether user space wants to see this packet of a flow that is past its first messages. */
+INLINE bool followed(struct flow *flow, bool turned) {
+    u64 now;
+
+    if (!bpf_map_lookup_elem(MAP(FOLLOWED), &flow->socket.cookie))
+        return false;
+    if (turned)
+        return true;
+    now = bpf_ktime_get_boot_ns();
+    if (now - flow->shown < AW_FOLLOW_INTERVAL_NS)
+        return false;
+    flow->shown = now;
+    return true;
+}
+
 INLINE void follow(struct __sk_buff *skb, struct flow *flow, const struct packet *packet,
                    u32 agent) {
     bool dns = packet->protocol == IPPROTO_UDP &&
                (packet->local_port == DNS_PORT || packet->remote_port == DNS_PORT);
     u64 length;
     u16 message;
+    bool turned;
 
     if (packet->protocol == IPPROTO_TCP) {
         if (!account_tcp(flow, packet))
@@ -236,11 +256,15 @@ INLINE void follow(struct __sk_buff *skb, struct flow *flow, const struct packet
     }
     flow->flags |= FLOW_ANNOUNCED;
     message = message_number(flow, packet);
-    if (message > AW_PAYLOAD_MESSAGES && !(flow->flags & FLOW_SAMPLING) && !dns)
+    turned = flow->flags & FLOW_TURNED;
+    flow->flags &= ~FLOW_TURNED;
+    if ((message <= AW_PAYLOAD_MESSAGES || flow->flags & FLOW_SAMPLING || dns) &&
+        flow->captured < AW_PAYLOAD_BYTES)
+        length = AW_PAYLOAD_BYTES - flow->captured;
+    else if (followed(flow, turned))
+        length = SMALL_PAYLOAD;
+    else
         return;
-    if (flow->captured >= AW_PAYLOAD_BYTES)
-        return;
-    length = AW_PAYLOAD_BYTES - flow->captured;
     if (length > packet->length)
         length = packet->length;
     flow->captured += length;

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from agentwatch.cli.exits import Exit, Failure
 from agentwatch.resources import RULES
+from agentwatch.rules.levels import LEVELS
 from agentwatch.rules.load import load_rules
-from agentwatch.rules.model import LEVELS, RuleError, RuleSet
+from agentwatch.rules.model import RuleError, RuleSet
 
 
 def rule_set(paths: Sequence[Path]) -> RuleSet:

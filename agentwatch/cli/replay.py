@@ -13,7 +13,8 @@ from agentwatch.cli.options import reaches, rule_set
 from agentwatch.enrich.state import State
 from agentwatch.pipeline import Pipeline
 from agentwatch.rules.engine import Engine
-from agentwatch.rules.model import LEVELS, RuleSet
+from agentwatch.rules.levels import LEVELS
+from agentwatch.rules.model import RuleSet
 from agentwatch.sinks.alerts import AlertFile, open_alert_file
 from agentwatch.trace.error import TraceError
 from agentwatch.trace.format import TraceHeader

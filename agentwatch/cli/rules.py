@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ from agentwatch.cli.exits import Exit, Failure
 from agentwatch.cli.options import rule_set
 from agentwatch.resources import RULES
 from agentwatch.rules import samples
-from agentwatch.rules.check import warnings
+from agentwatch.rules.check import exemption_warnings, warnings
 from agentwatch.rules.engine import Engine
 from agentwatch.rules.explain import explain_alert
 from agentwatch.rules.load import load_rules, survey_rules
-from agentwatch.rules.model import Exemption, Refused, Rule, RuleError, RuleSet
+from agentwatch.rules.model import Refused, Rule, RuleError, RuleSet
 
 _PATH = click.Path(path_type=Path)
 _PATHS = click.argument("paths", nargs=-1, type=_PATH, metavar="[PATH]...")
@@ -63,7 +64,7 @@ def check(paths: tuple[Path, ...], exceptions: tuple[Path, ...]) -> None:
         for problem in error.problems:
             click.echo(f"{problem.file}:{problem.line}: error: {problem.reason}")
         raise Failure(f"{_count(len(error.problems), 'error')}", Exit.FAILURE) from None
-    notes = [*_notes(found), *_expired(found.exemptions)]
+    notes = list(_notes(found))
     for file, line, text in notes:
         click.echo(f"{file}:{line}: {text}")
     click.echo(f"{_count(len(found.rules), 'rule')}, {_count(len(notes), 'remark')}")
@@ -104,14 +105,23 @@ def test(paths: tuple[Path, ...], folder: Path, as_json: bool) -> None:
 @click.argument("alerts", type=click.File(encoding="utf-8", errors="backslashreplace"), metavar="ALERTS")
 @click.option("--number", default=-1, help="Which alert of the file, from 1; the last one by default.")
 @click.option("--rules", "rule_paths", multiple=True, type=_PATH, help="The rules that made the alert.")
-def explain(alerts: Iterable[str], number: int, rule_paths: tuple[Path, ...]) -> None:
-    """Explain an alert of ALERTS (- for standard input): what matched what, and the evidence."""
+@click.option(
+    "--trace", type=click.Path(path_type=Path, exists=True), help="The recording, for the evidence."
+)
+def explain(alerts: Iterable[str], number: int, rule_paths: tuple[Path, ...], trace: Path | None) -> None:
+    """Explain an alert of ALERTS (- for standard input): what matched what, and the evidence.
+
+    With --trace, every event of the evidence is shown with what matched in it; without, the
+    alert's own event is explained from what the alert tells of it.
+    """
     alert = _pick([line for line in alerts if line.strip()], number)
-    found = {rule.id: rule for rule in rule_set(rule_paths).rules}
-    rule = found.get(alert["rule"]["id"])
+    found = rule_set(rule_paths)
+    rule = next((rule for rule in found.rules if rule.id == alert["rule"]["id"]), None)
     if rule is None:
         raise Failure(f"rule {alert['rule']['id']!a} is not among these rules; name its file with --rules")
     for line in _explanation(rule, alert):
+        click.echo(line)
+    for line in _evidence(found, rule, alert, trace) if trace else ():
         click.echo(line)
 
 
@@ -174,15 +184,10 @@ def _notes(found: RuleSet) -> Iterator[tuple[str, int, str]]:
     for rule in found.rules:
         for text in rule.partial:
             yield rule.file, rule.line, f"partly evaluated: {text}"
+    for exemption, text in exemption_warnings(found.exemptions, time.time_ns()):
+        yield exemption.file, exemption.line, f"warning: {text}"
     for refused in found.refused:
         yield refused.file, refused.line, f"not evaluated: {refused.reason}"
-
-
-def _expired(exemptions: Iterable[Exemption]) -> Iterator[tuple[str, int, str]]:
-    now = time.time_ns()
-    for exemption in exemptions:
-        if exemption.expires <= now:
-            yield exemption.file, exemption.line, "warning: the exception has expired"
 
 
 def _summary(rule: Rule, results: Sequence[samples.Sample]) -> list[str]:
@@ -230,6 +235,33 @@ def _explanation(rule: Rule, alert: Any) -> Iterator[str]:
     yield f"completeness: {', '.join(map(str, alert['completeness']['why'])) or 'complete'}"
     if rule.falsepositives:
         yield f"known false positives: {'; '.join(rule.falsepositives)}"
+
+
+def _evidence(found: RuleSet, rule: Rule, alert: Any, trace: Path) -> Iterator[str]:
+    """What the rule, and the rules that it counts, matched in each event of the evidence."""
+    loud = replace(found, rules=tuple(replace(one, silent=False) for one in found.rules))
+    wanted = _counted(found, rule.id)
+    try:
+        matches = samples.matches_of(loud, trace, replay_trace)
+    except (OSError, ValueError) as error:
+        raise Failure(f"the trace cannot be read: {error}", Exit.DAMAGED) from None
+    for match in matches:
+        if match.rule.id in wanted and match.event.seq in alert["evidence"] and match.rule.conditions:
+            yield f"record {match.event.seq}, {match.event.category}: {match.rule.title}"
+            yield from (f"    {detail}" for detail in match.details)
+
+
+def _counted(found: RuleSet, rule_id: str) -> set[str]:
+    """A rule and, along chains of correlations, the rules that it counts."""
+    rules = {rule.id: rule for rule in found.rules}
+    reached, ahead = set[str](), [rule_id]
+    while ahead:
+        one = ahead.pop()
+        if one in rules and one not in reached:
+            reached.add(one)
+            correlation = rules[one].correlation
+            ahead += correlation.rules if correlation else ()
+    return reached
 
 
 def _line(verdict: str, rule: Rule | Refused, reason: str) -> dict[str, Any]:

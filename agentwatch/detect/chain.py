@@ -7,18 +7,16 @@ one gets its line in `Chain`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection, Iterable
 from typing import ClassVar, Protocol
 
 from agentwatch.detect.applications import Applications
 from agentwatch.detect.names import Names
+from agentwatch.detect.request import Requests
 from agentwatch.detect.sighting import Sighting
 from agentwatch.detect.tunnels import Tunnels
 from agentwatch.enrich.facts import Facts
 from agentwatch.enrich.state import Change, State
-
-Request = Callable[[str, Change], None]
-"""Asks the source for a file of an agent's; its content comes back as a record."""
 
 
 class Detector(Protocol):
@@ -34,13 +32,13 @@ class Detector(Protocol):
 class Chain:
     """Facts and detectors, one after the other. Categories that no rule wants cost nothing."""
 
-    def __init__(self, state: State, wanted: Collection[str], request: Request) -> None:
+    def __init__(self, state: State, wanted: Collection[str], requests: Requests) -> None:
         self._facts = Facts(state, wanted)
         detectors: list[Detector] = []
         if "dns_query" in wanted or "flow" in wanted or "network_connection" in wanted:
             detectors.append(Names(state))
         # Flows are recognised whether or not a rule asks: views and reports show protocols.
-        tunnels = Tunnels(state, request)
+        tunnels = Tunnels(state, requests)
         detectors += [Applications(state, tunnels), tunnels]
         self._by_type = {
             number: tuple(detector for detector in detectors if number in detector.types)

@@ -1,21 +1,321 @@
+"""Reverse tunnels over SSH: a remote forward asked for, opened, or used.
+
+Three stages, each a Finding of protocol `ssh` with `Behaviour` `remote_forward` and `Stage`:
+
+- `asked`: a program called as an SSH client is run with a remote forward in its words or its
+  configuration. `Forward` is the forward, spelled as for `-R`.
+- `opened`: a process whose words (whatever it is called) or configuration ask for one has sent its
+  SSH banner, so a session is being set up. `Forward` as above.
+- `used`: a process with an SSH session connects to where an inbound channel leads. `DestinationIp`
+  and `DestinationPort` say where. This needs no words and no configuration: it sees Dropbear's
+  client, libraries, control masters and configurations that nobody could read.
+
+`Condition` `unknown` is added where the configuration asks under a condition that only the client
+can evaluate (`Match exec`).
+
+What counts as use. After its banner, a client made for the purpose (OpenSSH's, Dropbear's, PuTTY's,
+by its name or by its banner) connects for nothing but inbound channels, so its next stream connect
+counts at once; excepted are Kerberos and DNS, which authentication and the look-up of host keys
+may need, and X11 displays where X11 is forwarded. Any other program that speaks SSH may do anything
+else as well, more SSH sessions and HTTP among it, and reports of its sessions may go to a local
+database. There a connect counts only if all of this holds:
+
+- bytes came in on a session at most two seconds before;
+- the target is loopback, private, shared or link-local, and not a session's own peer;
+- the first bytes on the new flow are handed over from or to a session: what is sent was received
+  on a session since the connect, or what is received is sent on a session before anything else is
+  sent on the new flow. A program that speaks for itself sends without having received;
+- the first bytes sent are not the SSH banner that the process sends for itself: that would be one
+  more session. Another's banner is relayed.
+
+Times are event times in nanoseconds. The fold is deterministic and bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv6Address, ip_address, ip_network
+from typing import Final, TypeVar
+
+from agentwatch.detect import ssh_config
+from agentwatch.detect.finding import Finding, text
+from agentwatch.detect.ssh_argv import SshCommand, basename, looks_like_ssh, parse, unwrap
+
+Key = tuple[int, int]
+"""A process: its tgid and its start time."""
+
+DEFAULT_CONFIG: Final = "~/.ssh/config"
+_PROCESSES_LIMIT: Final = 4096
+_FLOWS_LIMIT: Final = 128
+_WORDS_LIMIT: Final = 256
+_WORD_LIMIT: Final = 1024
+_RECENT_NS: Final = 2_000_000_000
+_CLIENTS: Final = ("OpenSSH", "dropbear", "PuTTY", "plink")
+_SERVICE_PORTS: Final = frozenset({53, 88})
+"""DNS and Kerberos"""
+_X11_PORTS: Final = range(6000, 6100)
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+@dataclass(slots=True)
+class _Candidate:
+    """A connect that may be an inbound channel's, until its first bytes tell."""
+
+    address: str
+    port: int
+    received: int = 0
+    """Bytes that came in on sessions since the connect."""
+    owed: int | None = None
+    """Bytes that came in on the new flow and have not gone out on a session."""
+
+
+@dataclass(slots=True)
+class _Process:
+    argv: tuple[str, ...]
+    named: bool
+    command: SshCommand | None = None
+    parsed: bool = False
+    config: ssh_config.ConfigAnswer | None = None
+    software: str | None = None
+    reported: frozenset[tuple[str, str]] = frozenset()
+    connects: dict[int, tuple[str, int]] = field(default_factory=dict)
+    sessions: dict[int, tuple[str, int]] = field(default_factory=dict)
+    """Flows with a banner of this process, and their peers."""
+    candidates: dict[int, _Candidate] = field(default_factory=dict)
+    last_incoming: int | None = None
+
+    def ssh(self) -> SshCommand | None:
+        if not self.parsed:
+            self.command, self.parsed = parse(self.argv), True
+        return self.command
+
+    def is_client(self) -> bool:
+        """Whether the program does nothing but SSH, so that its connects need no further proof."""
+        return self.named or (self.software or "").startswith(_CLIENTS)
+
+
 class RemoteForward:
-    def exec(self, *a, **k):
+    """The state machine over processes; the owner reports what they do, in the order of events."""
+
+    def __init__(self) -> None:
+        self._quiet: dict[Key, _Process] = {}
+        self._speaking: dict[Key, _Process] = {}
+        """Those with an SSH session, kept apart so that a flood of processes cannot push them out."""
+
+    def exec(self, key: Key, argv: Sequence[str], time: int) -> list[Finding]:
+        """The process runs a program with these words; what they ask for if it is called as an SSH client."""
+        words = tuple(word[:_WORD_LIMIT] for word in unwrap(argv)[:_WORDS_LIMIT])
+        self.exit(key)
+        process = _Process(words, bool(words) and looks_like_ssh(basename(words[0])))
+        _put(self._quiet, key, process, _PROCESSES_LIMIT)
+        return _asked(process, "asked") if process.named else []
+
+    def fork(self, parent: Key, child: Key) -> None:
+        """`ssh -f` and control masters go on in a child, which inherits words and sessions."""
+        process = self._get(parent)
+        if process is None:
+            return
+        copy = replace(
+            process,
+            connects=dict(process.connects),
+            sessions=dict(process.sessions),
+            candidates={},
+        )
+        _put(self._speaking if copy.sessions else self._quiet, child, copy, _PROCESSES_LIMIT)
+
+    def exit(self, key: Key) -> None:
+        """The process is gone."""
+        self._quiet.pop(key, None)
+        self._speaking.pop(key, None)
+
+    def wanted_config(self, key: Key) -> str | None:
+        """The configuration file that decides about this process, for the owner to read; None for none.
+
+        As the process wrote it after `-F` (relative to its working directory), otherwise
+        `~/.ssh/config` of the user who runs it. Worth asking after `exec` and after `banner`.
+        """
+        process = self._get(key)
+        if process is None or not process.is_client() or process.config is not None:
+            return None
+        command = process.ssh()
+        if command is None or not command.reads_config or not command.may_forward:
+            return None
+        path = command.config_file
+        if path is None:
+            return DEFAULT_CONFIG
+        return None if path.lower() == "none" else path
+
+    def config(self, key: Key, content: str) -> list[Finding]:
+        """What the wanted file says."""
+        process = self._get(key)
+        command = process.ssh() if process is not None else None
+        if process is None or command is None:
+            return []
+        process.config = ssh_config.remote_forwards(
+            content, command.hostname or command.host, original_host=command.host, user=command.user
+        )
+        return _asked(process, "opened" if process.sessions else "asked")
+
+    def banner(self, key: Key, flow: int, time: int, software: str = "") -> list[Finding]:
+        """The process itself sent an SSH client's banner on an outbound flow.
+
+        `software` is the banner after `SSH-2.0-`. If the flow is one on which another's banner may
+        be relayed, this is decided as in `payload`.
+        """
+        process = self._get(key) or _Process((), named=False)
+        if flow in process.sessions:
+            return []
+        if flow in process.candidates:
+            return self._first_sent(process, flow, len("SSH-2.0-") + len(software), software)
+        self._quiet.pop(key, None)
+        _put(self._speaking, key, process, _PROCESSES_LIMIT)
+        if process.software is None:
+            process.software = software[:_WORD_LIMIT]
+        _put(process.sessions, flow, process.connects.pop(flow, ("", 0)), _FLOWS_LIMIT)
+        return _asked(process, "opened")
+
+    def connect(
+        self, key: Key, flow: int, *, stream: bool, address: str, port: int, time: int
+    ) -> list[Finding]:
+        """The process connects an inet socket; `stream` is False for datagrams."""
+        process = self._get(key)
+        if process is None or not stream or flow in process.sessions:
+            return []
+        if not process.sessions:
+            _put(process.connects, flow, (address, port), _FLOWS_LIMIT)
+            return []
+        if process.is_client():
+            return [] if _excepted(process, port) else [_used(address, port)]
+        if (address, port) in process.sessions.values() or not _inside(address) or not _recent(process, time):
+            _put(process.connects, flow, (address, port), _FLOWS_LIMIT)
+        else:
+            _put(process.candidates, flow, _Candidate(address, port), _FLOWS_LIMIT)
         return []
 
-    def wanted_config(self, *a):
-        return None
+    def session_data(self, key: Key, flow: int, incoming: bool, length: int, time: int) -> list[Finding]:
+        """`length` bytes went over a session's flow."""
+        process = self._get(key)
+        if process is None or flow not in process.sessions:
+            return []
+        if incoming:
+            process.last_incoming = time
+            for candidate in process.candidates.values():
+                candidate.received += length
+            return []
+        findings = []
+        for opened, candidate in list(process.candidates.items()):
+            if candidate.owed is not None:
+                candidate.owed -= length
+                if candidate.owed <= 0:
+                    del process.candidates[opened]
+                    findings.append(_used(candidate.address, candidate.port))
+        return findings
 
-    def config(self, *a):
+    def payload(self, key: Key, flow: int, incoming: bool, data: bytes, time: int) -> list[Finding]:
+        """Bytes went over another flow of the process; the first ones decide what the flow is."""
+        process = self._get(key)
+        candidate = process.candidates.get(flow) if process is not None else None
+        if process is None or candidate is None or not data:
+            return []
+        if incoming:
+            if candidate.owed is None:
+                candidate.owed = len(data)
+            return []
+        software = None
+        if data.startswith((b"SSH-2.0-", b"SSH-1.99-")):
+            line = data.split(b"\n", 1)[0].rstrip(b"\r")
+            software = line.split(b"-", 2)[2].decode("latin-1")
+        return self._first_sent(process, flow, len(data), software)
+
+    def close(self, key: Key, flow: int) -> None:
+        """The process closed a flow."""
+        process = self._get(key)
+        if process is not None:
+            process.connects.pop(flow, None)
+            process.candidates.pop(flow, None)
+
+    def _first_sent(self, process: _Process, flow: int, length: int, software: str | None) -> list[Finding]:
+        """What the first bytes sent on a candidate make of it."""
+        candidate = process.candidates.pop(flow)
+        if software is not None and software[:_WORD_LIMIT] == process.software:
+            _put(process.sessions, flow, (candidate.address, candidate.port), _FLOWS_LIMIT)
+            return []
+        return [_used(candidate.address, candidate.port)] if candidate.received > length else []
+
+    def _get(self, key: Key) -> _Process | None:
+        return self._speaking.get(key) or self._quiet.get(key)
+
+
+def _asked(process: _Process, stage: str) -> list[Finding]:
+    """What words and configuration ask for and was not yet reported at this stage."""
+    command = process.ssh()
+    if command is None:
         return []
+    config = process.config
+    sure = command.asks_with(config)
+    findings = _new(process, stage, sure, {})
+    if config is not None and command.may_forward and not (config.clear_all or command.clear_all):
+        findings += _new(process, stage, config.possible, {"Condition": "unknown"})
+    return findings
 
-    def banner(self, *a):
-        return []
 
-    def connect(self, *a, **k):
-        return []
+def _new(process: _Process, stage: str, specs: Iterable[str], more: dict[str, str]) -> list[Finding]:
+    findings = []
+    for spec in specs:
+        if (stage, spec) not in process.reported:
+            process.reported |= {(stage, spec)}
+            attributes = {"Behaviour": "remote_forward", "Stage": stage, "Forward": text(spec), **more}
+            findings.append(Finding("ssh", attributes))
+    return findings
 
-    def payload(self, *a, **k):
-        return []
 
-    def exit(self, *a):
-        return None
+def _used(address: str, port: int) -> Finding:
+    return Finding(
+        "ssh",
+        {
+            "Behaviour": "remote_forward",
+            "Stage": "used",
+            "DestinationIp": text(address),
+            "DestinationPort": port,
+        },
+    )
+
+
+def _excepted(process: _Process, port: int) -> bool:
+    command = process.ssh()
+    return port in _SERVICE_PORTS or (command is not None and command.x11 and port in _X11_PORTS)
+
+
+def _recent(process: _Process, time: int) -> bool:
+    return process.last_incoming is not None and time - process.last_incoming <= _RECENT_NS
+
+
+_INSIDE: Final = tuple(
+    ip_network(network)
+    for network in (
+        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
+        *("192.168.0.0/16", "::/127", "fc00::/7", "fe80::/10"),
+    )
+)
+
+
+def _inside(address: str) -> bool:
+    """Whether an address is this machine's or its network's: loopback, private, shared, link-local."""
+    try:
+        ip = ip_address(address)
+    except ValueError:
+        return False
+    if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
+        ip = ip.ipv4_mapped
+    return any(ip in network for network in _INSIDE)
+
+
+def _put(items: dict[_K, _V], key: _K, value: _V, limit: int) -> None:
+    """Adds the newest item and drops the oldest over the limit."""
+    items.pop(key, None)
+    items[key] = value
+    if len(items) > limit:
+        del items[next(iter(items))]

@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
 PARENT = "agentwatch"
 _MOUNTS = Path("/proc/self/mounts")
 _REMOVE_SECONDS = 5.0
+_LOCK_SECONDS = 10.0  # it is held for a few system calls at a time
 _PAUSE = 0.002  # seconds between looks at a cgroup that empties
+_PRIVATE = 0o700  # who could open a directory could hold its lock
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class CgroupError(Exception):
@@ -30,7 +34,7 @@ def find_mount(mounts: Path = _MOUNTS) -> Path:
         fields = line.split()
         if len(fields) > 2 and fields[2] == "cgroup2":
             # proc(5): blanks and backslashes in a path are octal escapes
-            return Path(fields[1].encode().decode("unicode_escape"))
+            return Path(re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), fields[1]))
     raise CgroupError("cgroup v2 is not mounted: mount -t cgroup2 none /sys/fs/cgroup/unified")
 
 
@@ -95,10 +99,10 @@ class Cgroup:
 
     def processes(self) -> Iterator[int]:
         """Ids of the processes in here and below."""
-        for folder, _, _, fd in os.fwalk(".", dir_fd=self._fd):
-            with suppress(OSError), os.fdopen(os.open("cgroup.procs", os.O_RDONLY, dir_fd=fd)) as file:
+        for folder in _walk(self._fd):
+            # Inside a threaded domain only its top lists processes.
+            with suppress(OSError), os.fdopen(os.open("cgroup.procs", os.O_RDONLY, dir_fd=folder)) as file:
                 yield from (int(line) for line in file)
-            del folder
 
     def leave(self) -> None:
         """Let the directory stand when it is closed: its processes go on without a watch."""
@@ -116,10 +120,9 @@ class Cgroup:
 
     def _remove(self) -> None:
         deadline = time.monotonic() + _REMOVE_SECONDS
-        while not remove_tree(self.path) and time.monotonic() < deadline:
-            time.sleep(_PAUSE)  # killed processes take a moment to go
-        with suppress(OSError):  # another instance may be using it
-            self.path.parent.rmdir()
+        with suppress(CgroupError):
+            while not _remove_locked(self.path) and time.monotonic() < deadline:
+                time.sleep(_PAUSE)  # killed processes take a moment to go
 
     def __enter__(self) -> Cgroup:
         return self
@@ -130,51 +133,144 @@ class Cgroup:
         self.close()
 
 
+def _remove_locked(path: Path) -> bool:
+    """Remove an agent's directory, and the parent with the last; False while a process is in it."""
+    with suppress(_Vanished), _locked(path.parent):
+        if not remove_tree(path):
+            return False
+        with suppress(OSError):  # another instance may be using it
+            path.parent.rmdir()
+    return True
+
+
 def remove_tree(path: Path) -> bool:
     """Remove an empty cgroup with what the agent made below it; False while a process is in it."""
     try:
-        for folder, _, _ in os.walk(path, topdown=False):
-            Path(folder).rmdir()
+        here = os.open(path, _DIRECTORY)
     except FileNotFoundError:
         return True
+    names: list[str] = []
+    try:
+        while True:
+            if children := _children(here):
+                names.append(children[0])
+                here = _step(here, names[-1])
+            elif names:
+                here = _step(here, "..")
+                os.rmdir(names.pop(), dir_fd=here)
+            else:
+                path.rmdir()
+                return True
     except OSError:
-        return False
-    return not path.exists()
+        return not path.exists()
+    finally:
+        os.close(here)
+
+
+def _walk(top: int) -> Iterator[int]:
+    """Descriptors of a directory and all below, parents first, each open until the next is asked for."""
+    here = os.open(".", _DIRECTORY, dir_fd=top)
+    pending = [_children(here)]
+    try:
+        yield here
+        while pending:
+            if not pending[-1]:
+                pending.pop()
+                if pending:
+                    here = _step(here, "..")
+                continue
+            with suppress(FileNotFoundError):  # removed meanwhile
+                here = _step(here, pending[-1].pop())
+                pending.append(_children(here))
+                yield here
+    finally:
+        os.close(here)
+
+
+def _step(here: int, name: str) -> int:
+    """From one directory to another on one descriptor: agents may nest deeper than paths are long."""
+    there = os.open(name, _DIRECTORY, dir_fd=here)
+    os.close(here)
+    return there
+
+
+def _children(directory: int) -> list[str]:
+    with suppress(FileNotFoundError), os.scandir(directory) as entries:
+        return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    return []  # removed meanwhile
 
 
 def create(name: str, mount: Path | None = None) -> Cgroup:
     """A new agent's directory, locked. Raises `CgroupError` where the name is taken or it cannot be made."""
     parent = (mount or find_mount()) / PARENT
     path = parent / name
-    sweep(parent)
     try:
-        for _ in range(100):
-            parent.mkdir(exist_ok=True)
-            with suppress(FileNotFoundError):  # another instance removed the parent meanwhile
-                path.mkdir()
-                break
-        cgroup = Cgroup(path, made=True)
+        while True:
+            with suppress(FileExistsError):
+                parent.mkdir(mode=_PRIVATE)
+            with suppress(_Vanished), _locked(parent):
+                _sweep(parent)
+                path.mkdir(mode=_PRIVATE)
+                cgroup = Cgroup(path, made=True)
+                fcntl.flock(cgroup.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return cgroup
     except FileExistsError:
         raise CgroupError(f"an agent named {name} is watched already ({path})") from None
     except OSError as error:
         raise CgroupError(f"{path}: {error.strerror}") from None
-    fcntl.flock(cgroup.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return cgroup
 
 
 def sweep(parent: Path) -> None:
     """Remove empty directories that nobody holds: what a killed instance left."""
-    with suppress(OSError):
-        for entry in list(os.scandir(parent)):
-            if entry.is_dir(follow_symlinks=False):
-                _sweep_one(Path(entry.path))
+    with suppress(_Vanished), _locked(parent):
+        _sweep(parent)
+
+
+def _sweep(parent: Path) -> None:
+    for entry in list(os.scandir(parent)):
+        if entry.is_dir(follow_symlinks=False):
+            _sweep_one(Path(entry.path))
 
 
 def _sweep_one(path: Path) -> None:
     with suppress(OSError):
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = os.open(path, _DIRECTORY)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             remove_tree(path)
         finally:
             os.close(fd)
+
+
+class _Vanished(Exception):
+    """The parent is gone, or another has taken its place."""
+
+
+@contextmanager
+def _locked(parent: Path) -> Iterator[None]:
+    """Hold the parent: a directory that is made but not yet locked would be swept by another instance.
+
+    Raises `_Vanished`, or `CgroupError` where somebody keeps the lock.
+    """
+    try:
+        fd = os.open(parent, _DIRECTORY)
+    except FileNotFoundError:
+        raise _Vanished from None
+    try:
+        _lock(fd, parent)
+        if not parent.exists() or parent.stat().st_ino != os.fstat(fd).st_ino:
+            raise _Vanished
+        yield
+    finally:
+        os.close(fd)
+
+
+def _lock(fd: int, path: Path) -> None:
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise CgroupError(f"another process keeps the lock on {path}") from None
+            time.sleep(_PAUSE)

@@ -17,6 +17,7 @@ from agentwatch.kernel import bpf
 from agentwatch.kernel.bpf import AttachType, BpfError, Handle, MapType, ProgramType
 from agentwatch.kernel.cache import Recipe, cached_object
 from agentwatch.kernel.load import MapSpec, ProgramSpec, UnknownTarget, create_maps, load_program
+from agentwatch.kernel.loading import ProbeError
 from agentwatch.resources import PROBES
 from agentwatch.schema import c_header
 from agentwatch.schema.events import BY_NUMBER, RING_HEADER_SIZE, SLOT_SIZE, Type
@@ -30,7 +31,7 @@ RECORDS_ROUTINE = RECORDS_BYTES * 3 // 4
 
 _NO_PREALLOC = 1  # BPF_F_NO_PREALLOC, which storage maps demand
 _CLONE = 1 << 9  # BPF_F_CLONE: a listener's storage is copied to the sockets it accepts
-_FLOW_SIZE = 120  # struct flow
+_FLOW_SIZE = 128  # struct flow
 _TYPES = max(Type) + 1
 _COUNT = struct.Struct("<QQ")  # struct count
 _TASK_ROW = struct.Struct("<IIQQ")  # struct task_row
@@ -47,6 +48,7 @@ MAPS = {
         MapSpec(7006, "FLOWS", MapType.SK_STORAGE, 4, _FLOW_SIZE, 0, _NO_PREALLOC | _CLONE),
         MapSpec(7007, "MONITOR", MapType.ARRAY, 4, 4, 1),
         MapSpec(7008, "SEED", MapType.ARRAY, 4, 16, 1),
+        MapSpec(7009, "FOLLOWED", MapType.LRU_HASH, 8, 4, 4096),
     )
 }
 
@@ -195,10 +197,6 @@ class Missing:
     cost: str
 
 
-class ProbeError(Exception):
-    """A probe without which nothing can be watched is refused by this kernel."""
-
-
 class Probes:
     """The probes in the kernel. Closing detaches every program and frees every map."""
 
@@ -284,6 +282,10 @@ class Probes:
     def guard_monitor(self, pid: int) -> None:
         """Report signals that agents send to this process."""
         bpf.map_update(self.map("MONITOR"), struct.pack("<I", 0), struct.pack("<I", pid))
+
+    def follow(self, cookie: int) -> None:
+        """Report traffic of this flow beyond its first messages (see probes/payload.c)."""
+        bpf.map_update(self.map("FOLLOWED"), struct.pack("<Q", cookie), struct.pack("<I", 1))
 
     def counts(self, agent: int) -> Iterator[tuple[int, int, int]]:
         """(event type, events sent, events lost) of an agent since loading, over all CPUs."""

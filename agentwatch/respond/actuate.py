@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 from agentwatch.respond.decide import Decision
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of an act: `result` is done, already or failed; times in ns since boot, 0 for never."""
-
-    result: str
-    error: str = ""
-    acted: int = 0
-    settled: int = 0
 
 
 class Actuator(Protocol):

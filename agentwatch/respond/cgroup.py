@@ -7,9 +7,9 @@ import signal
 import time
 from contextlib import suppress
 
+from agentwatch.clock import now
 from agentwatch.kernel.cgroup import Cgroup
-from agentwatch.respond.actuate import Outcome
-from agentwatch.sources.kernel import now
+from agentwatch.respond.outcome import Outcome
 
 # Busy members stop at their next scheduler tick, so reading is quicker than waiting: the
 # kernel notifies of cgroup.events at most every 10 ms.
@@ -17,6 +17,7 @@ _SPIN_NS = 2_000_000
 _SLEEP = 0.0005  # seconds
 _SETTLE_NS = 100_000_000
 _KILL_NS = 5_000_000_000
+_ROUND_NS = 10_000_000  # between two rounds of killing one by one
 
 
 def _settled(cgroup: Cgroup, key: str, value: int, limit_ns: int) -> int:
@@ -56,30 +57,39 @@ def thaw(cgroup: Cgroup) -> Outcome:
 def kill(cgroup: Cgroup) -> Outcome:
     """Kill all below, frozen ones and those born meanwhile too."""
     try:
-        acted = _kill_once(cgroup)
-        settled = _settled(cgroup, "populated", 0, _KILL_NS)
+        try:
+            cgroup.write_kill()
+        except FileNotFoundError:  # before kernel 5.14
+            acted, settled = _kill_one_by_one(cgroup)
+        else:
+            acted = now()
+            settled = _settled(cgroup, "populated", 0, _KILL_NS)
     except OSError as error:
         return Outcome("failed", error.strerror or str(error))
     return Outcome("done", "" if settled else "some processes have not ended yet", acted, settled)
 
 
-def _kill_once(cgroup: Cgroup) -> int:
+def _kill_one_by_one(cgroup: Cgroup) -> tuple[int, int]:
+    """Freeze, so that fewer are born while we go through them, and go through them until none is left."""
+    cgroup.write_freeze(True)
+    acted = now()
+    while True:
+        _kill_members(cgroup)
+        settled = _settled(cgroup, "populated", 0, _ROUND_NS)
+        if settled or now() - acted > _KILL_NS:
+            return acted, settled
+
+
+def _kill_members(cgroup: Cgroup) -> None:
+    """What a pidfd refers to that was opened between two listings of its pid is a member, or dead."""
+    opened: dict[int, int] = {}
     try:
-        cgroup.write_kill()
-        return now()
-    except FileNotFoundError:
-        # Before cgroup.kill (kernel 5.14): frozen first, so that nothing is born while we go
-        # through them; a frozen process dies of SIGKILL.
-        cgroup.write_freeze(True)
         for pid in cgroup.processes():
             with suppress(ProcessLookupError):
-                _kill_process(pid)
-        return now()
-
-
-def _kill_process(pid: int) -> None:
-    pidfd = os.pidfd_open(pid)
-    try:
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                opened[pid] = os.pidfd_open(pid)
+        for pid in opened.keys() & set(cgroup.processes()):
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(opened[pid], signal.SIGKILL)
     finally:
-        os.close(pidfd)
+        for fd in opened.values():
+            os.close(fd)

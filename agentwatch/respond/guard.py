@@ -17,6 +17,7 @@ from agentwatch.respond.cgroup import kill
 
 _PR_SET_NAME = 15
 _DISMISS = b"d"
+_IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 class Guard:
@@ -24,12 +25,15 @@ class Guard:
 
     def __init__(self, cgroup: Cgroup) -> None:
         read, self._pipe = os.pipe()
+        # A Ctrl-C must not end the guard before it has begun to ignore it.
+        unmasked = signal.pthread_sigmask(signal.SIG_BLOCK, _IGNORED)
         self.pid = os.fork()
         if self.pid == 0:
             try:
                 _stand(cgroup, read)
             finally:
                 os._exit(0)
+        signal.pthread_sigmask(signal.SIG_SETMASK, unmasked)
         os.close(read)
 
     def dismiss(self) -> None:
@@ -54,7 +58,7 @@ class Guard:
 def _stand(cgroup: Cgroup, read: int) -> None:
     """In the guard: wait for the watcher's word or its death."""
     os.setsid()  # the terminal's signals are not for the guard
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+    for number in _IGNORED:
         signal.signal(number, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_NAME, b"agentwatch-guard", 0, 0, 0)
     _close_others({read, *cgroup.descriptors()})

@@ -1,16 +1,37 @@
-"""What in a sound rule is probably not meant: conditions that cannot hold, decide, or differ."""
+"""What in sound rules and exceptions is probably not meant: what cannot hold, decide, or apply."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from agentwatch.rules.model import CASED, Expr, Rule, RuleSet
+from agentwatch.rules.expr import AGENT_FIELD, CASED, Expr
+from agentwatch.rules.model import Exemption, Rule, RuleSet
+from agentwatch.schema.fields import FIELDS
 
 
 def warnings(ruleset: RuleSet) -> list[tuple[Rule, str]]:
     """(rule, what is odd about it) for every rule, in the order of the set."""
     found = [(rule, text) for rule in ruleset.rules for text in dict.fromkeys(_of_rule(rule))]
     return found + list(_duplicates(ruleset.rules))
+
+
+def exemption_warnings(exemptions: Iterable[Exemption], now: int) -> Iterator[tuple[Exemption, str]]:
+    """(exception, what is odd about it) at the time `now`, in nanoseconds since 1970."""
+    told = {field.name for _, fields in FIELDS.values() for field in fields} | {AGENT_FIELD}
+    for exemption in exemptions:
+        if exemption.expires <= now:
+            yield exemption, "the exception has expired"
+        for name in sorted(set(_fields(exemption.condition)) - told):
+            yield exemption, f"no source tells {name} yet, so the exception covers nothing"
+
+
+def _fields(expr: Expr) -> Iterator[str]:
+    if expr[0] == "atom":
+        yield expr[1]
+    else:
+        for part in expr[1:]:
+            if isinstance(part, tuple):
+                yield from _fields(part)
 
 
 def _of_rule(rule: Rule) -> Iterator[str]:

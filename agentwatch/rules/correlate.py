@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from agentwatch.event import Event
+from agentwatch.rules.expr import Expr
 from agentwatch.rules.match import encode, number, texts
-from agentwatch.rules.model import MAX_ENTRIES, Correlation, Expr, Rule
+from agentwatch.rules.model import MAX_ENTRIES, Correlation, Rule
 
 MAX_GROUPS = 4096
 MAX_ENTRIES_ALL = 16384

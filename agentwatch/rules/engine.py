@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from agentwatch.event import Event
 from agentwatch.rules.correlate import Correlator, Finding, Group
 from agentwatch.rules.explain import Detail, explain
+from agentwatch.rules.expr import Expr
 from agentwatch.rules.index import Plan
 from agentwatch.rules.match import Facts, Test, compile_condition
-from agentwatch.rules.model import Exemption, Expr, Rule, RuleSet
+from agentwatch.rules.model import Exemption, Rule, RuleSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,8 @@ class Engine:
 
     `clock_offset` is the wall clock's lead over event time in nanoseconds: exceptions end by it.
     Of a `predecessor`, the engine before a reload, it takes over the windows of correlations that
-    are the same in both sets. `excepted` counts the matches that an exception covered.
+    are the same in both sets. `excepted` counts the matches that an exception covered. Raises
+    ValueError for rules that cannot be evaluated; those of `load_rules` can.
     """
 
     def __init__(self, ruleset: RuleSet, *, clock_offset: int = 0, predecessor: Engine | None = None) -> None:

@@ -26,8 +26,9 @@ import yaml
 from sigma.rule.base import SigmaYAMLLoader
 from sigma.types import SigmaString
 
+from agentwatch.rules.expr import AGENT_FIELD, Expr
 from agentwatch.rules.logic import join, string_atom
-from agentwatch.rules.model import AGENT_FIELD, NANOSECONDS, Exemption, Expr, Problem, RuleError
+from agentwatch.rules.model import NANOSECONDS, Exemption, Problem, RuleError
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)

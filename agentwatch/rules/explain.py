@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentwatch.event import Event
+from agentwatch.rules.expr import ANY_OF, CASED, Expr
 from agentwatch.rules.match import Facts, compile_condition
-from agentwatch.rules.model import ANY_OF, CASED, Expr, Rule
+from agentwatch.rules.model import Rule
 
 EXCERPT = 200
 

@@ -15,20 +15,27 @@ from typing import Any
 import re2  # type: ignore[import-untyped]
 
 from agentwatch.event import Event
+from agentwatch.rules.expr import ANY_FIELD, CASED, Expr
 from agentwatch.rules.match import Facts, Test, compile_condition, encode, number
-from agentwatch.rules.model import ANY_FIELD, CASED, Expr
 
-# What a memory holds at most: values or events, and characters of a text.
-REMEMBERED = 2048
-REMEMBERED_TEXT = 1024
+# What a memory holds at most: events or values, and characters of all their texts. What is longer
+# is unlikely to come again.
+REMEMBERED_EVENTS = 2048
+REMEMBERED_EVENT = 1024
+REMEMBERED_VALUES = 1024
+REMEMBERED_VALUE = 256
+# A value longer than this is worth scanning once for all rules that will look at it.
+LONG_VALUE = 1024
 
 # Fields worth looking at first: a value too long to be remembered is not hashed either.
 _LONG = ("CommandLine", "ParentCommandLine")
 
-# Rough cost of a guard: how often it will let a rule through for nothing.
-_COST = {"eq": 1, "num": 1, "endswith": 2, "startswith": 3, "contains": 8, "wild": 8, "re": 40}
-_SHORT = 3
-_SHORT_COST = 30
+# Rough cost of a guard: how often it will let a rule through for nothing. Short literals stand
+# everywhere: `_LETTER` over their length is added. Fields that can be long are left alone where
+# another serves.
+_COST = {"eq": 1, "num": 1, "endswith": 2, "startswith": 3, "contains": 8, "wild": 8, "re": 60}
+_LETTER = 40
+_LONG_COST = 4
 
 Verdicts = tuple[tuple[int, bool], ...]
 
@@ -38,7 +45,7 @@ class Memory:
 
     __slots__ = ("_limit", "_old", "_young")
 
-    def __init__(self, limit: int = REMEMBERED) -> None:
+    def __init__(self, limit: int) -> None:
         self._limit = limit // 2
         self._young: dict[Any, Any] = {}
         self._old: dict[Any, Any] = {}
@@ -78,7 +85,7 @@ class Plan:
         self._indexes = [FieldIndex(name, guarded[name], atoms) for name in sorted(guarded)]
         # The fields that verdicts depend on, by which they are remembered.
         self._reads = _fields_read(atoms)
-        self._memory = Memory()
+        self._memory = Memory(REMEMBERED_EVENTS)
 
     def evaluate(self, event: Event) -> Verdicts:
         """(place of the rule, undecided) for each rule that holds or may hold, in order."""
@@ -87,7 +94,7 @@ class Plan:
         fields = event.fields
         for name in _LONG:
             value = fields.get(name)
-            if isinstance(value, str) and len(value) > REMEMBERED_TEXT:
+            if isinstance(value, str) and len(value) > REMEMBERED_EVENT:
                 return self._evaluate(event)
         key = (event.truncated, *map(fields.get, self._reads))
         found: Verdicts | None = self._memory.get(key)
@@ -124,7 +131,7 @@ def _fields_read(atoms: Iterable[Expr]) -> tuple[str, ...] | None:
 
 
 def _small(key: Iterable[Any]) -> bool:
-    room = 2 * REMEMBERED_TEXT
+    room = REMEMBERED_EVENT
     for value in key:
         if isinstance(value, str):
             room -= len(value)
@@ -160,20 +167,21 @@ def _joined(guards: Sequence[tuple[int, tuple[Expr, ...]] | None]) -> tuple[int,
 
 
 def _atom_cost(atom: Expr) -> int | None:
-    _, _, op, value = atom
+    _, name, op, value = atom
     op = op.removesuffix(CASED)
     if op not in _COST:
         return None
+    cost = _COST[op] + (_LONG_COST if name in _LONG else 0)
     if op == "re":
         # RE2's literal filter is about bytes here: folding of other letters would mislead it.
-        return _COST[op] if value[0].isascii() else None
+        return cost if value[0].isascii() else None
     words = (longest(value),) if op == "wild" else value
     if op in ("contains", "startswith", "endswith", "wild"):
         shortest = min(map(len, words))
         if not shortest:
             return None
-        return _COST[op] + (_SHORT_COST if shortest < _SHORT else 0)
-    return _COST[op]
+        return cost + _LETTER // shortest
+    return cost
 
 
 def longest(parts: Sequence[str | int]) -> str:
@@ -213,16 +221,20 @@ class FieldIndex:
                 _add(literals, (_folded((longest(value),) if op == "wild" else value),), bits)
         self._literals = LiteralSet(name, literals, atoms) if literals else None
         self._patterns = PatternFilter(patterns) if patterns else None
-        self._memory = Memory()
+        self._memory = Memory(REMEMBERED_VALUES)
 
     def candidates(self, facts: Facts) -> int:
         """Bits of the rules whose guard holds or may hold."""
-        if facts.cut(self.name):
-            return self._all
         value = facts.value(self.name)
+        if facts.cut(self.name):
+            # All may hold. What the known part says is noted all the same: it is scanned once.
+            if self._literals is not None and isinstance(value, str) and len(value) > LONG_VALUE:
+                blob = facts.blobs(self.name, fold=True)[0]
+                self._literals.candidates(blob, facts.verdicts, missed=None)
+            return self._all
         if isinstance(value, str):
-            if len(value) > REMEMBERED_TEXT:
-                return self._look_up(facts, 0, facts.verdicts)
+            if len(value) > REMEMBERED_VALUE:
+                return self._look_up(facts, 0, facts.verdicts if len(value) > LONG_VALUE else None)
             found: int | None = self._memory.get(value)
             if found is None:
                 found = self._look_up(facts, 0)
@@ -273,7 +285,6 @@ class LiteralSet:
         }
         self._masks = list(groups.values())
         self._numbers = [numbers.get(group, -1) for group in groups]
-        self._missed: dict[int, bool | None] = dict.fromkeys(self._numbers, False)
         self._set = re2.Set.SearchSet(_options(len(groups)))
         for group in groups:
             self._set.Add(b"|".join(re2.escape(encode(word)) for word in group))
@@ -282,14 +293,17 @@ class LiteralSet:
         if not self._set.Match(encode(next(iter(groups))[0])):
             raise RuntimeError("RE2 has no memory for the literals of the rules")
 
-    def candidates(self, blob: bytes, verdicts: dict[int, bool | None] | None = None) -> int:
+    def candidates(
+        self, blob: bytes, verdicts: dict[int, bool | None] | None = None, missed: bool | None = False
+    ) -> int:
         """Bits of the rules of which a literal stands in the value, folded and encoded.
 
         Notes in `verdicts`, by number, what that says about atoms: a long value is scanned once.
+        `missed` is the verdict of those that are not there.
         """
         hits = self._set.Match(blob) or ()
         if verdicts is not None:
-            verdicts.update(self._missed)
+            verdicts.update(dict.fromkeys(self._numbers, missed))
             verdicts.update((self._numbers[hit], True) for hit in hits)
         bits = 0
         for hit in hits:

@@ -28,6 +28,8 @@ MAX_FILE = 4 << 20
 # The code that decides what becomes of a file of rules.
 _LOWERING = (
     "rules/lower.py",
+    "rules/documents.py",
+    "rules/expr.py",
     "rules/logic.py",
     "rules/logsource.py",
     "rules/exceptions.py",

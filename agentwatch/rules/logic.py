@@ -7,7 +7,7 @@ from typing import Any
 
 from sigma import types
 
-from agentwatch.rules.model import ANY_OF, CASED, MANY, ONE, Expr
+from agentwatch.rules.expr import ANY_OF, CASED, MANY, ONE, Expr
 
 
 def string_atom(value: types.SigmaString, keyword: bool = False) -> tuple[str, Any]:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from agentwatch.rules.model import ANY_FIELD, Expr
+from agentwatch.rules.expr import ANY_FIELD, Expr
 from agentwatch.schema import fields as schema
 
 PRODUCTS = ("linux", "agentwatch")

@@ -7,16 +7,12 @@ standard input and writes a `RuleSet`, or the problems found, on standard output
 
 from __future__ import annotations
 
-import re
 import sys
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, cast
 
 import msgpack  # type: ignore[import-untyped]
-import yaml
 from sigma import types
 from sigma.conditions import (
     ConditionAND,
@@ -31,16 +27,16 @@ from sigma.correlations import (
     SigmaExtendedCorrelationCondition,
     SigmaRuleReference,
 )
-from sigma.exceptions import SigmaError, SigmaRuleLocation
 from sigma.filters import SigmaFilter
 from sigma.rule import SigmaDetection, SigmaDetectionItem, SigmaDetections, SigmaRule
-from sigma.rule.base import SigmaRuleBase, SigmaYAMLLoader
+from sigma.rule.base import SigmaRuleBase
 
 from agentwatch.rules import exceptions, logsource
+from agentwatch.rules.documents import FAILURES, Document, parse
+from agentwatch.rules.expr import ANY_FIELD, Expr, check_condition
 from agentwatch.rules.logic import join, negate, string_atom
 from agentwatch.rules.logsource import FALSE, TRUE, Unanswerable
 from agentwatch.rules.model import (
-    ANY_FIELD,
     CORRELATION_TYPES,
     MAX_ENTRIES,
     NANOSECONDS,
@@ -48,7 +44,6 @@ from agentwatch.rules.model import (
     SCOPES,
     Correlation,
     Exemption,
-    Expr,
     Problem,
     Refused,
     Rule,
@@ -90,7 +85,7 @@ def lower(
                 rules.append(_rule(document, document.sigma, filters, words))
         except Unanswerable as reason:
             refused.append(document.refused(str(reason)))
-        except (SigmaError, ValueError) as error:
+        except FAILURES as error:
             problems.append(document.problem(error))
     problems += _rings(rules)
     exemptions: list[Exemption] = []
@@ -114,105 +109,7 @@ def _words(content: bytes) -> tuple[str, ...]:
     return tuple(line for line in lines if line and not line.startswith("#"))
 
 
-# Files and documents
-
-
-@dataclass(frozen=True)
-class Document:
-    """One YAML document: where it stands, its nodes (for line numbers), and what pySigma made of it."""
-
-    path: str
-    node: yaml.Node
-    sigma: SigmaRuleBase
-
-    @property
-    def id(self) -> str:
-        """The rule's id; a rule without one gets an id derived from its name or title."""
-        return str(self.sigma.id or uuid.uuid5(uuid.NAMESPACE_URL, self.sigma.name or self.sigma.title))
-
-    @property
-    def line(self) -> int:
-        """The first line of the document."""
-        return int(self.node.start_mark.line) + 1
-
-    def problem(self, error: Exception) -> Problem:
-        """The error at the line of what its message quotes, or at the document's first line."""
-        reason = str(error.args[0]) if error.args else type(error).__name__
-        return Problem(self.path, _line_of(self.node, reason) or self.line, reason)
-
-    def refused(self, reason: str) -> Refused:
-        """This rule as one that cannot be evaluated."""
-        return Refused(self.id, self.sigma.title, reason, self.path, self.line)
-
-
-def parse(path: str, content: bytes) -> list[Document]:
-    """The documents of a file. Raises `RuleError` with all that is wrong with any of them."""
-    documents: list[Document] = []
-    problems: list[Problem] = []
-    loader = SigmaYAMLLoader(content)
-    try:
-        while loader.check_node():
-            node = loader.get_node()
-            plain = loader.construct_document(node) if node is not None else None
-            if node is not None and plain is not None:
-                document = Document(path, node, _sigma(path, plain))
-                problems += [document.problem(error) for error in document.sigma.errors]
-                documents.append(document)
-    except (yaml.YAMLError, SigmaError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        reason = getattr(error, "problem", None) or str(error.args[0] if error.args else error)
-        line = min(mark.line, content.count(b"\n")) + 1 if mark else 1
-        problems.append(Problem(path, line, str(reason)))
-    if problems:
-        raise RuleError(*problems)
-    return documents
-
-
-def _sigma(path: str, plain: Any) -> SigmaRuleBase:
-    if not isinstance(plain, dict):
-        raise ValueError("a rule is a YAML mapping")
-    if "action" in plain:
-        raise ValueError("'action' documents are no longer part of Sigma")
-    source = SigmaRuleLocation(Path(path))
-    parsed: SigmaRuleBase
-    if "correlation" in plain:
-        parsed = SigmaCorrelationRule.from_dict(plain, collect_errors=True, source=source)
-    elif "filter" in plain:
-        parsed = SigmaFilter.from_dict(plain, collect_errors=True, source=source)
-    else:
-        parsed = SigmaRule.from_dict(plain, collect_errors=True, source=source)
-    return parsed
-
-
-_QUOTED = re.compile(r"'\s?([^']+?)\s?'")
-
-
-def _line_of(node: yaml.Node, reason: str) -> int | None:
-    """The line of what the reason quotes, else of the top-level key that it speaks of."""
-    scalars = list(_scalars(node))
-    for word in _QUOTED.findall(reason):
-        found = [scalar for scalar in scalars if scalar.value == word]
-        found += [scalar for scalar in scalars if word in scalar.value]
-        if found:
-            return int(found[0].start_mark.line) + 1
-    keys = {key.value: key for key, _ in node.value if isinstance(key, yaml.ScalarNode)}
-    for word in reason.lower().split():
-        key = keys.get("id" if word == "identifier" else word)
-        if key is not None:
-            return int(key.start_mark.line) + 1
-    return None
-
-
-def _scalars(node: yaml.Node) -> Iterator[yaml.ScalarNode]:
-    if isinstance(node, yaml.ScalarNode):
-        yield node
-    elif isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            yield from _scalars(item)
-    elif isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            yield from _scalars(key)
-            yield from _scalars(value)
+# Rules
 
 
 def _names(documents: Sequence[Document], problems: list[Problem]) -> dict[str, str]:
@@ -221,14 +118,11 @@ def _names(documents: Sequence[Document], problems: list[Problem]) -> dict[str, 
     for document in documents:
         if isinstance(document.sigma, SigmaFilter):
             continue
-        for name in {document.id, document.sigma.name or document.id}:
+        for name in dict.fromkeys((document.id, document.sigma.name or document.id)):
             if name in names:
                 problems.append(document.problem(ValueError(f"'{name}' is already the id or name of a rule")))
             names[name] = document.id
     return names
-
-
-# Rules
 
 
 def _rule(document: Document, rule: SigmaRule, filters: Sequence[SigmaFilter], words: Words) -> Rule:
@@ -245,6 +139,7 @@ def _rule(document: Document, rule: SigmaRule, filters: Sequence[SigmaFilter], w
         lowering = Lowering(category, make, words)
         condition = lowering.rule(rule.detection)
         used |= lowering.used
+        check_condition(condition)
         if condition == FALSE:
             refusals |= lowering.notes
         else:
@@ -385,7 +280,7 @@ class Lowering:
 
 
 def _comparison(value: types.SigmaType, field: str) -> tuple[str, Any]:
-    """Operator and value of an atom; see `model.OPERATORS`."""
+    """Operator and value of an atom; see `expr.OPERATORS`."""
     if isinstance(value, types.SigmaString):
         return string_atom(value, keyword=field == ANY_FIELD)
     if field == ANY_FIELD and isinstance(value, (types.SigmaNumber, types.SigmaBool)):

@@ -1,13 +1,6 @@
 """Rules as plain data: what the loader makes, the cache and the trace keep, the engine evaluates.
 
-A condition is a tree of tuples, so that it survives msgpack unchanged:
-
-    ("and", e, ...)  ("or", e, ...)  ("not", e)  ("const", bool)
-    ("sel", name, e)              a named selection of the rule, kept for explanations
-    ("atom", field, op, value)    one comparison; `OPERATORS` lists what `op` and `value` are
-
-A field is a Sigma field name, `NAME#3` for an element of a list field, `ANY_FIELD` for keywords,
-which are looked for in every text field, or, in exceptions, `AGENT_FIELD` for the agent's name.
+Conditions are trees of tuples; see `agentwatch.rules.expr`.
 """
 
 from __future__ import annotations
@@ -15,45 +8,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Union
+from typing import Any, TypeVar, Union
 
 import msgpack  # type: ignore[import-untyped]
 
-IR_VERSION = 1
-ANY_FIELD = "*"
-AGENT_FIELD = "@agent"
-NANOSECONDS = 1_000_000_000
+from agentwatch.rules.expr import Expr, check_condition
 
-# Operators of an atom and the shape of its value. A tuple of strings, numbers or networks stands
-# for any of them. Strings compare without case unless the operator ends in "_cased".
-OPERATORS: Mapping[str, str] = {
-    "eq": "tuple of str",
-    "contains": "tuple of str",
-    "startswith": "tuple of str",
-    "endswith": "tuple of str",
-    "num": "tuple of numbers: equal to one",
-    "cidr": "tuple of networks in CIDR notation",
-    "wild": "literals (str) and wildcards (MANY, ONE) in order, over the whole value",
-    "re": "(pattern, flags of i, m, s): RE2 syntax, searched, case as the flags say",
-    "lt": "number",
-    "lte": "number",
-    "gt": "number",
-    "gte": "number",
-    "exists": "bool: the field is (not) there",
-    "null": "None: the field is absent or has no value",
-    "fieldref": "(other field, contains|startswith|endswith|eq)",
-}
-CASED = "_cased"
-ANY_OF = frozenset({"eq", "contains", "startswith", "endswith", "num", "cidr"})
-MANY = 0
-ONE = 1
+IR_VERSION = 1
+NANOSECONDS = 1_000_000_000
 
 # The most matches, or values, that a correlation can be asked to count in a window.
 MAX_ENTRIES = 1024
 
-LEVELS = ("informational", "low", "medium", "high", "critical")
 RESPONSES = ("alert", "block", "pause", "kill")
 SCOPES = ("agent",)
+COMPARISONS = ("lt", "lte", "gt", "gte", "eq", "neq")
 CORRELATION_TYPES = (
     "event_count",
     "value_count",
@@ -62,9 +31,6 @@ CORRELATION_TYPES = (
     "temporal",
     "temporal_ordered",
 )
-
-# A condition tree. Typed as a plain tuple: mypy has no use for the recursion.
-Expr = tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,18 +167,18 @@ class RuleSet:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> RuleSet:
-        """Inverse of `to_bytes`. Raises ValueError for anything else, however damaged."""
+        """Inverse of `to_bytes`. Raises ValueError for anything else, be it made by an enemy."""
         try:
             plain = msgpack.unpackb(data, use_list=False)
             if plain["ir"] != IR_VERSION:
-                raise ValueError(f"rules of version {plain['ir']}, this program reads {IR_VERSION}")
+                raise ValueError(f"rules of version {plain['ir']!r}, this program reads {IR_VERSION}")
             return cls(
                 rules=tuple(_rule(rule) for rule in plain["rules"]),
                 digest=str(plain["digest"]),
-                refused=tuple(Refused(**rule) for rule in plain["refused"]),
-                exemptions=tuple(Exemption(**exemption) for exemption in plain["exemptions"]),
+                refused=tuple(_typed(Refused, rule) for rule in plain["refused"]),
+                exemptions=tuple(_exemption(exemption) for exemption in plain["exemptions"]),
             )
-        except (msgpack.UnpackException, KeyError, TypeError, RecursionError) as error:
+        except (msgpack.UnpackException, AttributeError, KeyError, TypeError, RecursionError) as error:
             raise ValueError(f"not a rule set: {error!r}") from error
 
 
@@ -231,6 +197,46 @@ def _plain(item: Rule | Refused | Correlation | Exemption) -> dict[str, Any]:
     return plain
 
 
-def _rule(plain: Mapping[str, Any]) -> Rule:
+_Item = TypeVar("_Item", Rule, Refused, Correlation, Exemption)
+
+# The beginning of a field's annotation -> what its value must be.
+_TYPES: Mapping[str, type | tuple[type, ...]] = {
+    "str": str,
+    "bool": bool,
+    "int": int,
+    "Union[int, float]": (int, float),
+    "tuple": tuple,
+    "Expr": tuple,
+    "Mapping": dict,
+    "Correlation": Correlation,
+}
+
+
+def _typed(kind: type[_Item], plain: Any) -> _Item:
+    item = kind(**plain)
+    for f in fields(item):
+        value, annotation = getattr(item, f.name), str(f.type)
+        expected = next(_TYPES[name] for name in _TYPES if annotation.startswith(name))
+        if not isinstance(value, expected) and not (value is None and annotation.endswith("| None")):
+            raise TypeError(f"{f.name} is {value!r}")
+    return item
+
+
+def _rule(plain: Any) -> Rule:
     correlation = plain["correlation"]
-    return Rule(**{**plain, "correlation": Correlation(**correlation) if correlation else None})
+    if correlation is not None:
+        correlation = _typed(Correlation, correlation)
+        if correlation.type not in CORRELATION_TYPES or correlation.op not in COMPARISONS:
+            raise ValueError(f"no correlation: {correlation!r}")
+        if correlation.expr is not None:
+            check_condition(correlation.expr, of_correlation=True)
+    rule = _typed(Rule, {**plain, "correlation": correlation})
+    for condition in rule.conditions.values():
+        check_condition(condition)
+    return rule
+
+
+def _exemption(plain: Any) -> Exemption:
+    exemption = _typed(Exemption, plain)
+    check_condition(exemption.condition)
+    return exemption

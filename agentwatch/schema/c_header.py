@@ -49,7 +49,8 @@ def _constants() -> list[str]:
     lines += [f"#define AW_PAYLOAD_{f.name} {int(f)}" for f in events.PayloadFlag]
     for name in ("ARGV_LIMIT", "PAYLOAD_BYTES", "PAYLOAD_MESSAGES"):
         lines.append(f"#define AW_{name} {getattr(events, name)}")
-    lines.append(f"#define AW_SAMPLE_INTERVAL_NS {events.SAMPLE_INTERVAL_NS}ULL")
+    for name in ("SAMPLE_INTERVAL_NS", "FOLLOW_INTERVAL_NS"):
+        lines.append(f"#define AW_{name} {getattr(events, name)}ULL")
     lines.append(f"#define AW_TYPES {max(events.Type) + 1}")
     return lines
 

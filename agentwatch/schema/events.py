@@ -134,6 +134,7 @@ PAYLOAD_MESSAGES = (
     6  # messages recorded in each direction: the proxies' handshakes come before the first three
 )
 SAMPLE_INTERVAL_NS = 5_000_000_000  # one later message is recorded each such interval
+FOLLOW_INTERVAL_NS = 5_000_000  # of a followed flow's long messages, one segment each such interval
 
 EVENTS: tuple[EventType, ...] = (
     EventType(

@@ -41,7 +41,7 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
             Field("QueryName", "str", "the name"),
             Field("QueryType", "str", "record type: A, AAAA, TXT, ..."),
             Field("QueryResults", "list", "addresses and names of the answer"),
-            Field("QueryStatus", "int", "response code; absent for the question"),
+            Field("QueryStatus", "str", "response code, such as NOERROR; absent for the question"),
         ),
     ),
     "flow": (

@@ -11,8 +11,8 @@ from typing import Any, BinaryIO
 from agentwatch.enrich.flows import Flow
 from agentwatch.enrich.processes import Process
 from agentwatch.enrich.state import State
-from agentwatch.respond.actuate import Outcome
 from agentwatch.respond.decide import Decision
+from agentwatch.respond.outcome import Outcome
 
 ANCESTORS = 32  # shown of a process
 
@@ -36,10 +36,11 @@ def _process(state: State, process: Process, clock_offset: int) -> dict[str, Any
         "pid": process.pid,
         "start_time": timestamp(process.start, clock_offset),
         "exe": process.exe,
-        "cmdline": list(process.argv),
+        "cmdline": process.command_line,
+        "argv": list(process.argv),
         "cwd": process.cwd,
         "user": state.user_name(process.uid),
-        "ancestors": [{"pid": a.pid, "exe": a.exe, "cmdline": list(a.argv)} for a in ancestors],
+        "ancestors": [{"pid": a.pid, "exe": a.exe, "cmdline": a.command_line} for a in ancestors],
     }
 
 

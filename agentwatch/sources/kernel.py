@@ -6,6 +6,7 @@ import select
 import time
 from typing import Any
 
+from agentwatch.clock import now
 from agentwatch.kernel.probes import RECORDS_BYTES, SLOTS_BYTES, Probes
 from agentwatch.kernel.ring import Ring
 from agentwatch.schema.decode import pack_notes
@@ -18,11 +19,6 @@ ROUND_RECORD_BYTES = 256 << 10
 LOSS_INTERVAL = 0.25  # seconds between looks at the loss counters
 SWEEP_INTERVAL = 0.5  # seconds between sweeps for sockets that no hook reports, at the least
 SWEEP_SHARE = 100  # a sweep that took t is repeated after SWEEP_SHARE * t at the earliest: 1 % of a CPU
-
-
-def now() -> int:
-    """Nanoseconds since boot (CLOCK_BOOTTIME), the clock of all event times."""
-    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 class KernelSource:

@@ -234,6 +234,8 @@ def chain_start(lead: bytes) -> bytes:
 
 def read_prefix(data: bytes) -> bytes:
     """The sync bytes of the trace that begins with `data`; `TraceError` where it is none of ours."""
+    if not data:
+        raise TraceError("trace is empty: its recorder ended before it wrote anything")
     if data[: len(MAGIC)] != MAGIC:
         raise TraceError("not an agentwatch trace")
     if len(data) < PREFIX.size:
@@ -340,7 +342,7 @@ def unpack_rounds(plain: bytes) -> Iterator[Round]:
     """
     cursor = Cursor(plain)
     for _ in range(_count(cursor, MAX_ROUNDS)):
-        yield tuple(_batch(cursor) for _ in range(_count(cursor, MAX_BATCHES)))
+        yield tuple([_batch(cursor) for _ in range(_count(cursor, MAX_BATCHES))])
     if not cursor.at_end:
         raise TraceError("rounds are followed by other bytes")
 

@@ -35,11 +35,11 @@ from agentwatch.trace.format import (
     unpack_rounds,
 )
 from agentwatch.trace.pack import unpack
-from agentwatch.trace.summary import Keys
 
 READ_SIZE = 1 << 20
 MAX_DAMAGE = 1000  # entries; a hostile file could make one of every hundred bytes
 FREE_HASHING = 1 << 30  # bytes hashed in vain before the search for intact frames is given up
+CANDIDATE_COST = 4096  # what looking at one false frame costs, in bytes hashed
 
 
 class DamageKind(str, Enum):
@@ -57,10 +57,14 @@ class DamageKind(str, Enum):
     """A frame of a type that this release does not know; left out."""
     GAP = "gap"
     """The recorder's own word on what it could not write."""
+    UNSIGNED = "unsigned"
+    """A key should have signed the end of the recording, and did not."""
     UNFINISHED = "unfinished"
     """The recording has no end: what came last may be missing."""
     TRAILING = "trailing"
     """Something follows the end of the recording; left out."""
+    UNREADABLE = "unreadable"
+    """The file could not be read further: the disk fails."""
     MORE = "more"
     """Further damage is not listed."""
 
@@ -85,6 +89,19 @@ class Damage:
     after: int | None = None
     before: int | None = None
 
+    def __str__(self) -> str:
+        """One line for people, free of control characters."""
+        where = f"at byte {self.offset}" + (f" ({self.length} bytes)" if self.length else "")
+        counts = (("frames", self.frames), ("rounds", self.rounds), ("records", self.records))
+        missing = ", ".join(f"{count} {name}" for name, count in counts if count)
+        times = ((self.after, "after"), (self.before, "before"))
+        span = " and ".join(f"{word} {time / 1e9:.6f} s" for time, word in times if time is not None)
+        return (
+            f"{self.kind.value} {where}: {self.detail}"
+            + (f"; missing: {missing}" if missing else "")
+            + (f"; {span} since boot" if span else "")
+        )
+
 
 class _Window:
     """Forward reading of a stream with a look ahead; works on pipes."""
@@ -93,11 +110,16 @@ class _Window:
         self._stream = stream
         self._buffer = bytearray()
         self.offset = 0
+        self.error = ""
 
     def peek(self, size: int) -> memoryview:
         """The next `size` bytes, fewer at the end. Release it before the next call."""
         while len(self._buffer) < size:
-            data = self._stream.read(min(READ_SIZE, max(size - len(self._buffer), READ_SIZE // 16)))
+            try:
+                data = self._stream.read(min(READ_SIZE, max(size - len(self._buffer), READ_SIZE // 16)))
+            except OSError as error:
+                self.error = error.strerror or str(error)
+                break
             if not data:
                 break
             self._buffer += data
@@ -195,13 +217,21 @@ class TraceReader:
                 self._end(frame)
             elif kind == FrameType.ROUNDS:
                 self._last_time = frame.body.last_time
-            elif kind not in _TYPES:
-                if kind < OPTIONAL_FRAME:
-                    self._note(DamageKind.UNKNOWN, frame.offset, frame.size, f"frame of type {kind}")
+            elif kind != FrameType.SIGNATURE:
+                self._stray(frame)
                 continue
             yield frame
+        if self._window.error:
+            self._note(DamageKind.UNREADABLE, self.offset, 0, self._window.error)
         if self.ended is None:
             self._note(DamageKind.UNFINISHED, self.offset, 0, "the recording was not closed")
+
+    def _stray(self, frame: Frame) -> None:
+        kind = frame.body.type
+        if kind in (FrameType.HEADER, FrameType.RULES):
+            self._note(DamageKind.MALFORMED, frame.offset, frame.size, "header or rules among the rounds")
+        elif kind < OPTIONAL_FRAME:
+            self._note(DamageKind.UNKNOWN, frame.offset, frame.size, f"frame of type {kind}")
 
     def rounds(self, frame: Frame) -> Iterator[Round]:
         """The rounds in a frame from `frames`; none in a frame of another type."""
@@ -236,10 +266,13 @@ class TraceReader:
             return
         self.header = TraceHeader.unpack(expand(frame.body))
         frame = self._take()
-        if frame is not None and frame.body.type == FrameType.RULES:
-            self.rules = expand(frame.body)
-        else:
+        if frame is None or frame.body.type != FrameType.RULES:
             self._waiting = frame
+            return
+        try:
+            self.rules = expand(frame.body)
+        except TraceError as error:
+            self._note(DamageKind.MALFORMED, frame.offset, frame.size, f"rules: {error}")
 
     # --- the chain ---
 
@@ -249,16 +282,14 @@ class TraceReader:
             frame, self._waiting = self._waiting, None
             return frame
         while True:
-            start = self.offset
-            reason = self._next()
-            if isinstance(reason, str):
-                found = self._resync()
-                length = (found.offset if found else self.offset) - start
-            elif reason is None:
+            start, reason = self.offset, ""
+            found = self._next()
+            if found is None:
                 return None
-            else:
-                found, length, reason = reason, 0, ""
-            if self._follow(found, start, length, reason):
+            if isinstance(found, str):
+                reason = found
+                found = self._resync()
+            if self._follow(found, start, reason):
                 return found
 
     def _next(self) -> Frame | str | None:
@@ -304,28 +335,30 @@ class TraceReader:
             frame = self._next()
             if isinstance(frame, Frame):
                 return frame
+            self._hashed_in_vain += CANDIDATE_COST
 
     def _give_up(self) -> None:
         start = self.offset
-        while len(view := self._window.peek(READ_SIZE)):
-            size = len(view)
-            view.release()
+        while size := len(self._window.peek(READ_SIZE)):
             self._window.advance(size)
-        view.release()
         self._note(DamageKind.CORRUPT, start, self.offset - start, "too many false frames to search on")
 
-    def _follow(self, frame: Frame | None, start: int, length: int, reason: str) -> bool:
-        """Check a frame's place in the chain; notes what lies before it. False for one to leave out."""
+    def _follow(self, frame: Frame | None, start: int, reason: str) -> bool:
+        """Check a frame's place in the chain; notes what lies before it. False for one to leave out.
+
+        Bytes from `start` on are no frame where there is a `reason`.
+        """
         if frame is None:
             kind = DamageKind.TORN if reason == ENDS_INSIDE else DamageKind.CORRUPT
-            self._note(kind, start, length, reason)
+            self._note(kind, start, self.offset - start, reason)
             return False
         if frame.seq <= self._last_seq:
             self._note(DamageKind.REORDERED, frame.offset, frame.size, f"frame {frame.seq} comes again")
             return False
         missing = frame.seq - self._last_seq - 1
         before = frame.body.first_time if frame.body.type == FrameType.ROUNDS else None
-        if length:
+        if reason:
+            length = frame.offset - start
             self._note(DamageKind.CORRUPT, start, length, reason, frames=missing, before=before)
         elif missing or frame.previous != self._previous:
             detail = "frames are missing" if missing else "frame belongs behind another one"
@@ -345,7 +378,7 @@ class TraceReader:
             DamageKind.GAP,
             frame.offset,
             frame.size,
-            reason if isinstance(reason, str) else "no reason given",
+            _printable(reason) if isinstance(reason, str) else "no reason given",
             rounds=frame.body.rounds,
             records=frame.body.records,
         )
@@ -382,6 +415,11 @@ class TraceReader:
 _TYPES = frozenset(int(kind) for kind in FrameType)
 
 
+def _printable(text: str) -> str:
+    """At most a line of text from a stranger."""
+    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text[:200])
+
+
 def _open(source: str | os.PathLike[str] | BinaryIO) -> tuple[BinaryIO, bool]:
     """The stream to read, and whether it is ours to close."""
     if source == "-":
@@ -392,13 +430,3 @@ def _open(source: str | os.PathLike[str] | BinaryIO) -> tuple[BinaryIO, bool]:
         return Path(source).open("rb"), True
     except (OSError, ValueError) as error:
         raise TraceError(f"{source}: {getattr(error, 'strerror', None) or error}") from None
-
-
-def keys_of(frame: Frame) -> Keys | None:
-    """The agents and pids that a rounds frame says it holds; None where it does not say."""
-    if frame.body.type != FrameType.ROUNDS or not frame.body.summary:
-        return None
-    try:
-        return Keys.unpack(frame.body.summary)
-    except TraceError:
-        return None

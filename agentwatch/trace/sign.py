@@ -70,8 +70,7 @@ class KeyFileSigner:
             raise TraceError(f"signing key cannot be read: {error}") from None
         if not isinstance(self._key, crypto.ed25519.Ed25519PrivateKey):
             raise TraceError("signing key is no Ed25519 key")
-        raw = crypto.serialization
-        self._public: bytes = self._key.public_key().public_bytes(raw.Encoding.Raw, raw.PublicFormat.Raw)
+        self._public = _raw(crypto, self._key.public_key())
 
     @property
     def public_key(self) -> bytes:
@@ -107,3 +106,21 @@ def can_sign() -> bool:
     except TraceError:
         return False
     return True
+
+
+def public_key_of(pem: bytes) -> bytes:
+    """The raw 32 bytes of an Ed25519 public key in PEM (`openssl pkey -pubout`)."""
+    crypto = _cryptography()
+    try:
+        key = crypto.serialization.load_pem_public_key(pem)
+    except (ValueError, TypeError) as error:
+        raise TraceError(f"public key cannot be read: {error}") from None
+    if not isinstance(key, crypto.ed25519.Ed25519PublicKey):
+        raise TraceError("public key is no Ed25519 key")
+    return _raw(crypto, key)
+
+
+def _raw(crypto: _Crypto, key: Any) -> bytes:
+    form = crypto.serialization
+    raw: bytes = key.public_bytes(form.Encoding.Raw, form.PublicFormat.Raw)
+    return raw

@@ -53,6 +53,9 @@ class SegmentFile:
         status = os.fstat(self._fd)
         self.identity = (status.st_dev, status.st_ino)
 
+    def fileno(self) -> int:
+        return self._fd
+
     def links(self) -> int | None:
         """How many names the file has; None where the descriptor is no longer the file.
 

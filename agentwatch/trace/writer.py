@@ -76,9 +76,12 @@ class _Gap:
     summary: Summary = field(default_factory=Summary)
 
     def add(self, batches: Round, summary: Summary) -> None:
-        self.rounds += 1
-        self.bytes += size_of(batches)
-        self.summary.add(summary)
+        self.join(_Gap("", 1, size_of(batches), summary))
+
+    def join(self, other: _Gap) -> None:
+        self.rounds += other.rounds
+        self.bytes += other.bytes
+        self.summary.add(other.summary)
 
     def body(self) -> Body:
         plain = pack({"reason": self.reason, "bytes": self.bytes})
@@ -134,9 +137,9 @@ class _Output:
 
     def put(self, body: Body) -> None:
         """Write one frame where it belongs: behind the last, or into a new file."""
-        self._write(self._ready(), body)
+        self._write(self.ready(), body)
 
-    def _ready(self) -> SegmentFile:
+    def ready(self) -> SegmentFile:
         """The file to write to, opened and begun."""
         if self._file is not None:
             if not self._file.links():
@@ -302,6 +305,8 @@ class TraceWriter:
 
     def append(self, batches: Round) -> None:
         """Record a round. Costs a few additions and a list append; never raises, never waits."""
+        if not batches:
+            return
         weight = size_of(batches) + ROUND_OVERHEAD
         waiting = self._appended - self._taken
         if self._closing or (waiting and waiting + weight > self._backlog_bytes):
@@ -350,8 +355,13 @@ class TraceWriter:
     ) -> None:
         self.close()
 
+    @property
+    def lost_records(self) -> int:
+        """`status().lost_records`, cheap enough to be asked for after every round."""
+        return self._dropped.summary.records + self._spoiled.summary.records
+
     def status(self) -> WriterStatus:
-        """How the recording fares now; cheap, from any thread."""
+        """How the recording fares now; some µs, from any thread."""
         lost = (self._dropped, self._spoiled)
         return WriterStatus(
             state="closed" if self._closed else "failing" if self._failing else "recording",
@@ -362,7 +372,7 @@ class TraceWriter:
             stored_bytes=self._output.stored_bytes,
             backlog_bytes=self._appended - self._taken,
             lost_rounds=sum(gap.rounds for gap in lost),
-            lost_records=sum(gap.summary.records for gap in lost),
+            lost_records=self.lost_records,
             lost_bytes=sum(gap.bytes for gap in lost),
             errors=self._errors,
             last_error=self._last_error,
@@ -371,6 +381,7 @@ class TraceWriter:
     # --- the recorder's thread ---
 
     def _run(self) -> None:
+        self._attempt(self._output.ready)  # a recording of nothing tells at least what it is of
         closing = False
         while not closing:
             self._wake.wait(self._flush_seconds)
@@ -380,11 +391,10 @@ class TraceWriter:
             self._attempt(self._output.settle)
             with self._settled:
                 self._settled.notify_all()
-        self._attempt(lambda: self._output.finish("closed"))
-        self._give_up()
+        self._attempt(self._end)
         self._closed = True
 
-    def _attempt(self, step: Callable[[], None]) -> None:
+    def _attempt(self, step: Callable[[], object]) -> None:
         """Do one step; whatever goes wrong is counted, and the next round of the loop tries again."""
         try:
             step()
@@ -456,13 +466,21 @@ class TraceWriter:
             self._spoiled.add(batches, summary)
         return gap.body()
 
-    def _give_up(self) -> None:
-        """Count what a failing disk kept us from writing before the end."""
-        if self._body is not None:
-            self._spoiled.rounds += self._body.rounds
-            self._spoiled.summary.records += self._body.records
-            self._spoiled.bytes += self._body.plain_size
-        for batches in self._queue:
-            if not isinstance(batches, _Gap):
-                self._spoiled.add(batches, self._summarise((batches,)))
-        self._queue.clear()
+    def _end(self) -> None:
+        """End the file. What a failing disk still keeps from it is its last gap, or it gets no end."""
+        left, counted = _Gap("the disk failed until the end"), _Gap("")
+        if (body := self._body) is not None:
+            stuck = _Gap(
+                "", body.rounds, body.plain_size, Summary(body.records, body.first_time, body.last_time)
+            )
+            (counted if body.type == FrameType.GAP else left).join(stuck)
+        for item in self._queue:
+            if isinstance(item, _Gap):
+                counted.join(item)
+            else:
+                left.add(item, self._summarise((item,)))
+        self._spoiled.join(left)
+        left.join(counted)
+        if left.rounds:
+            self._output.put(left.body())
+        self._output.finish("closed")

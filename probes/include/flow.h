@@ -10,6 +10,7 @@ enum { OUT, IN };
 #define FLOW_SEQUENCE_IN 4
 #define FLOW_SAMPLING 8   /* the current message is recorded as a sample */
 #define FLOW_ANNOUNCED 16 /* something was said of it, so its end will be too */
+#define FLOW_TURNED 32    /* a message has just begun */
 
 /* Value of the socket storage. Cloned to the sockets a listener accepts. */
 struct flow {
@@ -17,7 +18,8 @@ struct flow {
     u64 start; /* of the owner */
     u64 opened;
     u64 connect_time;
-    u64 sampled;
+    u64 sampled; /* when a later message was last taken as a sample */
+    u64 shown;   /* when a segment of a followed flow was last recorded */
     u64 bytes[2];
     u32 next[2]; /* sequence number expected next */
     u32 tgid;    /* the owner */

@@ -150,6 +150,29 @@ def test_explain_lets_nothing_of_an_agent_s_act_on_the_terminal() -> None:
     assert "\x1b" not in run("explain", "-", stdin=json.dumps(ALERT)).stdout
 
 
+def test_explain_shows_the_chain_of_evidence_from_a_recording(folder: Path, tmp_path: Path) -> None:
+    counting = RULE.replace("level: low", "name: shell\nlevel: low") + (
+        "---\ntitle: Many shells\nid: 99999999-9999-4999-8999-999999999999\ncorrelation:\n"
+        "  type: event_count\n  rules: shell\n  timespan: 1m\n  condition: {gte: 2}\n"
+    )
+    (folder / "shell.yml").write_text(counting)
+    images = ["/bin/bash", "/bin/ls", "/bin/zsh"]
+    events = [{"category": "process_creation", "fields": {"Image": image}} for image in images]
+    recording = tmp_path / "events.ndjson"
+    recording.write_text("".join(json.dumps(one) + "\n" for one in events))
+    alert = {**ALERT, "rule": {"id": "99999999-9999-4999-8999-999999999999"}, "evidence": [1, 3]}
+    result = run("explain", "-", "--rules", folder, "--trace", recording, stdin=json.dumps(alert))
+    assert result.exit_code == 0
+    told = [line for line in result.stdout.splitlines() if "record " in line or "matched" in line]
+    assert told == [
+        "record 1, process_creation: A shell",
+        "    s: Image endswith 'sh' matched '/bin/bash'",
+        "    s: Image endswith '/bash' matched '/bin/bash'",
+        "record 3, process_creation: A shell",
+        "    s: Image endswith 'sh' matched '/bin/zsh'",
+    ]
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [

@@ -111,7 +111,7 @@ def test_monitor_mode_only_tells(rules: Path, tmp_path: Path) -> None:
     assert (alert["response"], alert["acted"], alert["mode"]) == ("pause", "none", "monitor")
     assert alert["latency_us"] is None
     assert alert["agent"] == "watched"
-    assert alert["process"]["cmdline"] == [PYTHON, "-c", CONNECT]
+    assert alert["process"]["argv"] == [PYTHON, "-c", CONNECT]
     assert alert["flow"]["remote"] == "127.0.0.1:1"
     assert alert["completeness"] == {"state": "complete", "why": []}
 

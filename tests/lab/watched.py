@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentwatch.kernel.cgroup import create
+from agentwatch.kernel.probes import Probes
 from agentwatch.respond.cgroup import kill
 from agentwatch.rules.model import RuleSet
 from agentwatch.schema import decode
@@ -84,7 +85,8 @@ def watched(
         try:
             with (
                 Child(command, capture=False, stdout_to_stderr=False) as child,
-                Session(Options(name, mode, rules, **options), cgroup, [alerts.append]) as session,
+                Probes() as probes,
+                Session(Options(name, mode, rules, **options), cgroup, probes, [alerts.append]) as session,
             ):
                 child.start(cgroup, session.probes, AGENT)
                 yield Watched(session, child, alerts=alerts)

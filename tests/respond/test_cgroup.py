@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from agentwatch.clock import now
 from agentwatch.kernel.cgroup import Cgroup, create
 from agentwatch.respond.cgroup import freeze, kill, thaw
-from agentwatch.sources.kernel import now
 from tests.lab import eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
@@ -23,8 +23,12 @@ def cgroup() -> Iterator[Cgroup]:
 
 
 def start(cgroup: Cgroup, command: list[str]) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen(command)
+    """Run it from its first instruction in the cgroup, so that its children are in there too."""
+    waits = ["sh", "-c", 'read _; exec "$@"', "sh", *command]
+    process = subprocess.Popen(waits, stdin=subprocess.PIPE)
     cgroup.move(process.pid)
+    assert process.stdin is not None
+    process.stdin.close()
     return process
 
 
@@ -70,6 +74,22 @@ def test_kill_without_the_kernels_help(cgroup: Cgroup, monkeypatch: pytest.Monke
     eventually(lambda: len(list(cgroup.processes())) == 3)
     assert kill(cgroup).settled
     assert process.wait() == -9
+
+
+def test_kill_without_the_kernels_help_catches_who_is_born_meanwhile(
+    cgroup: Cgroup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(self: Cgroup) -> None:
+        raise FileNotFoundError(2, "no cgroup.kill before Linux 5.14")
+
+    monkeypatch.setattr(Cgroup, "write_kill", missing)
+    flees = "import os\nwhile True:\n    if os.fork(): os._exit(0)\n"
+    for _ in range(20):
+        process = start(cgroup, [sys.executable, "-ISc", flees])
+        process.wait()
+        assert kill(cgroup).settled
+        assert not cgroup.populated()
+        thaw(cgroup)
 
 
 def test_a_cgroup_that_is_gone_is_a_failure_told(cgroup: Cgroup) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from agentwatch.rules.check import warnings
+from agentwatch.rules.check import exemption_warnings, warnings
+from agentwatch.rules.expr import Expr
+from agentwatch.rules.model import Exemption
 from tests.rules.helpers import rule, rules
 
 ODD = [
@@ -45,3 +47,15 @@ def test_the_same_condition_twice() -> None:
     two = rule("s:\n  User: a\ncondition: s", head="title: two")
     (found,) = warnings(rules(one, two))
     assert "is the same as that of" in found[1]
+
+
+def test_exceptions_that_cover_nothing_are_named() -> None:
+    def exemption(condition: Expr, expires: int) -> Exemption:
+        return Exemption(("id",), condition, "a reason", expires, "e.yml", 1)
+
+    known = ("and", ("atom", "@agent", "eq", ("a",)), ("atom", "User", "eq", ("u",)))
+    assert not list(exemption_warnings([exemption(known, expires=11)], now=10))
+    ((_, expired),) = exemption_warnings([exemption(known, expires=10)], now=10)
+    assert expired == "the exception has expired"
+    ((_, unknown),) = exemption_warnings([exemption(("atom", "Nonsense", "eq", ("x",)), expires=11)], now=10)
+    assert "no source tells Nonsense" in unknown

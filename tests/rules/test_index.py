@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentwatch.event import Event
-from agentwatch.rules.index import REMEMBERED_TEXT, Memory, Plan, find_guard
+from agentwatch.rules.expr import CASED, MANY, ONE, Expr
+from agentwatch.rules.index import REMEMBERED_EVENT, Memory, Plan, find_guard
 from agentwatch.rules.match import Facts, compile_condition
-from agentwatch.rules.model import CASED, MANY, ONE, Expr
 from tests.rules.helpers import event
 
 # Few letters and short words, so that rules and events meet often; with what folding and
@@ -115,8 +115,8 @@ def test_fields_that_no_rule_reads_do_not_matter_and_those_read_do() -> None:
 def test_long_values_are_not_kept() -> None:
     plan = Plan([(0, ("atom", "CommandLine", "contains", ("needle",)))])
     for i in range(100):
-        assert plan.evaluate(event(CommandLine="x" * REMEMBERED_TEXT + str(i))) == ()
-        assert plan.evaluate(event(CommandLine="x" * REMEMBERED_TEXT + f"needle{i}")) == ((0, False),)
+        assert plan.evaluate(event(CommandLine="x" * REMEMBERED_EVENT + str(i))) == ()
+        assert plan.evaluate(event(CommandLine="x" * REMEMBERED_EVENT + f"needle{i}")) == ((0, False),)
     assert not plan._memory._young and not plan._memory._old
 
 

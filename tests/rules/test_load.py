@@ -1,22 +1,19 @@
-"""Loading: errors with file and line, the cache, lists, and the set as bytes."""
+"""Loading: errors with file and line, lists, and the cache."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from agentwatch.rules import load
 from agentwatch.rules.engine import Engine
 from agentwatch.rules.load import load_rules
 from agentwatch.rules.model import Problem, RuleError, RuleSet
-from tests.rules.helpers import event, rule, rules, verdict
+from tests.rules.helpers import event, rule, verdict
 
 GOOD = rule("s:\n  User: root\ncondition: s", head="title: good\nid: 11111111-1111-4111-8111-111111111111")
 OTHER = rule("s:\n  User: me\ncondition: s", head="title: other\nid: 22222222-2222-4222-8222-222222222222")
@@ -231,23 +228,3 @@ def test_modules_in_the_working_directory_are_not_imported(
     (tmp_path / "sigma.py").write_text("raise SystemExit('an agent was here')")
     monkeypatch.chdir(tmp_path)
     assert load_rules([folder], cache).rules
-
-
-def test_the_set_survives_as_bytes() -> None:
-    found = rules(GOOD, OTHER)
-    assert RuleSet.from_bytes(found.to_bytes()) == found
-    assert found.categories == {"process_creation"}
-
-
-@given(st.binary(max_size=64))
-def test_other_bytes_are_a_value_error(data: bytes) -> None:
-    with pytest.raises(ValueError):
-        RuleSet.from_bytes(data)
-
-
-@given(st.data())
-def test_damaged_bytes_are_a_value_error_or_a_set(data: st.DataObject) -> None:
-    whole = bytearray(rules(GOOD).to_bytes())
-    whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
-    with suppress(ValueError):
-        RuleSet.from_bytes(bytes(whole))

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import io
 import random
 import struct
+from dataclasses import replace
+
+import zstandard
 
 from agentwatch.sources.base import Batch, BatchKind, Round
-from agentwatch.trace.format import Layout, TraceHeader
+from agentwatch.trace.format import (
+    Body,
+    Codec,
+    FrameType,
+    Layout,
+    TraceHeader,
+    chain_start,
+    pack_rounds,
+    prefix,
+    seal,
+)
 from agentwatch.trace.pack import pack
+from agentwatch.trace.reader import Damage, TraceReader
+from agentwatch.trace.summary import Summariser
 
 LAYOUT = Layout(time=(8, 8), agent=(20, 4), pid=(24, 4))
 SLOT = struct.Struct("<IIQIII100x")  # ring header (length, page), time, type, agent, pid
@@ -77,3 +93,58 @@ def rounds(count: int, seed: int = 1) -> list[Round]:
             batches.append(notes(everyone, [201, time, agent, 100 * agent, 7]))
         made.append(tuple(batches))
     return made
+
+
+MARK = b"\x01\x02\x03\x04\x05\x06\x07\x08"
+
+
+def rounds_body(batches: list[Round], **changes: object) -> Body:
+    """A rounds frame as the writer makes them."""
+    plain = pack_rounds(batches)
+    summary = Summariser({BatchKind.SLOTS: LAYOUT, BatchKind.RECORDS: LAYOUT}, "little")(batches)
+    body = Body(
+        FrameType.ROUNDS,
+        zstandard.compress(plain),
+        len(plain),
+        Codec.ZSTD,
+        summary.pack(),
+        summary.records,
+        len(batches),
+        summary.first_time,
+        summary.last_time,
+    )
+    return replace(body, **changes)  # type: ignore[arg-type]
+
+
+def plain_body(type: int, payload: bytes) -> Body:
+    return Body(type, payload, len(payload))
+
+
+def header_body() -> Body:
+    return plain_body(FrameType.HEADER, header().pack())
+
+
+def end_body(batches: list[Round]) -> Body:
+    body = rounds_body(batches)
+    return plain_body(FrameType.END, pack({"rounds": body.rounds, "records": body.records}))
+
+
+def frames(*bodies: Body) -> list[bytes]:
+    """The prefix and frames, chained, as pieces of a file."""
+    pieces = [prefix(MARK)]
+    previous = chain_start(pieces[0])
+    for seq, body in enumerate(bodies):
+        frame, previous = seal(body, MARK, seq, previous)
+        pieces.append(frame)
+    return pieces
+
+
+def trace(*bodies: Body) -> bytes:
+    """A file of a header and these frames."""
+    return b"".join(frames(header_body(), *bodies))
+
+
+def read(data: bytes) -> tuple[list[Round], list[Damage]]:
+    """All that a reader gives of a file."""
+    reader = TraceReader(io.BytesIO(data))
+    return list(reader), reader.damage

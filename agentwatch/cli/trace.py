@@ -1,0 +1,175 @@
+"""`agentwatch trace`: what is in a trace, and is all of it there?"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from agentwatch.cli.exits import Exit, Failure
+from agentwatch.sinks.alerts import timestamp
+from agentwatch.trace.error import TraceError
+from agentwatch.trace.format import VERSION
+from agentwatch.trace.sign import public_key_of
+from agentwatch.trace.verify import Report, verify
+from agentwatch.tui.text import byte_count, printable
+
+_traces = click.argument(
+    "traces", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True), metavar="TRACE..."
+)
+_json = click.option("--json", "as_json", is_flag=True, help="One JSON object a line for each trace.")
+
+
+@click.group()
+def trace() -> None:
+    """Look at recorded traces. `-` reads standard input."""
+
+
+@trace.command()
+@_traces
+@_json
+def info(traces: tuple[Path, ...], as_json: bool) -> None:
+    """Where and how traces were taken, what they hold, and what they lack.
+
+    Ends with 5 when one is damaged.
+    """
+    whole = True
+    for path in traces:
+        found = _verified(path, [])
+        whole &= found is not None and found.whole
+        if found is None:
+            continue
+        if as_json:
+            click.echo(json.dumps(_plain(path, found), sort_keys=True))
+            continue
+        for name, value in _lines(path, found):
+            click.echo(f"{name:9} {printable(value)}".rstrip())
+    sys.exit(Exit.FINE if whole else Exit.DAMAGED)
+
+
+@trace.command("verify")
+@_traces
+@click.option(
+    "--key", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="PEM of who must have signed."
+)
+@_json
+def verify_command(traces: tuple[Path, ...], key: Path | None, as_json: bool) -> None:
+    """Check every byte of traces: digests, chain, content, signatures.
+
+    Files of one recording, given in order, are checked to follow each other. Ends with 5 when
+    something is missing or changed, and says what.
+    """
+    trusted = _public_keys(key)
+    whole, before = True, None
+    for path in traces:
+        found = _verified(path, trusted)
+        if found is None:
+            whole, before = False, None
+            continue
+        torn = before is not None and _torn(before, found)
+        whole &= found.whole and not torn
+        before = found
+        if as_json:
+            click.echo(json.dumps({**_plain(path, found), "follows": not torn}, sort_keys=True))
+        else:
+            _tell(path, found, torn)
+    sys.exit(Exit.FINE if whole else Exit.DAMAGED)
+
+
+def _verified(path: Path, trusted: list[bytes]) -> Report | None:
+    """None, said on standard error, where it is no trace that can be read."""
+    try:
+        return verify("-" if str(path) == "-" else path, trusted)
+    except TraceError as error:
+        click.echo(f"agentwatch: {printable(str(path))}: {printable(str(error))}", err=True)
+        return None
+
+
+def _public_keys(path: Path | None) -> list[bytes]:
+    try:
+        return [] if path is None else [public_key_of(path.read_bytes())]
+    except (OSError, TraceError) as error:
+        raise Failure(f"{path}: {error}") from None
+
+
+def _torn(before: Report, found: Report) -> bool:
+    """Whether a file says that it continues the one before it, and does not."""
+    return found.header.segment == before.header.segment + 1 and not found.follows(before)
+
+
+def _tell(path: Path, found: Report, torn: bool) -> None:
+    verdict = "intact" if found.whole and not torn else "DAMAGED"
+    click.echo(f"{printable(str(path))}: {verdict}: {_amount(found)}; {_signed(found)}")
+    if torn:
+        click.echo("  does not follow the file before it: something is missing between them")
+    for damage in found.damage:
+        click.echo(f"  {damage}")
+
+
+def _amount(found: Report) -> str:
+    return f"{found.records} records in {found.rounds} rounds, {byte_count(found.stored_bytes)}"
+
+
+def _signed(found: Report) -> str:
+    if not found.signatures:
+        return "not signed"
+    if found.bad_signatures:
+        return f"{found.bad_signatures} of {found.signatures} signatures are not good"
+    return f"signed by {', '.join(sorted(key.hex() for key in found.signers))}"
+
+
+def _lines(path: Path, found: Report) -> Iterator[tuple[str, str]]:
+    header = found.header
+    yield "trace", str(path)
+    if found.records:
+        first, last = (timestamp(time, header.clock_offset) for time in (found.first_time, found.last_time))
+        yield "from", first
+        yield "to", f"{last} ({(found.last_time - found.first_time) / 1e9:.3f} s)"
+    yield "host", f"{header.host}, kernel {header.kernel}, boot {header.boot_id}"
+    yield "agents", f"{', '.join(header.agents)} ({header.mode})"
+    yield "command", shlex.join(header.command)
+    yield "made by", f"agentwatch {header.release}, format {VERSION}, schema {header.schema_version}"
+    yield "rules", header.rules_digest
+    yield "not seen", ", ".join(sorted(header.coverage)) or "nothing: all probes were there"
+    yield "holds", _amount(found)
+    yield "signed", _signed(found)
+    yield "damage", "" if found.damage else "none"
+    for damage in found.damage:
+        yield "", str(damage)
+
+
+_FIGURES = (
+    *("rounds", "records", "stored_bytes", "first_time", "last_time"),
+    *("closed", "signatures", "bad_signatures", "signed_through"),
+)
+
+
+def _plain(path: Path, found: Report) -> dict[str, Any]:
+    header = asdict(found.header)
+    del header["schema"], header["layouts"]
+    return {
+        "trace": str(path),
+        "whole": found.whole,
+        "header": _jsonable(header),
+        "damage": [{**asdict(damage), "text": str(damage)} for damage in found.damage],
+        "digest": found.digest.hex(),
+        "signers": sorted(key.hex() for key in found.signers),
+        **{name: getattr(found, name) for name in _FIGURES},
+    }
+
+
+def _jsonable(value: object) -> object:
+    """Bytes as hexadecimal digits, and keys as text."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(item) for item in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

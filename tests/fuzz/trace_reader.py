@@ -1,0 +1,90 @@
+"""Coverage-guided fuzzing of the trace reader: `python -m tests.fuzz.trace_reader CORPUS...`.
+
+Needs atheris. Options are libFuzzer's, such as `-max_total_time=60`. Digests would stop every
+mutation at the door, so each input is tried as it is, as a frame's payload under a right digest
+(its first bytes tell which type and counts), and as an index. Found is whatever is raised other
+than `TraceError`, and more than `MEMORY` bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import struct
+import sys
+import tempfile
+from pathlib import Path
+
+from agentwatch.trace.error import TraceError
+
+MEMORY_MIB = 1024
+_CHOICE = struct.Struct("<BBHIIHQQ")
+
+
+def try_bytes(data: bytes) -> None:
+    """Everything that can be done to a file from a stranger."""
+    from agentwatch.trace.index import build_index, read  # noqa: PLC0415
+    from agentwatch.trace.reader import TraceReader  # noqa: PLC0415
+    from agentwatch.trace.verify import verify  # noqa: PLC0415
+
+    with contextlib.suppress(TraceError):
+        for batches in TraceReader(io.BytesIO(data)):
+            assert batches
+    with contextlib.suppress(TraceError):
+        verify(io.BytesIO(data))
+    with tempfile.NamedTemporaryFile() as file, contextlib.suppress(TraceError):
+        file.write(data)
+        file.flush()
+        for batches in read(file.name, build_index(file.name).entries):
+            assert batches
+
+
+def framed(data: bytes) -> bytes:
+    """A trace whose second frame has its type, sizes, summary and payload from `data`."""
+    from agentwatch.trace.format import Body  # noqa: PLC0415
+    from tests.trace.samples import rounds, rounds_body, trace  # noqa: PLC0415
+
+    choice = data[: _CHOICE.size].ljust(_CHOICE.size, b"\0")
+    type_, codec, summary, records, plain, count, first, last = _CHOICE.unpack(choice)
+    rest = data[_CHOICE.size :]
+    payload = rest[summary % 256 :]
+    plain = len(payload) if codec % 2 == 0 else plain
+    body = Body(type_, payload, plain, codec % 3, rest[: summary % 256], records, count, first, last)
+    return trace(body, rounds_body(rounds(1)))
+
+
+def one_input(data: bytes) -> None:
+    try_bytes(data)
+    try_bytes(framed(data))
+
+
+def seeds(folder: Path) -> None:
+    """Whole traces and frames to begin with."""
+    from tests.trace.samples import end_body, header, rounds, rounds_body, trace  # noqa: PLC0415
+
+    body = rounds_body(rounds(4))
+    (folder / "whole").write_bytes(trace(body, end_body(rounds(4))))
+    for type_, payload in ((1, header().pack()), (3, body.payload), (4, b"\x80"), (5, b"\x80"), (6, b"\x80")):
+        choice = _CHOICE.pack(type_, int(type_ == 3), len(body.summary), 1, body.plain_size, 4, 1, 2)
+        (folder / f"frame-{type_}").write_bytes(choice + body.summary + payload)
+
+
+def main() -> int:
+    try:
+        atheris = importlib.import_module("atheris")
+    except ImportError:
+        print("atheris is not installed", file=sys.stderr)
+        return 4
+    with atheris.instrument_imports(include=["agentwatch.trace", "zstandard", "msgpack"]):
+        for name in ("index", "reader", "verify"):
+            importlib.import_module(f"agentwatch.trace.{name}")
+    with tempfile.TemporaryDirectory() as corpus:
+        seeds(Path(corpus))
+        atheris.Setup([sys.argv[0], f"-rss_limit_mb={MEMORY_MIB}", *sys.argv[1:], corpus], one_input)
+        atheris.Fuzz()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
