@@ -444,11 +444,15 @@ def _is_hex(value: Json, at_least: int) -> bool:
 
 
 class JsonMessages:
-    """The layer of plain JSON messages: one after another, one a line, or in batches."""
+    """The layer of plain JSON messages: one after another, one a line, or in batches.
 
-    def __init__(self, context: Context) -> None:
+    `single`: one value between calls of `restart`, as in HTTP bodies, where a file of lines is none
+    of a protocol's.
+    """
+
+    def __init__(self, context: Context, single: bool = False) -> None:
         self._context = context
-        self._streams = (JsonStream(_VOCABULARY), JsonStream(_VOCABULARY))
+        self._streams = (JsonStream(_VOCABULARY, single), JsonStream(_VOCABULARY, single))
         self._reported: set[tuple[str, str, bool]] = set()
 
     finished = False
