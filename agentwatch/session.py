@@ -124,7 +124,7 @@ class Session:
             names = users()
             self._writer = stack.enter_context(self._recorder(offset, names)) if options.record else None
             self.pipeline = Pipeline(
-                Engine(options.rules),
+                Engine(options.rules, clock_offset=offset),
                 state=State(names),
                 actuator=self.actuator,
                 sinks=sinks,
@@ -159,9 +159,13 @@ class Session:
         """The first records: who is watched, under which rules, and what is not seen."""
         options, cgroup = self.options, self.cgroup
         self.source.note(Type.AGENT, AGENT, options.name, cgroup.name, cgroup.id, options.mode)
-        self.source.note(Type.RULES, AGENT, options.rules.digest)
+        self.source.note(Type.RULES, AGENT, options.rules.digest, b"")
         for missing in self.probes.missing:
             self.source.note(Type.COVERAGE, AGENT, missing.probe, missing.error, missing.cost)
+
+    def use_rules(self, rules: RuleSet) -> None:
+        """Have other rules in force. They are recorded first: a replay changes them at the same record."""
+        self.source.note(Type.RULES, AGENT, rules.digest, rules.to_bytes())
 
     def step(self, timeout: float) -> Round:
         """Wait for records up to `timeout` seconds and fold what came."""
@@ -180,7 +184,7 @@ class Session:
     def _count_drops(self) -> None:
         """What could not be written to the trace is said in the trace, on the alerts and on the screen."""
         assert self._writer is not None
-        dropped = self._writer.status().lost_records
+        dropped = self._writer.lost_records
         if dropped > self._reported_drops:
             self.source.note(Type.LOSS, AGENT, 0, dropped - self._reported_drops, "not recorded")
             self._reported_drops = dropped

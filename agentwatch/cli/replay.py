@@ -90,10 +90,11 @@ class Replay:
     def _pipeline(self, reader: TraceReader) -> Pipeline:
         header = reader.header
         return Pipeline(
-            Engine(self._rules(reader)),
+            Engine(self._rules(reader), clock_offset=header.clock_offset),
             state=State(_users(header)),
             sinks=[self._alert],
             clock_offset=header.clock_offset,
+            reloads=not self._rule_paths,
         )
 
     def _rules(self, reader: TraceReader) -> RuleSet:

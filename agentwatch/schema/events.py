@@ -386,7 +386,12 @@ EVENTS: tuple[EventType, ...] = (
         Type.RULES,
         Ring.NOTES,
         "The rules in force from here on.",
-        (Field("digest", "str", "hash over the rules"),),
+        (
+            Field("digest", "str", "hash over the rules"),
+            Field(
+                "content", "bytes", "the whole set after a reload; empty at the start: the trace has it apart"
+            ),
+        ),
     ),
 )
 
