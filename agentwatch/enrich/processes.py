@@ -14,6 +14,9 @@ ENDED_KEPT = 16384  # ended processes remembered, for ancestry and late events
 PIECES_KEPT = 256  # execs whose pieces have come but not the exec itself
 
 
+_CUT = frozenset(("CommandLine",))
+
+
 @dataclass(slots=True)
 class Process:
     """One process. `truncated` names the rule fields whose value is not whole."""
@@ -163,13 +166,16 @@ class ProcessTable:
 
     def found(self, row: Row, agent: int) -> Process:
         """A process that ran already when watching began."""
-        parent, parent_start, exe, argv, cwd, uid, gid = unpack(row)
+        parent, parent_start, exe, argv, cwd, uid, euid, gid, flags = unpack(row)
         process = self.get(row[TGID], row[START], agent)
         if not process.exe:
             process.parent = (parent, parent_start)
             process.exe, process.argv, process.cwd = exe, tuple(argv), cwd
-            process.uid = process.euid = uid
-            process.gid = gid
+            process.uid, process.euid, process.gid = uid, euid, gid
+            process.flags = flags
+            process.truncated = (
+                _CUT if flags & (ExecFlag.ARGV_CUT | ExecFlag.ARGV_UNREADABLE) else frozenset()
+            )
         return process
 
     def exit(self, row: Row, agent: int) -> Process:

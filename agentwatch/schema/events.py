@@ -301,7 +301,9 @@ EVENTS: tuple[EventType, ...] = (
             Field("argv", "strs", "arguments"),
             Field("cwd", "str", "working directory"),
             Field("uid", "u32", "real user id"),
+            Field("euid", "u32", "effective user id"),
             Field("gid", "u32", "real group id"),
+            Field("flags", "u32", "flags of an exec, as far as they can still be told"),
         ),
     ),
     EventType(
