@@ -61,6 +61,11 @@ def is_remote_forward(spec: str, *, dynamic: bool = True) -> bool:
     return _is_forward(spec, dynamic=False) or (dynamic and _is_forward(spec, dynamic=True))
 
 
+def names_stdio_host(spec: str) -> bool:
+    """Whether `spec`, the argument of `-W`, names a host: with a port alone ssh forgets about `-W`."""
+    return re.fullmatch("[./][.]", _fields(spec.lstrip())[1]) is not None
+
+
 def is_blank(line: str) -> bool:
     """Whether `line` is empty or a comment, which OpenSSH passes over."""
     keyword = _first_word(line)[0]
@@ -424,6 +429,8 @@ def _fields(spec: str) -> tuple[list[str], str]:
     kinds = ""
     rest = spec
     while rest and len(fields) < 4:
+        if rest == "\\" and fields:  # parse_fwd_field takes it away and then finds the end
+            return fields, kinds
         if rest.startswith("["):
             field, bracket, rest = rest[1:].partition("]")
             if not bracket or (rest and not rest.startswith(":")):
