@@ -23,7 +23,6 @@ from agentwatch.demo import miner
 
 NAP = 0.1
 _PATIENCE = 300  # naps
-_VISITS = 2
 _FETCH = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1]).read().decode().strip())"
 
 
@@ -113,17 +112,16 @@ def tunnel(task: Task) -> bool:
         target = f"127.0.0.1:{task.forward_port}:127.0.0.1:{inside.getsockname()[1]}"
         argv = ["ssh", "-N", "-o", "ExitOnForwardFailure=yes", "-R", target, *task.ssh]
         ssh = subprocess.Popen(argv, stdin=subprocess.DEVNULL)
-        visits = _receive_visitors(inside, ssh)
+        visited = _receive_visitor(inside, ssh)
         ssh.terminate()
         wait(ssh)
-    say(f"  The outside came in {visits} times." if visits else "  Nobody came in; the tunnel is closed.")
-    return visits > 0
+    say("  The outside came in." if visited else "  Nobody came in; the tunnel is closed.")
+    return visited
 
 
-def _receive_visitors(inside: socket.socket, ssh: subprocess.Popen[bytes]) -> int:
-    visits = 0
+def _receive_visitor(inside: socket.socket, ssh: subprocess.Popen[bytes]) -> bool:
     for _ in range(_PATIENCE):
-        if visits == _VISITS or ssh.poll() is not None:
+        if ssh.poll() is not None:
             break
         try:
             visitor, _ = inside.accept()
@@ -134,10 +132,10 @@ def _receive_visitors(inside: socket.socket, ssh: subprocess.Popen[bytes]) -> in
             try:
                 visitor.recv(4096)
                 visitor.sendall(b"HTTP/1.0 200 OK\r\n\r\nsecrets of the inside\n")
-                visits += 1
+                return True
             except OSError:  # gone, or the freeze outlasted its patience; the next one comes
                 continue
-    return visits
+    return False
 
 
 def mine(task: Task) -> bool:

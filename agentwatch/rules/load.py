@@ -19,7 +19,7 @@ from pathlib import Path
 import msgpack  # type: ignore[import-untyped]
 
 import agentwatch
-from agentwatch.rules.model import IR_VERSION, Problem, RuleError, RuleSet
+from agentwatch.rules.model import IR_VERSION, Problem, RuleError, RuleSet, digest
 
 SUFFIXES = (".yml", ".yaml")
 LISTS = "lists"
@@ -48,6 +48,11 @@ class _Files:
     lists: dict[str, bytes]
     exceptions: dict[str, bytes]
 
+    @property
+    def digest(self) -> str:
+        """That of the set that they make."""
+        return digest([*self.rules.values(), *self.lists.values(), *self.exceptions.values()])
+
 
 def load_rules(paths: Sequence[Path], cache: Path | None = None, exceptions: Sequence[Path] = ()) -> RuleSet:
     """Rules of files and folders (searched for *.yml and *.yaml, hidden ones left out).
@@ -60,7 +65,7 @@ def load_rules(paths: Sequence[Path], cache: Path | None = None, exceptions: Seq
     folder = default_cache() if cache is None else cache
     kept = folder / f"{_key(files)}.msgpack"
     found = _from_cache(folder, kept)
-    if found is None:
+    if found is None or found.digest != files.digest:
         found, problems = _parse(files)
         if problems:
             raise RuleError(*problems)

@@ -133,9 +133,8 @@ def _alert(alert: AlertRow) -> list[Text]:
         f"{alert.time} ",
         (f"{alert.level} ", _LEVELS.get(alert.level, "")),
         (alert.title, "bold"),
-        f": {act_words(alert)}",
     )
-    return [what, Text(f"  {alert.subject}")]
+    return [what, Text(f"  {act_words(alert)}: {alert.subject}")]
 
 
 def _processes(snapshot: Snapshot) -> Section:

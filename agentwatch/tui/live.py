@@ -272,7 +272,7 @@ def act_words(alert: AlertRow) -> str:
     words = done.get(alert.acted, alert.acted)
     if alert.latency_us is not None:
         words += f" in {alert.latency_us / 1000:.2f} ms"
-    return words if alert.complete else f"{words}, on partial evidence"
+    return words if alert.complete else f"{words}, partial evidence"
 
 
 def partial_reason(snapshot: Snapshot) -> str:

@@ -17,7 +17,7 @@ SAID = {
     "clone": "clone",
     "install": "pip",
     "fetch": "HTTP",
-    "tunnel": "The outside came in 2 times",
+    "tunnel": "The outside came in",
     "mine": "The pool gave me jobs",
 }
 

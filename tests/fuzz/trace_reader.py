@@ -1,9 +1,9 @@
-"""Coverage-guided fuzzing of the trace reader: `python -m tests.fuzz.trace_reader CORPUS...`.
+"""Coverage-guided fuzzing of the trace reader: `python -m tests.fuzz.trace_reader SECONDS [SEED]`.
 
-Needs atheris. Options are libFuzzer's, such as `-max_total_time=60`. Digests would stop every
-mutation at the door, so each input is tried as it is, as a frame's payload under a right digest
-(its first bytes tell which type and counts), and as an index. Found is whatever is raised other
-than `TraceError`, and more than `MEMORY` bytes.
+With atheris where that is installed, else guided by lines in Python. Digests would stop every
+mutation at the door, so each input is tried both as it is and as a frame under a right digest
+(its first bytes tell the type and the counts). Found is whatever is raised other than
+`TraceError`, and more memory than `MEMORY_MIB`.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import resource
 import struct
 import sys
 import tempfile
 from pathlib import Path
 
 from agentwatch.trace.error import TraceError
+from tests.fuzz.lines import fuzz
 
 MEMORY_MIB = 1024
 _CHOICE = struct.Struct("<BBHIIHQQ")
@@ -71,18 +73,27 @@ def seeds(folder: Path) -> None:
 
 
 def main() -> int:
-    try:
-        atheris = importlib.import_module("atheris")
-    except ImportError:
-        print("atheris is not installed", file=sys.stderr)
-        return 4
-    with atheris.instrument_imports(include=["agentwatch.trace", "zstandard", "msgpack"]):
-        for name in ("index", "reader", "verify"):
-            importlib.import_module(f"agentwatch.trace.{name}")
+    seconds, seed = int(sys.argv[1]), int((*sys.argv[2:], "1")[0])
     with tempfile.TemporaryDirectory() as corpus:
         seeds(Path(corpus))
-        atheris.Setup([sys.argv[0], f"-rss_limit_mb={MEMORY_MIB}", *sys.argv[1:], corpus], one_input)
+        try:
+            atheris = importlib.import_module("atheris")
+        except ImportError:
+            return _by_lines(Path(corpus), seconds, seed)
+        with atheris.instrument_imports(include=["agentwatch.trace"]):
+            for name in ("index", "reader", "verify"):
+                importlib.import_module(f"agentwatch.trace.{name}")
+        options = [f"-rss_limit_mb={MEMORY_MIB}", f"-max_total_time={seconds}", f"-seed={seed}"]
+        atheris.Setup([sys.argv[0], *options, corpus], one_input)
         atheris.Fuzz()
+    return 0
+
+
+def _by_lines(corpus: Path, seconds: int, seed: int) -> int:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_MIB << 20, MEMORY_MIB << 20))
+    inputs = [path.read_bytes() for path in sorted(corpus.iterdir())]
+    runs, lines = fuzz(one_input, inputs, "agentwatch/trace", seconds, seed)
+    print(f"{runs} runs, {lines} lines reached, {len(inputs)} inputs kept")
     return 0
 
 

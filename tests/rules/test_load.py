@@ -191,6 +191,19 @@ def test_a_damaged_cache_is_rebuilt(folder: Path, cache: Path, parses: list[int]
     assert len(parses) == 2
 
 
+def test_a_cached_set_under_the_name_of_another_is_not_believed(
+    folder: Path, cache: Path, parses: list[int]
+) -> None:
+    load_rules([folder], cache)
+    (old,) = cache.iterdir()
+    (folder / "good.yml").write_text(GOOD.replace("title: good", "title: better"))
+    load_rules([folder], cache)
+    (new,) = set(cache.iterdir()) - {old}
+    old.replace(new)
+    assert load_rules([folder], cache).rules[0].title == "better"
+    assert len(parses) == 3
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 def test_a_cache_of_another_user_is_not_believed(folder: Path, cache: Path, parses: list[int]) -> None:
     load_rules([folder], cache)

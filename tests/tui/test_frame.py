@@ -63,8 +63,8 @@ def test_what_matters_is_on_the_screen(width: int, height: int) -> None:
     assert len(lines) == height
     for words in ("PAUSED", "enforce", "01:15", "12,345 events", "3 lost", "io_uring"):
         assert words in "\n".join(lines[:2])
-    assert "Reverse tunnel: frozen in 0.18 ms" in text
-    assert "Mining: alert only, on partial evidence" in text
+    assert "  frozen in 0.18 ms: ssh[201] to 10.77.3.2:22" in text
+    assert "  alert only, partial evidence: " in text
     assert "!     201" in text
     assert "10.77.3.2:22" in text
     assert text.index("Mining") < text.index("Reverse tunnel")
