@@ -34,24 +34,25 @@ INLINE u16 emit_path(struct path *path, u16 kind, u16 cut, const struct aw_heade
     return whole ? 0 : cut;
 }
 
-/* One chunk of argv from the new image's memory. False if it could not be read. */
-INLINE bool small_argv(u64 start, u32 offset, u64 length, const struct aw_header *like) {
+/* A short argv, whole, from the new image's memory. False if it could not be read. */
+INLINE bool small_argv(u64 start, u64 length, const struct aw_header *like) {
     struct aw_exec_piece *piece = reserve_piece(SMALL_PIECE);
     long error;
 
     count(like->agent, AW_EXEC_PIECE, piece != 0);
     if (!piece)
         return true; /* lost, and counted as that */
-    begin_piece(piece, like, AW_PIECE_ARGV, offset);
+    begin_piece(piece, like, AW_PIECE_ARGV, 0);
     BOUND(length, SMALL_PIECE);
     piece->length = length;
-    error = bpf_probe_read_user(piece->data, length, (void *)(start + offset));
+    error = bpf_probe_read_user(piece->data, length, (void *)start);
     if (error)
         piece->length = 0;
     submit_record(piece, RESERVED);
     return !error;
 }
 
+/* One chunk of a longer argv. */
 INLINE bool large_argv(u64 start, u32 offset, u64 length, const struct aw_header *like) {
     struct aw_exec_piece *piece = reserve_piece(LARGE_PIECE);
     long error;
@@ -71,23 +72,18 @@ INLINE bool large_argv(u64 start, u32 offset, u64 length, const struct aw_header
 
 /* Emits argv in pieces; returns the flags of the exec. */
 INLINE u16 emit_argv(u64 start, u32 length, const struct aw_header *like) {
-    u16 flags = 0;
-    u32 offset = 0, rest;
+    u16 flags = length > AW_ARGV_LIMIT ? AW_EXEC_ARGV_CUT : 0;
+    u32 offset = 0;
 
+    if (length <= SMALL_PIECE)
+        return small_argv(start, length, like) ? flags : flags | AW_EXEC_ARGV_UNREADABLE;
     for (int i = 0; i < ARGV_CHUNKS; i++) {
         offset = i * LARGE_PIECE;
         if (offset >= length)
             break;
-        rest = length - offset;
-        if (rest <= SMALL_PIECE) {
-            if (!small_argv(start, offset, rest, like))
-                flags |= AW_EXEC_ARGV_UNREADABLE;
-        } else if (!large_argv(start, offset, rest, like)) {
+        if (!large_argv(start, offset, length - offset, like))
             flags |= AW_EXEC_ARGV_UNREADABLE;
-        }
     }
-    if (length > AW_ARGV_LIMIT)
-        flags |= AW_EXEC_ARGV_CUT;
     return flags;
 }
 

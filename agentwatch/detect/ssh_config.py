@@ -60,6 +60,8 @@ def forward_of(words: Sequence[str]) -> str | None:
 
 def is_remote_forward(spec: str, *, dynamic: bool = True) -> bool:
     """Whether OpenSSH takes `spec` as the argument of `-R`; with `dynamic` also without a target."""
+    if "${" in spec:
+        return True  # ssh puts variables of its environment in first, whatever they make of it
     return _is_forward(spec, dynamic=False) or (dynamic and _is_forward(spec, dynamic=True))
 
 

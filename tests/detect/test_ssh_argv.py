@@ -366,3 +366,9 @@ def test_many_words_are_bounded() -> None:
     assert command is not None
     assert len(command.remote_forwards) == 64
     assert parse(["ssh", *["-N"] * 1_000_000, "h"]) is None
+
+
+def test_forward_with_a_variable_of_the_environment_is_asked() -> None:
+    command = parse(["ssh", "-R", "${X}:localhost:22", "h"])
+    assert command is not None
+    assert command.asks
