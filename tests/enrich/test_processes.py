@@ -3,7 +3,7 @@ from __future__ import annotations
 from agentwatch.enrich import processes
 from agentwatch.enrich.processes import ProcessTable, arguments, path_of
 from agentwatch.schema import decode
-from agentwatch.schema.events import ExecFlag, Piece
+from agentwatch.schema.events import Piece, PieceFlag
 from tests.schema.records import raw
 
 
@@ -58,7 +58,8 @@ def test_a_hole_in_argv_ends_it_and_is_said() -> None:
         table,
         raw("exec_piece", kind=Piece.ARGV, offset=0, length=4096, data=first),
         raw("exec_piece", kind=Piece.ARGV, offset=8192, length=2, data=third),
-        raw("exec", argv_length=8194, flags=int(ExecFlag.EXE_CUT)),
+        raw("exec_piece", kind=Piece.EXE, flags=int(PieceFlag.CUT), length=2, data=b"x\0"),
+        raw("exec", argv_length=8194),
     )
     process = table.known((100, 7))
     assert process is not None

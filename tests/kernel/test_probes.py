@@ -68,7 +68,7 @@ def test_exec_is_reported_with_its_circumstances(tmp_path: Path) -> None:
     assert [a.argv[0] for a in agent.session.state.processes.ancestors(process)] == ["sh"]
 
 
-@pytest.mark.parametrize("size", [1, 255, 256, 257, 4095, 4096, 4097, 100_000])
+@pytest.mark.parametrize("size", [1, 230, 256, 257, 2030, 2048, 2049, 16384, 16385, 100_000])
 def test_argv_of_any_size_is_whole(size: int) -> None:
     agent = run(["/bin/true", "x" * size, "end"])
     process = by_exe(agent, os.path.realpath("/bin/true"))
@@ -79,7 +79,6 @@ def test_argv_of_any_size_is_whole(size: int) -> None:
 def test_argv_beyond_the_limit_is_marked() -> None:
     agent = run(["/bin/true", "x" * 100_000, "y" * 100_000])
     process = by_exe(agent, os.path.realpath("/bin/true"))
-    assert process.flags & ExecFlag.ARGV_CUT
     assert process.truncated == {"CommandLine"}
     assert process.argv[1] == "x" * 100_000
 
