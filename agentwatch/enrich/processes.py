@@ -13,7 +13,7 @@ Key = tuple[int, int]
 ENDED_KEPT = 16384  # ended processes remembered, for ancestry and late events
 PIECES_KEPT = 256  # execs whose pieces have come but not the exec itself
 
-_FIELD_OF = {Piece.EXE: "Image", Piece.CWD: "CurrentDirectory"}
+_FIELD_OF: dict[int, str] = {Piece.EXE: "Image", Piece.CWD: "CurrentDirectory"}
 
 
 @dataclass(slots=True)
@@ -85,7 +85,12 @@ class ProcessTable:
         self._pieces: dict[int, _Pieces] = {}
 
     def get(self, tgid: int, start: int, agent: int) -> Process:
-        """The process, made if it was not known: an event may come before its fork was read."""
+        """The process, made if it was not known: an event may come before its fork was read.
+
+        Number 0 stands for none: what it gives is not kept.
+        """
+        if not tgid:
+            return Process(0, 0, agent)
         process = self._processes.get((tgid, start))
         if process is None:
             process = self._processes[tgid, start] = Process(tgid, start, agent)

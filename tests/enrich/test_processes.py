@@ -107,3 +107,9 @@ def test_a_cycle_of_parents_ends() -> None:
     one, two = table.get(1, 1, 1), table.get(2, 1, 1)
     one.parent, two.parent = two.key, one.key
     assert [p.pid for p in table.ancestors(one)] == [2]
+
+
+def test_no_process_is_nobodys_process() -> None:
+    table = ProcessTable()
+    assert table.get(0, 0, 1).pid == 0
+    assert table.all() == []
