@@ -11,6 +11,7 @@ Key = tuple[int, int]
 """Identity of a process: its id and its start time in nanoseconds since boot."""
 
 ENDED_KEPT = 16384  # ended processes remembered, for ancestry and late events
+ENDED_ARGV = 4096  # characters of an ended process's arguments remembered
 PIECES_KEPT = 256  # execs whose pieces have come but not the exec itself
 
 _FIELD_OF: dict[int, str] = {Piece.EXE: "Image", Piece.CWD: "CurrentDirectory"}
@@ -187,12 +188,25 @@ class ProcessTable:
         process = self.get(row[TGID], row[START], agent)
         process.status = status
         process.ended = row[TIME]
+        _shorten(process)
         self._ended[process.key] = None
         if len(self._ended) > ENDED_KEPT:
             oldest = next(iter(self._ended))
             del self._ended[oldest]
             self._processes.pop(oldest, None)
         return process
+
+
+def _shorten(process: Process) -> None:
+    """Keep the beginning of an ended process's arguments: an agent can make many, and long ones."""
+    room, kept = ENDED_ARGV, []
+    for word in process.argv:
+        if room < len(word):
+            process.argv = tuple(kept)
+            process.truncated |= {"CommandLine"}
+            return
+        kept.append(word)
+        room -= len(word) + 1
 
 
 def _joined(chunks: dict[int, bytes], length: int) -> tuple[bytes, bool]:

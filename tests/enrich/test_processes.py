@@ -113,3 +113,13 @@ def test_no_process_is_nobodys_process() -> None:
     table = ProcessTable()
     assert table.get(0, 0, 1).pid == 0
     assert table.all() == []
+
+
+def test_arguments_of_ended_processes_are_cut_and_that_is_said() -> None:
+    table = ProcessTable()
+    process = table.get(1, 1, 1)
+    process.argv = ("sh", "x" * processes.ENDED_ARGV, "end")
+    (row,) = decode.slots(raw("exit", tgid=1, start=1))
+    table.exit(row, 1)
+    assert process.argv == ("sh",)
+    assert process.truncated == {"CommandLine"}
