@@ -199,7 +199,8 @@ class ProcessTable:
 
 def _shorten(process: Process) -> None:
     """Keep the beginning of an ended process's arguments: an agent can make many, and long ones."""
-    room, kept = ENDED_ARGV, []
+    room = ENDED_ARGV
+    kept: list[str] = []
     for word in process.argv:
         if room < len(word):
             process.argv = tuple(kept)

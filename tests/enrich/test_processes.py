@@ -121,5 +121,5 @@ def test_arguments_of_ended_processes_are_cut_and_that_is_said() -> None:
     process.argv = ("sh", "x" * processes.ENDED_ARGV, "end")
     (row,) = decode.slots(raw("exit", tgid=1, start=1))
     table.exit(row, 1)
-    assert process.argv == ("sh",)
+    assert list(process.argv) == ["sh"]
     assert process.truncated == {"CommandLine"}
