@@ -106,10 +106,12 @@ class ExecFlag(IntEnum):
 
     MEMFD = 1  # the executable is a memfd
     DELETED = 2  # the executable has no name in any folder any more
-    ARGV_UNREADABLE = 4  # part of argv could not be read from the new image
-    ARGV_CUT = 8  # argv is longer than what is recorded
-    EXE_CUT = 16  # the path of the executable lacks its beginning
-    CWD_CUT = 32  # the path of the working directory lacks its beginning
+
+
+class PieceFlag(IntEnum):
+    """`flags` of an exec piece."""
+
+    CUT = 1  # a path lacks its beginning
 
 
 class Piece(IntEnum):
@@ -243,13 +245,13 @@ EVENTS: tuple[EventType, ...] = (
         "exec_piece",
         Type.EXEC_PIECE,
         Ring.RECORDS,
-        "A part of what an exec says, for the exec that follows from the same thread.",
+        "A part of what an exec says, for the exec that follows from the same thread. Flag 1: cut short.",
         (
             Field("offset", "u32", "offset of the data in the whole"),
             Field("length", "u16", "bytes of data"),
             Field("kind", "u16", "1 executable, 2 working directory, 3 argv"),
         ),
-        tail=(256, 1280, 4096),
+        tail=(256, 1280, 2048, 16384),
     ),
     EventType(
         "payload",
