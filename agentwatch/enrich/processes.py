@@ -17,7 +17,7 @@ PIECES_KEPT = 256  # execs whose pieces have come but not the exec itself
 _FIELD_OF: dict[int, str] = {Piece.EXE: "Image", Piece.CWD: "CurrentDirectory"}
 
 
-_CUT = frozenset(("CommandLine",))
+_ARGV_CUT = frozenset(("CommandLine",))
 
 
 @dataclass(slots=True)
@@ -176,16 +176,14 @@ class ProcessTable:
 
     def found(self, row: Row, agent: int) -> Process:
         """A process that ran already when watching began."""
-        parent, parent_start, exe, argv, cwd, uid, euid, gid, flags = unpack(row)
+        parent, parent_start, exe, argv, cwd, uid, euid, gid, flags, argv_cut = unpack(row)
         process = self.get(row[TGID], row[START], agent)
         if not process.exe:
             process.parent = (parent, parent_start)
             process.exe, process.argv, process.cwd = exe, tuple(argv), cwd
             process.uid, process.euid, process.gid = uid, euid, gid
             process.flags = flags
-            process.truncated = (
-                _CUT if flags & (ExecFlag.ARGV_CUT | ExecFlag.ARGV_UNREADABLE) else frozenset()
-            )
+            process.truncated = _ARGV_CUT if argv_cut else frozenset()
         return process
 
     def exit(self, row: Row, agent: int) -> Process:

@@ -72,6 +72,7 @@ class Snapshots:
         self._agent, self._mode, self._state, self._on_signal = agent, mode, state, on_signal
         self._began = time.monotonic()
         self.alerts: deque[AlertRow] = deque(maxlen=ALERTS_KEPT)
+        self._alerts_seen = 0
         self.output: deque[str] = deque(maxlen=OUTPUT_KEPT)
         self._marked_pids: set[int] = set()
         self._marked_flows: set[tuple[int, str | None]] = set()
@@ -88,6 +89,7 @@ class Snapshots:
         title = alert["rule"]["title"]
         if alert["verdict"] == "undecided":
             title = f"undecided: {title}"
+        self._alerts_seen += 1
         self.alerts.append(
             AlertRow(
                 alert["time"][11:19],
@@ -128,6 +130,7 @@ class Snapshots:
             ),
             alerts=tuple(self.alerts),
             output=tuple(self.output),
+            more_alerts=self._alerts_seen - len(self.alerts),
             asking=asking,
             on_signal=self._on_signal,
         )  # fmt: skip
