@@ -48,7 +48,7 @@ class Found:
     """An agent that ran before its watch and goes on after it."""
 
     running = True
-    on_signal = "detaches, the agent goes on"
+    on_signal = "detaches, the agent stays as it is"
 
     def output(self) -> list[str]:
         return []

@@ -24,7 +24,7 @@ from agentwatch.rules.model import RuleSet
 from agentwatch.rules.watch import RuleWatcher
 from agentwatch.session import AGENT, CgroupActuator, Options, Session
 from agentwatch.sinks.alerts import AlertFile, open_alert_file
-from agentwatch.tui.live import PlainView, Prompt, Snapshot, State, open_view
+from agentwatch.tui.live import QUESTION, PlainView, Prompt, Snapshot, State, open_view
 from agentwatch.tui.snapshot import Snapshots
 
 STEP_SECONDS = 0.01
@@ -217,7 +217,7 @@ class Runner:
             name, on_signal = self.session.options.name, self._subject.on_signal
             self.tell(f"agent {name} is frozen and waits; SIGTERM to {os.getpid()} {on_signal}")
         elif isinstance(self._view, PlainView):
-            say("The agent is frozen:  r resume   k kill   l leave it frozen")
+            say(QUESTION)
 
     def _answer(self, choice: str) -> bool:
         if choice == "leave":

@@ -113,7 +113,7 @@ def _header(snapshot: Snapshot) -> Text:
 
 def _footer(snapshot: Snapshot) -> Text:
     if snapshot.asking:
-        return Text(f" {QUESTION} ", "bold reverse")
+        return Text.assemble((f" {QUESTION} ", "bold reverse"), (f"   Ctrl-C {snapshot.on_signal}", "dim"))
     return Text(f" Ctrl-C {snapshot.on_signal}", "dim")
 
 

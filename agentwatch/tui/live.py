@@ -35,7 +35,7 @@ _RESTORE = "\x1b[?1049l\x1b[?25h"  # leave the alternate screen, show the cursor
 State = Literal["starting", "running", "paused", "killed", "detached", "ended"]
 Choice = Literal["resume", "kill", "leave"]
 CHOICES: dict[str, Choice] = {"r": "resume", "k": "kill", "l": "leave"}
-QUESTION = "Frozen:  r resume   k kill   l leave frozen"
+QUESTION = "Frozen:  r resume   k kill   l leave it frozen"
 
 
 class ProcessRow(NamedTuple):
@@ -68,7 +68,7 @@ class FlowRow(NamedTuple):
 class AlertRow(NamedTuple):
     """One alert, oldest first.
 
-    `time` is the wall clock as shown, `subject` who did it to whom (`python3[12] to host:port`),
+    `time` is the wall clock as shown, in UTC, `subject` who did it to whom (`python3[12] to host:port`),
     `acted` what was done (`none`, `block`, `pause`, `kill`), `latency_us` from the decisive
     record to the act.
     """

@@ -18,6 +18,7 @@ from agentwatch.tui.live import AlertRow, FlowRow, ProcessRow, Snapshot
 PROCESSES = 400  # looked at for a snapshot; views show fewer
 ALERTS_KEPT = 200
 OUTPUT_KEPT = 200
+PROGRAM_SHOWN = 24  # characters of a program's path
 
 
 def ended_words(process: Process) -> str:
@@ -30,6 +31,17 @@ def ended_words(process: Process) -> str:
         except ValueError:
             return f"signal {number}"
     return f"exit {process.status >> 8 & 0xFF}"
+
+
+def _command(process: Process) -> str:
+    """The command line; of the program's path, where it is long, the beginning and the end."""
+    if not process.argv:
+        return process.exe or "?"
+    program, *arguments = process.argv
+    parts = program.split("/")
+    if len(program) > PROGRAM_SHOWN and len(parts) > 3 and not parts[0]:
+        program = f"/{parts[1]}/…/{parts[-1]}"
+    return " ".join((program, *arguments))
 
 
 def _tree(processes: Sequence[Process]) -> Iterable[tuple[Process, int]]:
@@ -51,15 +63,16 @@ def _tree(processes: Sequence[Process]) -> Iterable[tuple[Process, int]]:
 
 
 def _flow_row(flow: Flow, marked: bool) -> FlowRow:
-    remote = endpoint(flow.remote, flow.remote_port) or "-"
+    remote = endpoint(flow.remote, flow.remote_port)
+    local = endpoint(flow.local, flow.local_port)
     protocol = flow.application or flow.transport
     return FlowRow(
         flow.owner[0],
         protocol,
-        remote,
+        remote or (f"at {local}" if local else "-"),
         flow.bytes_out,
         flow.bytes_in,
-        flow.domain,
+        "" if flow.domain == flow.remote else flow.domain,
         "closed" if flow.closed else "",
         marked,
     )
@@ -92,7 +105,7 @@ class Snapshots:
         self._alerts_seen += 1
         self.alerts.append(
             AlertRow(
-                alert["time"][11:19],
+                f"{alert['time'][11:19]}Z",
                 alert["rule"]["level"],
                 title,
                 subject,
@@ -117,7 +130,7 @@ class Snapshots:
             gaps=tuple(f"{probe}: {cost}" for probe, _, cost in state.coverage),
             processes=tuple(
                 ProcessRow(
-                    process.pid, depth, process.command_line or process.exe or "?", ended_words(process),
+                    process.pid, depth, _command(process), ended_words(process),
                     process.pid in self._marked_pids,
                 )
                 for process, depth in _tree(processes)

@@ -222,6 +222,22 @@ def test_life_of_tcp_flows(family: str, address: str) -> None:
     assert all(event["tgid"] == agent.child.pid for event in agent.named("payload"))
 
 
+def test_bound_socket_that_never_connects_ends_too() -> None:
+    agent = run(
+        python(
+            """
+            import socket
+            with socket.socket() as one:
+                one.bind(("127.0.0.1", 0))
+            with socket.create_server(("127.0.0.1", 0)):
+                pass
+            """
+        )
+    )
+    assert {event["cookie"] for event in agent.named("close")} == {e["cookie"] for e in agent.named("bind")}
+    assert len(agent.named("close")) == 2
+
+
 def test_refused_connect_carries_its_error() -> None:
     agent = run(
         python(
