@@ -226,7 +226,7 @@ class Agent:
 
     def _talk(self, remote: bytes, port: int, messages: list[bytes] | tuple[bytes, ...], flags: int = 0,
               protocol: int = 6) -> None:  # fmt: skip
-        """A connection of one of the processes that live long; messages go to and fro, beginning with its own."""
+        """A connection of a process that lives long; messages go to and fro, its own first."""
         who = self._dice.choice(self._alive)
         block: dict[str, object] = {
             "cookie": next(self._cookies),
@@ -256,8 +256,8 @@ class Agent:
 
 
 _WORDS = (
-    "model", "train", "data", "loader", "token", "config", "layer", "batch", "metric", "store", "cache", "test",
-    "util", "index", "graph", "kernel", "merge", "plan", "queue", "shard",
+    "model", "train", "data", "loader", "token", "config", "layer", "batch", "metric", "store", "cache",
+    "test", "util", "index", "graph", "kernel", "merge", "plan", "queue", "shard",
 )  # fmt: skip
 _LONG_LIVED = (
     "/usr/bin/python3 agent.py --serve",
@@ -280,8 +280,8 @@ _RUN_AGAIN = (
     "/usr/bin/python3 -m pytest -q",
 )
 _OWN_FILE = (
-    "/usr/lib/gcc/x86_64-linux-gnu/12/cc1plus -quiet -I include -imultiarch x86_64-linux-gnu -D_GNU_SOURCE "
-    "src/{0}.cpp -quiet -dumpdir build/ -dumpbase {0}.cpp -mtune=generic -march=x86-64 -O2 -Wall -o /tmp/{0}.s",
+    "/usr/lib/gcc/x86_64-linux-gnu/12/cc1plus -quiet -I include -imultiarch x86_64-linux-gnu "
+    "-D_GNU_SOURCE src/{0}.cpp -quiet -dumpbase {0}.cpp -mtune=generic -march=x86-64 -O2 -Wall -o /tmp/{0}.s",
     "/usr/bin/x86_64-linux-gnu-as --64 -o build/{0}.o /tmp/{0}.s",
     "/usr/bin/python3 tools/{0}.py --out build/{0}.json",
     "/bin/sh -c cd build && ./{0} --check",

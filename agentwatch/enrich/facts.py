@@ -33,8 +33,10 @@ def process_fields(state: State, process: Process) -> dict[str, Value]:
     return {
         "Image": process.exe,
         "CommandLine": process.command_line,
+        "Argv": process.argv,
         "CurrentDirectory": process.cwd,
         "User": state.user_name(process.uid),
+        "UserId": process.uid,
         "ProcessId": process.pid,
         "ParentProcessId": process.parent[0] if process.parent else None,
         "ParentImage": parent.exe if parent else None,

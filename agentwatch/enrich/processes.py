@@ -146,7 +146,7 @@ class ProcessTable:
         flags = row[FLAGS]
         cut = set()
         if not whole or flags & (ExecFlag.ARGV_CUT | ExecFlag.ARGV_UNREADABLE):
-            cut.add("CommandLine")
+            cut.update(("CommandLine", "Argv"))
         if pieces.exe is None or flags & ExecFlag.EXE_CUT:
             cut.add("Image")
         if pieces.cwd is None or flags & ExecFlag.CWD_CUT:
