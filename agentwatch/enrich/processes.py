@@ -144,7 +144,7 @@ class ProcessTable:
             process.parent = (parent, parent_start)
         argv, whole = _joined(pieces.argv, argv_length)
         flags = row[FLAGS]
-        cut = set()
+        cut = set[str]()
         if not whole or flags & (ExecFlag.ARGV_CUT | ExecFlag.ARGV_UNREADABLE):
             cut.update(("CommandLine", "Argv"))
         if pieces.exe is None or flags & ExecFlag.EXE_CUT:

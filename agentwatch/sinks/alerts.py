@@ -90,7 +90,8 @@ def build(state: State, decision: Decision, outcome: Outcome | None, clock_offse
 
 _SHOWN_ELSEWHERE = frozenset(
     ("Image", "CommandLine", "Argv", "CurrentDirectory", "User", "ProcessId", "ParentProcessId",
-     "ParentImage", "ParentCommandLine", "SourceIp", "SourcePort", "DestinationIp", "DestinationPort", "Initiated")
+     "ParentImage", "ParentCommandLine", "SourceIp", "SourcePort", "DestinationIp", "DestinationPort",
+     "Initiated")
 )  # fmt: skip
 
 
