@@ -41,7 +41,7 @@ class Chain:
         tunnels = Tunnels(state, requests)
         detectors += [Applications(state, tunnels), tunnels]
         self._by_type = {
-            number: tuple(detector for detector in detectors if number in detector.types)
+            number: tuple(detector.of for detector in detectors if number in detector.types)
             for number in {number for detector in detectors for number in detector.types}
         }
 
@@ -49,6 +49,6 @@ class Chain:
         """All events of a change, in a fixed order."""
         fact = self._facts.of(change)
         sightings = [] if fact is None else [fact]
-        for detector in self._by_type.get(change.type, ()):
-            sightings += detector.of(change)
+        for of in self._by_type.get(change.type, ()):
+            sightings += of(change)
         return sightings

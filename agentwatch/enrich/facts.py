@@ -6,6 +6,7 @@ Which fields each category has is declared in `agentwatch.schema.fields`.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from functools import lru_cache
 
 from agentwatch.detect.sighting import Sighting
 from agentwatch.enrich.flows import Flow
@@ -20,8 +21,13 @@ _TAMPERING = {Type.CGROUP_MOVE: "cgroup_move", Type.SIGNAL: "signal"}
 
 def image_flags(process: Process) -> tuple[str, ...]:
     """What stands out about a program's file: memfd, deleted, loader (run through ld.so)."""
-    flags = [name for flag, name in _IMAGE_FLAGS if process.flags & flag]
-    base = process.exe.rpartition("/")[2]
+    return _image_flags(process.exe, process.flags)
+
+
+@lru_cache(maxsize=1024)
+def _image_flags(exe: str, of_exec: int) -> tuple[str, ...]:
+    flags = [name for flag, name in _IMAGE_FLAGS if of_exec & flag]
+    base = exe.rpartition("/")[2]
     if base.startswith(("ld-linux", "ld-musl", "ld.so", "ld-2.")):
         flags.append("loader")
     return tuple(flags)

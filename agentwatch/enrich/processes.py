@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from agentwatch.schema.decode import FLAGS, START, TGID, TID, TIME, Row, tail, unpack
 from agentwatch.schema.events import ExecFlag, Piece
@@ -12,6 +13,11 @@ Key = tuple[int, int]
 
 ENDED_KEPT = 16384  # ended processes remembered, for ancestry and late events
 PIECES_KEPT = 256  # execs whose pieces have come but not the exec itself
+PATHS_KEPT = 1024  # paths whose text is remembered: programs and folders come again and again
+_ARGV_INCOMPLETE = int(ExecFlag.ARGV_CUT | ExecFlag.ARGV_UNREADABLE)
+_EXE_CUT, _CWD_CUT = int(ExecFlag.EXE_CUT), int(ExecFlag.CWD_CUT)
+_EXE, _CWD, _ARGV = int(Piece.EXE), int(Piece.CWD), int(Piece.ARGV)
+_NOTHING_CUT: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -44,6 +50,15 @@ class Process:
     def key(self) -> Key:
         return self.pid, self.start
 
+    def become(self, origin: Process) -> None:
+        """Take over the image, the credentials and the namespaces of another process."""
+        self.exe, self.argv, self.cwd = origin.exe, origin.argv, origin.cwd
+        self.uid, self.euid, self.gid = origin.uid, origin.euid, origin.gid
+        self.inode, self.device, self.flags = origin.inode, origin.device, origin.flags
+        self.pid_ns, self.net_ns = origin.pid_ns, origin.net_ns
+        self.mnt_ns, self.user_ns = origin.mnt_ns, origin.user_ns
+        self.exec_seq, self.truncated = origin.exec_seq, origin.truncated
+
     @property
     def command_line(self) -> str:
         """The arguments, joined by spaces as ps shows them."""
@@ -59,18 +74,25 @@ class _Pieces:
     argv: dict[int, bytes] = field(default_factory=dict)
 
 
+@lru_cache(maxsize=PATHS_KEPT)
 def path_of(names: bytes) -> str:
     """The path from names that stand from the leaf to the root, each ended by NUL."""
-    parts = names.split(b"\0")[:-1] if names.endswith(b"\0") else names.split(b"\0")
-    return "/" + "/".join(part.decode("utf-8", "backslashreplace") for part in reversed(parts))
+    parts = _texts(names)
+    parts.reverse()
+    return "/" + "/".join(parts)
 
 
 def arguments(data: bytes) -> tuple[str, ...]:
     """The arguments from argv's memory: each ended by NUL."""
-    parts = data.split(b"\0")
-    if parts and not parts[-1]:
+    return tuple(_texts(data))
+
+
+def _texts(data: bytes) -> list[str]:
+    """Texts that are each ended by NUL, the last one perhaps not."""
+    parts = data.decode("utf-8", "backslashreplace").split("\0")
+    if not parts[-1]:
         parts.pop()
-    return tuple(part.decode("utf-8", "backslashreplace") for part in parts)
+    return parts
 
 
 class ProcessTable:
@@ -114,9 +136,7 @@ class ProcessTable:
         origin = self._processes.get(parent)
         child.parent = parent
         if origin is not None and not child.exe:
-            for name in ("exe", "argv", "cwd", "uid", "euid", "gid", "inode", "device", "net_ns", "pid_ns",
-                         "mnt_ns", "user_ns", "flags", "exec_seq", "truncated"):  # fmt: skip
-                setattr(child, name, getattr(origin, name))
+            child.become(origin)
         return child
 
     def piece(self, row: Row) -> None:
@@ -125,11 +145,11 @@ class ProcessTable:
         pieces = self._pieces.pop(row[TID], None) or _Pieces()
         self._pieces[row[TID]] = pieces  # moved to the end: the oldest goes first
         data = tail(row, length)
-        if kind == Piece.EXE:
+        if kind == _EXE:
             pieces.exe = data
-        elif kind == Piece.CWD:
+        elif kind == _CWD:
             pieces.cwd = data
-        elif kind == Piece.ARGV:
+        elif kind == _ARGV:
             pieces.argv[offset] = data
         if len(self._pieces) > PIECES_KEPT:
             del self._pieces[next(iter(self._pieces))]
@@ -144,13 +164,13 @@ class ProcessTable:
             process.parent = (parent, parent_start)
         argv, whole = _joined(pieces.argv, argv_length)
         flags = row[FLAGS]
-        cut = set[str]()
-        if not whole or flags & (ExecFlag.ARGV_CUT | ExecFlag.ARGV_UNREADABLE):
-            cut.update(("CommandLine", "Argv"))
-        if pieces.exe is None or flags & ExecFlag.EXE_CUT:
-            cut.add("Image")
-        if pieces.cwd is None or flags & ExecFlag.CWD_CUT:
-            cut.add("CurrentDirectory")
+        cut: list[str] = []
+        if not whole or flags & _ARGV_INCOMPLETE:
+            cut += ("CommandLine", "Argv")
+        if pieces.exe is None or flags & _EXE_CUT:
+            cut.append("Image")
+        if pieces.cwd is None or flags & _CWD_CUT:
+            cut.append("CurrentDirectory")
         process.exe = path_of(pieces.exe or b"")
         process.cwd = path_of(pieces.cwd or b"")
         process.argv = arguments(argv)
@@ -158,7 +178,7 @@ class ProcessTable:
         process.inode, process.device, process.flags = inode, device, flags
         process.pid_ns, process.net_ns, process.mnt_ns, process.user_ns = pid_ns, net_ns, mnt_ns, user_ns
         process.exec_seq = seq
-        process.truncated = frozenset(cut)
+        process.truncated = frozenset(cut) if cut else _NOTHING_CUT
         return process
 
     def found(self, row: Row, agent: int) -> Process:
@@ -188,6 +208,8 @@ class ProcessTable:
 
 def _joined(chunks: dict[int, bytes], length: int) -> tuple[bytes, bool]:
     """argv from its chunks up to the first hole, and whether that is all of it."""
+    if len(chunks) == 1 and 0 in chunks:
+        return chunks[0], len(chunks[0]) >= length
     data = b""
     for offset in sorted(chunks):
         if offset != len(data):

@@ -237,10 +237,9 @@ def _on_texts(name: str, test: TextTest, folded: bool) -> Test:
     def run(facts: Facts) -> Verdict:
         candidates = facts.folded(name) if folded else facts.texts(name)
         if not facts.cut(name):
-            for text in candidates:
-                if test(text, False):
-                    return True
-            return False
+            if len(candidates) == 1:
+                return test(candidates[0], False)
+            return any(test(text, False) for text in candidates)
         # Of a cut list the elements before the last are whole, and more may follow. Which of
         # an event's texts a keyword's cut is in does not matter.
         last = len(candidates) - 1
@@ -271,18 +270,10 @@ def _contains(wanted: tuple[str, ...]) -> TextTest:
         if many is not None and len(text) > 1024:
             found = many.search(encode(text)) is not None
         else:
-            found = contains_any(text, wanted)
+            found = any(map(text.__contains__, wanted))
         return True if found else (None if cut else False)
 
     return test
-
-
-def contains_any(text: str, words: tuple[str, ...]) -> bool:
-    """Whether one of the words stands in the text."""
-    for word in words:
-        if word in text:
-            return True
-    return False
 
 
 def _startswith(wanted: tuple[str, ...]) -> TextTest:
