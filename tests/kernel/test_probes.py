@@ -99,7 +99,7 @@ def test_argv_of_any_size_is_whole(size: int) -> None:
 def test_argv_beyond_the_limit_is_marked() -> None:
     agent = run(["/bin/true", "x" * 100_000, "y" * 100_000])
     process = by_exe(agent, os.path.realpath("/bin/true"))
-    assert process.truncated == {"CommandLine"}
+    assert process.truncated == {"CommandLine", "Argv"}
     assert process.argv[1] == "x" * 100_000
 
 
