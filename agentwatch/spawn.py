@@ -8,9 +8,12 @@ import struct
 import sys
 from collections.abc import Sequence
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from agentwatch.kernel.cgroup import Cgroup
-from agentwatch.kernel.probes import Probes
+
+if TYPE_CHECKING:
+    from agentwatch.kernel.probes import Probes
 
 NOT_FOUND, NOT_RUN = 127, 126  # as a shell says it
 _READ = 65536

@@ -66,7 +66,8 @@ def _watch(lab: Lab, trace: Path, alerts: Path) -> int:
     )
     # Ctrl-C reaches the whole foreground group: `run` ends its agent, then the hosts go.
     signal.signal(signal.SIGINT, lambda *_: None)
-    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: process.terminate())
     return process.wait()
 
 

@@ -109,7 +109,7 @@ class Http:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._sides = (_Side(), _Side())
-        self._bodies = JsonMessages(context.inside("http"))
+        self._bodies = JsonMessages(context.inside("http"), single=True)
         self._inside: Layer | None = None
         self._reported_request = False
         self._mining: set[tuple[str, str, bool]] = set()
@@ -119,7 +119,7 @@ class Http:
         side = self._sides[direction]
         if gap:
             self._cut(direction, side)
-        if start and side.state == _LOST:
+        if start and side.state in (_LOST, _CLOSE):
             side.state, side.buffer = _HEAD, b""
         while not self.finished:
             if side.state == _INSIDE:
@@ -175,21 +175,21 @@ class Http:
             if len(whole) > MAX_HEAD:
                 self._cut(direction, side)
             elif not fresh or whole:
-                self._check_first_line(whole)
+                self._check_first_line(side)
             return b""
         side.buffer = b""
         head = parse_head(whole[:end])
         if head is None:
-            self.finished = True
+            side.state = _LOST
             return b""
         self._act(direction, side, head)
         return whole[end:]
 
-    def _check_first_line(self, whole: bytes) -> None:
+    def _check_first_line(self, side: _Side) -> None:
         """Gives up early on what only looked like HTTP (NATS says CONNECT as well)."""
-        line_end = whole.find(b"\n")
-        if line_end >= 0 and parse_head(whole[: line_end + 1]) is None:
-            self.finished = True
+        line_end = side.buffer.find(b"\n")
+        if line_end >= 0 and parse_head(side.buffer[: line_end + 1]) is None:
+            side.state, side.buffer = _LOST, b""
 
     def _act(self, direction: int, side: _Side, head: Head) -> None:
         if head.status:
@@ -207,7 +207,7 @@ class Http:
             return
         if not self._reported_request:
             self._reported_request = True
-            self._bodies = JsonMessages(context.inside("http", software))
+            self._bodies = JsonMessages(context.inside("http", software), single=True)
             context.emit(
                 "http", Method=head.method, DestinationHostname=head.host, Path=head.target, Client=software
             )

@@ -32,7 +32,7 @@ _QUOTE, _COMMA, _COLON, _NEWLINE = b'",:\n'
 _OPEN_OBJECT, _CLOSE_OBJECT, _OPEN_ARRAY, _CLOSE_ARRAY = b"{}[]"
 
 # What the grammar allows next.
-_VALUE, _FIRST_VALUE, _NAME, _FIRST_NAME, _AFTER_NAME, _AFTER_VALUE, _SKIP_LINE = range(7)
+_VALUE, _FIRST_VALUE, _NAME, _FIRST_NAME, _AFTER_NAME, _AFTER_VALUE, _SKIP_LINE, _ENDED = range(8)
 
 
 class Message(dict[str, Json]):
@@ -50,7 +50,10 @@ class Message(dict[str, Json]):
 
 
 class JsonStream:
-    """Reads messages: JSON objects one after another, or the objects of a batch (an array)."""
+    """Reads messages: JSON objects one after another, or the objects of a batch (an array).
+
+    `single`: there is one value, as in an HTTP body; what follows it, or is none, is not looked at.
+    """
 
     __slots__ = (
         "_batch",
@@ -63,6 +66,7 @@ class JsonStream:
         "_nodes",
         "_raw",
         "_root",
+        "_single",
         "_text",
         "_tree",
         "_vocabulary",
@@ -70,8 +74,9 @@ class JsonStream:
         "malformed",
     )
 
-    def __init__(self, vocabulary: frozenset[str]) -> None:
+    def __init__(self, vocabulary: frozenset[str], single: bool = False) -> None:
         self._vocabulary = vocabulary
+        self._single = single
         self.malformed = 0
         """Lines given up because they are no JSON."""
         self.reset()
@@ -95,7 +100,7 @@ class JsonStream:
     def lose(self) -> None:
         """Bytes are missing: skips to the next line."""
         self.reset()
-        self._expect = _SKIP_LINE
+        self._expect = _ENDED if self._single else _SKIP_LINE
 
     @property
     def lost(self) -> bool:
@@ -114,6 +119,8 @@ class JsonStream:
         while position < end:
             if self._in_string:
                 position = self._read_string(data, position)
+            elif self._expect == _ENDED:
+                break
             elif self._expect == _SKIP_LINE:
                 position = data.find(b"\n", position) + 1 or end
                 if data[position - 1] == _NEWLINE:
@@ -294,6 +301,8 @@ class JsonStream:
             self._expect = _AFTER_VALUE
         else:
             self.reset()
+            if self._single:
+                self._expect = _ENDED
 
     def _keeping(self) -> bool:
         """Whether the value that starts here is kept."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from agentwatch.detect import http, socks, ssh, stratum, stratum_v2, websocket
+from agentwatch.detect import http, proxy_protocol, socks, ssh, stratum, stratum_v2, websocket
 from agentwatch.detect.layer import Context, Layer, Opaque
 
 HEAD_LIMIT: Final = 1024
@@ -55,6 +55,8 @@ PROTOCOLS: Final[Sequence[Entry]] = (
     Entry(b"\x04", socks.is_socks4, socks.Socks),
     Entry(b"\x81\x82\x01\x02", websocket.is_websocket, websocket.WebSocket),
     Entry(b"\x00", stratum_v2.is_setup_connection, stratum_v2.SetupConnection),
+    Entry(b"\x00", stratum_v2.is_setup_success, stratum_v2.SetupSuccess),
+    Entry(b"P\r", proxy_protocol.is_header, proxy_protocol.ProxyHeader),
 )
 
 UNRECOGNISED: Final[Callable[[Context], Layer]] = stratum_v2.NoiseHandshake

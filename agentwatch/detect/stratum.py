@@ -35,7 +35,7 @@ _ENVELOPE: Final = frozenset({"id", "jsonrpc", "method", "params", "worker", "er
 _JOB_NAMES: Final = frozenset({"blob", "job_id", "target", "seed_hash", "algo", "height", "pre_pow"})
 _REQUEST_NAMES: Final = frozenset(
     "agent proto publicaddress jobid job_id nonce epoch target algo extranonce"
-    " fromgroup miningrequestid graffiti randomness header headerhash".split()
+    " fromgroup miningrequestid graffiti randomness header headerhash clientid xn versionexpected".split()
 )
 _VOCABULARY: Final = (
     _ENVELOPE
@@ -46,7 +46,8 @@ _VOCABULARY: Final = (
         " wallet_address capabilities rules blocktemplate_blob coinbasevalue previousblockhash data midstate"
         " version-rolling version-rolling.mask message mode address deviceid genesishash extradata"
         " targetcompact blockheader mineraddrproof type site_key identifier pool hash"
-        " blockhashing_blob mbl_blob new_job miner_work addr work algos diff".split()
+        " blockhashing_blob mbl_blob new_job miner_work addr work algos diff bodyhash"
+        " username user password token".split()
     )
 )
 
@@ -59,7 +60,7 @@ _MINER_METHODS: Final = (
 _POOL_METHODS: Final = (
     "mining.notify mining.set_difficulty mining.set_target mining.set_extranonce mining.set_version_mask"
     " mining.set_goal mining.set mining.set_epoch mining.subscribed mining.submitted mining.wait_for_work"
-    " mining.ping"
+    " mining.disconnect mining.ping"
 ).split()
 _EIP_1571: Final = frozenset({"mining.hello", "mining.noop", "mining.bye", "mining.set", "mining.hashrate"})
 
@@ -102,7 +103,9 @@ def _mining(message: Message, method: str, cut: bool) -> Verdict | None:
     if isinstance(params, list):
         proven = method != "mining.submit" or len(params) >= 3
     elif isinstance(params, dict):
-        proven = bool(params.keys() & _REQUEST_NAMES)
+        proven = bool(params.keys() & _REQUEST_NAMES) or (
+            params == {} and message.complete and "body" in message
+        )
     else:
         proven = _bare(message) or (cut and method != "mining.submit" and _is_envelope(message))
     if not proven:
@@ -126,7 +129,7 @@ def _mining_dialect(message: Message, method: str, params: Json) -> str:
             return "kaspa"
     if method in _EIP_1571:
         return "ethereumstratum-2"
-    if method == "mining.set_target" or (
+    if (
         method == "mining.subscribe"
         and len(words) == 4
         and isinstance(words[2], str)
@@ -152,14 +155,23 @@ def _ethproxy(message: Message, method: str, cut: bool) -> Verdict | None:
 def _login(message: Message, method: str, cut: bool) -> Verdict | None:
     params = message.get("params")
     if isinstance(params, dict):
-        marks = params.keys() & {"agent", "algo", "rigid", "algo-perf"}
-        if isinstance(params.get("login"), str) and marks:
+        if isinstance(params.get("login"), str) and _is_miners_login(params, message.complete):
             agent = _string(params.get("agent"))
             grin = agent.lower().startswith(("grin", "mwc", "epic"))
             return Verdict("grin" if grin else "cryptonote", method, True, agent)
     elif isinstance(message.get("api_key"), str) and message.get("id") == "login":
         return Verdict("beam", method, True)
     return None
+
+
+def _is_miners_login(params: dict[str, Json], complete: bool) -> bool:
+    """Miners say which algorithms they know, or name rig or software. Others' logins may name their
+    software too, but have a password, a user or a token."""
+    if params.keys() & {"algo", "rigid", "algo-perf"}:
+        return True
+    if "agent" not in params or params.keys() & {"password", "username", "user", "token"}:
+        return False
+    return complete or "pass" in params
 
 
 def _submit(message: Message, method: str, cut: bool) -> Verdict | None:
@@ -209,6 +221,19 @@ def _set_extranonce(message: Message, method: str, cut: bool) -> Verdict | None:
     return Verdict("kaspa", method, False) if proven else None
 
 
+def _reconnect(message: Message, method: str, cut: bool) -> Verdict | None:
+    """A pool sends its miners to another host: name, port, seconds to wait."""
+    params = message.get("params")
+    proven = (
+        isinstance(params, list)
+        and len(params) in (2, 3)
+        and isinstance(params[0], str)
+        and str(params[1]).isdigit()
+        and message.get("id") is None
+    )
+    return Verdict("bitcoin", method, False) if proven else None
+
+
 def _getwork(message: Message, method: str, cut: bool) -> Verdict | None:
     params = message.get("params")
     asks = params == [] or (isinstance(params, list) and _is_hex(params[0], 128)) or _bare(message)
@@ -255,6 +280,7 @@ _RULES: Final[Mapping[str, Callable[[Message, str, bool], Verdict | None]]] = {
     "solution": _solution,
     "keepalived": _keepalive,
     "set_extranonce": _set_extranonce,
+    "client.reconnect": _reconnect,
     "getjobtemplate": _named("grin"),
     "getwork": _getwork,
     "getblocktemplate": _block_template,
@@ -340,6 +366,8 @@ def _nimiq(message: Message) -> Verdict | None:
         marks, miner = {"deviceid", "mode", "genesishash"}, True
     elif kind == "settings":
         marks, miner = {"extradata", "target", "targetcompact"}, False
+    elif kind == "new-block":
+        marks, miner = {"bodyhash"}, False
     elif kind == "share":
         marks, miner = {"blockheader", "mineraddrproof"}, True
     else:
@@ -416,11 +444,15 @@ def _is_hex(value: Json, at_least: int) -> bool:
 
 
 class JsonMessages:
-    """The layer of plain JSON messages: one after another, one a line, or in batches."""
+    """The layer of plain JSON messages: one after another, one a line, or in batches.
 
-    def __init__(self, context: Context) -> None:
+    `single`: one value between calls of `restart`, as in HTTP bodies, where a file of lines is none
+    of a protocol's.
+    """
+
+    def __init__(self, context: Context, single: bool = False) -> None:
         self._context = context
-        self._streams = (JsonStream(_VOCABULARY), JsonStream(_VOCABULARY))
+        self._streams = (JsonStream(_VOCABULARY, single), JsonStream(_VOCABULARY, single))
         self._reported: set[tuple[str, str, bool]] = set()
 
     finished = False

@@ -28,6 +28,30 @@ def is_setup_connection(head: bytes) -> bool | None:
     )
 
 
+def is_setup_success(head: bytes) -> bool | None:
+    """Whether a stream starts with SetupConnection.Success: type 0x01, length 6, version 2, flags."""
+    if len(head) < 8:
+        return None if _SUCCESS.startswith(head) else False
+    return head.startswith(_SUCCESS)
+
+
+_SUCCESS: Final = b"\0\0\x01\x06\0\0\x02\0"
+
+
+class SetupSuccess:
+    """A pool accepts. Seen first only where the miner's part was not captured."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self.finished = False
+
+    def feed(self, direction: int, data: bytes, gap: bool, start: bool) -> None:
+        if not self.finished:
+            self.finished = True
+            role = "server" if direction == OUT else "client"
+            self._context.emit("stratum", role, Dialect="stratum-v2", Method="SetupConnection.Success")
+
+
 class SetupConnection:
     """Collects the message and takes the software out of it: four counted strings at its end."""
 

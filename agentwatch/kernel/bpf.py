@@ -16,6 +16,8 @@ from functools import cache
 from pathlib import Path
 from types import TracebackType
 
+from agentwatch.kernel.errors import KernelError
+
 _LOG_SIZE = 1 << 20  # bytes of verifier log asked for
 _LOG_TAIL = 4000  # characters of it that are shown
 _NAME_LENGTH = 15  # BPF_OBJ_NAME_LEN - 1
@@ -97,7 +99,7 @@ _STORAGE = frozenset((MapType.SK_STORAGE, MapType.INODE_STORAGE, MapType.TASK_ST
 NO_PREALLOC = 1  # BPF_F_NO_PREALLOC
 
 
-class BpfError(OSError):
+class BpfError(KernelError, OSError):
     """A bpf(2) call failed. `what` says which, `log` is the end of the verifier's log, or empty."""
 
     def __init__(self, errno: int, what: str, log: str = "") -> None:

@@ -9,6 +9,8 @@ from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
 
+from agentwatch.kernel.errors import KernelError
+
 VMLINUX = Path("/sys/kernel/btf/vmlinux")
 """The running kernel's own types (BTF)."""
 
@@ -16,7 +18,7 @@ Spec = Mapping[str, Sequence[str]]
 """The fields wanted of each struct, union or typedef of one."""
 
 
-class BuildError(Exception):
+class BuildError(KernelError):
     """The probes cannot be made for this kernel."""
 
 

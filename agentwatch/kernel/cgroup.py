@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
+from agentwatch.kernel.errors import KernelError
+
 PARENT = "agentwatch"
 _MOUNTS = Path("/proc/self/mounts")
 _REMOVE_SECONDS = 5.0
@@ -24,7 +26,7 @@ _PRIVATE = 0o700  # who could open a directory could hold its lock
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-class CgroupError(Exception):
+class CgroupError(KernelError):
     """cgroup v2 is not there, or an agent's directory cannot be made."""
 
 

@@ -6,11 +6,13 @@ import threading
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from agentwatch.kernel.errors import KernelError
+
 if TYPE_CHECKING:
     from agentwatch.kernel.probes import Probes
 
 
-class ProbeError(Exception):
+class ProbeError(KernelError):
     """A probe without which nothing can be watched is refused by this kernel."""
 
 

@@ -54,7 +54,7 @@ def test_both_misdeeds_are_caught_and_honest_work_is_not(tmp_path: Path) -> None
     assert "The outside came in" in done.stdout
     assert "The pool gave me jobs" in done.stdout
     alerts = [json.loads(line) for line in (tmp_path / "alerts.ndjson").read_text().splitlines()]
-    culprits = {culprit(alert["process"]["cmdline"]) for alert in alerts if alert["acted"] == "pause"}
+    culprits = {culprit(alert["process"]["argv"]) for alert in alerts if alert["acted"] == "pause"}
     assert culprits == {"tunnel", "mining"}
     assert (tmp_path / "demo.trace").stat().st_uid == 65534
 

@@ -58,12 +58,14 @@ def test_chunked_bodies_are_joined(segment: int) -> None:
     assert [found["Method"] for found in talk.seen("stratum")] == ["getwork", "mining.hello"]
 
 
-def test_bodies_that_are_no_json_are_passed_over() -> None:
-    talk = Talk()
-    talk.says(post(b"a log line\n" + GETWORK + b"\n"))
-    talk.says(post(b"text=" + GETWORK))
-    # A file of lines is no request: only where the body starts as JSON it is one.
-    assert [found for found in talk.seen("stratum") if found["Method"] != "getwork"] == []
+@pytest.mark.parametrize(
+    "body", [b"a log line\n%s\n", b"text=%s", b"{}\n%s", b"--b\r\n\r\n%s\r\n--b--", b"[%s"]
+)
+def test_files_of_lines_are_no_requests(body: bytes) -> None:
+    for segment in (0, 1):
+        talk = Talk(segment=segment)
+        talk.says(post((body % GETWORK).replace(b"[{", b"[1,{")))
+        assert talk.seen("stratum") == []
 
 
 def test_prompts_prove_nothing() -> None:
@@ -141,7 +143,21 @@ def test_what_only_looks_like_http() -> None:
     talk = Talk()
     talk.says(b'CONNECT {"verbose":false}\r\nSUB mining.subscribe 1\r\n')
     assert talk.findings == []
-    assert talk.conversation.finished
+
+
+def test_requests_whose_bodies_have_no_announced_length() -> None:
+    talk = Talk()
+    talk.says(b"POST / HTTP/1.1\r\n\r\n{}\r\n")
+    talk.hears(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    talk.says(b"POST / HTTP/1.1\r\n\r\n" + GETWORK)
+    assert talk.seen("stratum") != []
+
+
+def test_a_malformed_request_does_not_end_the_watch() -> None:
+    talk = Talk()
+    talk.says(b"GET / HTTP/1.1\r\n\r\nnonsense\r\n\r\n")
+    talk.hears(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+    assert talk.says(GETWORK + b"\n") != []
 
 
 def test_heads_are_bounded() -> None:

@@ -147,6 +147,18 @@ MINERS: list[tuple[str, str, object]] = [
 
 # What a pool says.
 POOLS: list[tuple[str, str, object]] = [
+    ("ironfish", "mining.wait_for_work", {"id": 2, "method": "mining.wait_for_work", "body": {}}),
+    (
+        "ironfish",
+        "mining.subscribed",
+        {"id": 1, "method": "mining.subscribed", "body": {"clientId": 0, "xn": "00"}},
+    ),
+    (
+        "bitcoin",
+        "client.reconnect",
+        {"id": None, "method": "client.reconnect", "params": ["pool.example", 3333, 0]},
+    ),
+    ("nimiq", "new-block", {"message": "new-block", "bodyHash": "x", "height": 1}),
     (
         "bitcoin",
         "mining.notify",
@@ -182,7 +194,7 @@ POOLS: list[tuple[str, str, object]] = [
         "mining.hello",
         {"id": 0, "result": {"proto": "EthereumStratum/2.0.0", "encoding": "plain"}},
     ),
-    ("zcash", "mining.set_target", {"id": None, "method": "mining.set_target", "params": [H]}),
+    ("bitcoin", "mining.set_target", {"id": None, "method": "mining.set_target", "params": [H]}),
     (
         "ironfish",
         "mining.notify",
@@ -230,6 +242,11 @@ POOLS: list[tuple[str, str, object]] = [
 
 # What others say.
 OTHERS: list[object] = [
+    {"method": "login", "params": {"login": "alice", "password": "x", "agent": "Mozilla/5.0"}, "id": 1},
+    {"method": "login", "params": {"agent": "cli/1", "login": "alice", "token": "x"}, "id": 1},
+    {"id": 5, "method": "client.reconnect", "params": []},
+    {"id": 5, "method": "mining.start", "body": {}},
+    {"message": "new-block", "height": 7},
     {
         "jsonrpc": "2.0",
         "method": "login",

@@ -73,3 +73,11 @@ def test_other_sizes_are_other_protocols(first: bytes, second: bytes, third: byt
 def test_no_message_raises(data: bytes) -> None:
     talk = Talk(segment=9)
     talk.says(setup_connection(b"h", b"v")[:10] + data)
+
+
+def test_a_pool_that_accepts() -> None:
+    talk = Talk()
+    talk.hears(b"\0\0\x01\x06\0\0\x02\0\0\0\0\0")
+    assert [(found["Method"], found["Role"]) for found in talk.seen("stratum")] == [
+        ("SetupConnection.Success", "client")
+    ]
