@@ -13,7 +13,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from itertools import count
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -47,8 +47,12 @@ class ReplayError(Exception):
 
 # --- the span ----------------------------------------------------------------------------------
 
-_MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
-_SECONDS = re.compile(r"\d{1,12}(?:\.(\d{1,9}))?", re.ASCII)
+_MOMENT = re.compile(
+    r"([12]\d{3}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9}))?([Zz]|[+-]\d\d:\d\d)", re.ASCII
+)
+_SECONDS = re.compile(r"\d{1,9}(?:\.(\d{1,9}))?", re.ASCII)
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +73,12 @@ class Moment:
             raise ValueError(f"{text!r} is neither RFC 3339 with a zone nor seconds")
         day, clock, part, zone = found.groups()
         zone = "+00:00" if zone in "Zz" else zone
-        moment = datetime.fromisoformat(f"{day}T{clock}{zone}").astimezone(timezone.utc)
-        seconds = (moment - datetime(1970, 1, 1, tzinfo=timezone.utc)) // _SECOND
+        seconds = (datetime.fromisoformat(f"{day}T{clock}{zone}") - _EPOCH) // timedelta(seconds=1)
         return cls(seconds * 1_000_000_000 + int((part or "").ljust(9, "0")), absolute=True)
 
     def stamp(self, header: TraceHeader) -> str:
         """As alerts of this recording tell time: such texts compare as the times do."""
         return timestamp(self.ns, 0 if self.absolute else header.created)
-
-
-_SECOND = datetime(2000, 1, 1, 0, 0, 1) - datetime(2000, 1, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,7 +282,7 @@ def replay_all(
     given. `progress` gets a recording's index and how many of its bytes were read. Alerts of those
     that overtake others wait in temporary files. Raises `ReplayError`.
     """
-    if jobs == 1 or len(work) == 1:
+    if jobs == 1 or len(work) == 1 or (STANDARD_INPUT,) in work:  # which no other process can read
         for index, recording in enumerate(work):
             yield Replay(recording, order, write, lambda done, index=index: progress(index, done)).run()  # type: ignore[misc]
         return
@@ -397,7 +397,8 @@ class Comparison:
         """The next line, whole."""
         self._number += 1
         if self.difference is None and (known := self._earlier.readline(len(line))) != line:
-            known += self._earlier.readline(SHOWN)
+            if known and not known.endswith(b"\n"):
+                known += self._earlier.readline(SHOWN)
             self.difference = Difference(self._number, known, line)
 
     def finish(self) -> Difference | None:

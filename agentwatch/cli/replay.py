@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from io import FileIO
 from pathlib import Path
 from typing import IO
 
@@ -28,6 +29,7 @@ from agentwatch.replay import (
     replay_all,
 )
 from agentwatch.rules.levels import LEVELS
+from agentwatch.sinks.alerts import open_alert_file
 from agentwatch.tui.text import printable
 
 Progress = Callable[[int, int], object]
@@ -118,10 +120,22 @@ def _destinations(stack: ExitStack, path: Path | None, comparison: Comparison | 
     writes: list[Write] = [] if comparison is None else [comparison.write]
     if path is not None:
         try:
-            writes.append(stack.enter_context(path.open("wb")).write)
+            writes.append(_Unbuffered(stack.enter_context(open_alert_file(path))).write)
         except OSError as error:
             raise Failure(f"the alert file cannot be written: {path}: {error.strerror}") from None
     return writes or [_to_standard_output]
+
+
+class _Unbuffered:
+    """Whole lines into a file, each at once: a reader that follows sees it."""
+
+    def __init__(self, file: FileIO) -> None:
+        self._file = file
+
+    def write(self, line: bytes) -> None:
+        rest = memoryview(line)
+        while rest:
+            rest = rest[self._file.write(rest) :]
 
 
 def _to_standard_output(line: bytes) -> None:
