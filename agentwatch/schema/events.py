@@ -76,6 +76,7 @@ class Type(IntEnum):
     COVERAGE = 69
     AGENT = 70
     RULES = 71
+    REDACTED = 72
 
 
 HEADER = (
@@ -387,6 +388,18 @@ EVENTS: tuple[EventType, ...] = (
         Ring.NOTES,
         "The rules in force from here on.",
         (Field("digest", "str", "hash over the rules"),),
+    ),
+    EventType(
+        "redacted",
+        Type.REDACTED,
+        Ring.NOTES,
+        "Bytes of this round were masked before anyone saw them; time and process are of their record.",
+        (
+            Field("batch", "u32", "which batch of the round, from 0"),
+            Field("offset", "u64", "of the first masked byte in the batch; in notes, in the text"),
+            Field("length", "u64", "bytes masked"),
+            Field("reason", "str", "what they looked like"),
+        ),
     ),
 )
 
