@@ -27,6 +27,7 @@ from agentwatch.replay import (
     Write,
     recordings,
     replay_all,
+    settle,
 )
 from agentwatch.rules.levels import LEVELS
 from agentwatch.sinks.alerts import open_alert_file
@@ -151,6 +152,7 @@ def _replay(
             one(line)
 
     outcomes = []
+    settle()
     try:
         for files, outcome in zip(
             work, replay_all(work, order, write, jobs=jobs, progress=progress), strict=True
