@@ -76,6 +76,7 @@ class Type(IntEnum):
     COVERAGE = 69
     AGENT = 70
     RULES = 71
+    REDACTED = 72
 
 
 HEADER = (
@@ -396,6 +397,18 @@ EVENTS: tuple[EventType, ...] = (
             Field(
                 "content", "bytes", "the whole set after a reload; empty at the start: the trace has it apart"
             ),
+        ),
+    ),
+    EventType(
+        "redacted",
+        Type.REDACTED,
+        Ring.NOTES,
+        "Bytes of this round were masked before anyone saw them; time and process are of their record.",
+        (
+            Field("batch", "u32", "which batch of the round, from 0"),
+            Field("offset", "u64", "of the first masked byte in the batch; in notes, in the text"),
+            Field("length", "u64", "bytes masked"),
+            Field("reason", "str", "what they looked like"),
         ),
     ),
 )
