@@ -177,7 +177,7 @@ class State:
         fields = decode.unpack(row)
         flow = self._flow(row, fields, agent)
         number = row[TYPE]
-        if number == _CONNECT or number == _SEND:
+        if number in (_CONNECT, _SEND):
             flow.initiated = True
             flow.domain = self.names.get(flow.remote, "")
         elif number == _ACCEPT:
