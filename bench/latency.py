@@ -22,7 +22,7 @@ from tests.lab.watched import watched
 COUNT = 300
 LOAD = 100_000
 
-_POOL = textwrap.dedent(
+POOL = textwrap.dedent(
     """
     import socket, threading
     server = socket.create_server(("127.0.0.1", 0)); print(server.getsockname()[1], flush=True)
@@ -32,7 +32,7 @@ _POOL = textwrap.dedent(
         peer, _ = server.accept(); threading.Thread(target=serve, args=(peer,), daemon=True).start()
     """
 )
-_AGENT = textwrap.dedent(
+AGENT = textwrap.dedent(
     """
     import socket, sys, time
     for number in range(int(sys.argv[2])):
@@ -45,10 +45,10 @@ _AGENT = textwrap.dedent(
 
 def _measure(load: int) -> tuple[list[float], list[float]]:
     """Latencies to the write and to `frozen 1`, ms."""
-    pool = subprocess.Popen([sys.executable, "-c", _POOL], stdout=subprocess.PIPE)
+    pool = subprocess.Popen([sys.executable, "-c", POOL], stdout=subprocess.PIPE)
     assert pool.stdout is not None
     port = pool.stdout.readline().strip().decode()
-    agent_code = [sys.executable, "-c", _AGENT, port, str(COUNT)]
+    agent_code = [sys.executable, "-c", AGENT, port, str(COUNT)]
     command = agent_code
     if load:
         flood = f"{compiled('flood')} udp-connect {load} 600"

@@ -163,9 +163,8 @@ def replay_trace(file: Path, make_engine: Callable[[int], Engine]) -> None:
 
     with TraceReader(file) as reader:
         header = reader.header
-        users = {int(uid): str(name) for uid, name in header.extra.get("users", {}).items()}
         pipeline = Pipeline(
-            make_engine(header.clock_offset), state=State(users), clock_offset=header.clock_offset
+            make_engine(header.clock_offset), state=State(header.users), clock_offset=header.clock_offset
         )
         for batches in reader:
             pipeline.process(batches)

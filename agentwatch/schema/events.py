@@ -11,8 +11,8 @@ space makes: what it found at attach time, what it was asked to read, what it di
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, IntEnum
+from typing import NamedTuple
 
 SCHEMA_VERSION = 1
 
@@ -28,8 +28,7 @@ class Ring(Enum):
     NOTES = "notes"
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """One field: a C scalar (`u8 u16 u32 u64 s32`) or `bytesN` for N raw bytes."""
 
     name: str
@@ -37,8 +36,7 @@ class Field:
     doc: str
 
 
-@dataclass(frozen=True, slots=True)
-class EventType:
+class EventType(NamedTuple):
     """One event. `tail` lists the capacities in bytes a record's trailing data may be reserved with."""
 
     name: str
@@ -76,6 +74,7 @@ class Type(IntEnum):
     COVERAGE = 69
     AGENT = 70
     RULES = 71
+    REDACTED = 72
 
 
 HEADER = (
@@ -396,6 +395,18 @@ EVENTS: tuple[EventType, ...] = (
             Field(
                 "content", "bytes", "the whole set after a reload; empty at the start: the trace has it apart"
             ),
+        ),
+    ),
+    EventType(
+        "redacted",
+        Type.REDACTED,
+        Ring.NOTES,
+        "Bytes of this round were masked before anyone saw them; time and process are of their record.",
+        (
+            Field("batch", "u32", "which batch of the round, from 0"),
+            Field("offset", "u64", "of the first masked byte in the batch; in notes, in the text"),
+            Field("length", "u64", "bytes masked"),
+            Field("reason", "str", "what they looked like"),
         ),
     ),
 )

@@ -128,6 +128,15 @@ class TraceHeader:
         "byte_order": str,
     }
 
+    @property
+    def users(self) -> dict[int, str]:
+        """Names of the recorder's users by their number, as far as it told them."""
+        told = self.extra.get("users")
+        if not isinstance(told, dict):
+            return {}
+        numbers = {str(uid): str(name) for uid, name in told.items()}
+        return {int(uid): name for uid, name in numbers.items() if uid.isdecimal() and len(uid) <= 10}
+
     def pack(self) -> bytes:
         """The payload of the header frame: a map of the fields, layouts by the kind's number."""
         plain = {item.name: getattr(self, item.name) for item in fields(self)}

@@ -182,6 +182,11 @@ class TraceReader:
         return self._window.offset
 
     @property
+    def mark(self) -> bytes:
+        """The recording's random mark, the same in all its files."""
+        return self._mark
+
+    @property
     def digest(self) -> bytes:
         """The chain's digest after the last frame that was read."""
         return self._previous

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,6 +48,7 @@ class SegmentFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.size = 0
+        self._is_named = False
         # O_EXCL fails on anything that is there already, a dangling symbolic link included.
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         self._fd = os.open(path, flags, 0o600)
@@ -79,7 +81,12 @@ class SegmentFile:
         self.size = at
 
     def sync(self) -> None:
+        """Have the disk keep what was written and, once, the file's name."""
         os.fdatasync(self._fd)
+        if not self._is_named:
+            self._is_named = True
+            with suppress(OSError):  # not every file system can, and not every folder may be read
+                _sync_folder(self.path.parent)
 
     def close(self) -> None:
         """Cut off what a failed attempt left behind, and close; does nothing to a descriptor not ours."""
@@ -89,6 +96,14 @@ class SegmentFile:
             os.ftruncate(self._fd, self.size)
         finally:
             os.close(self._fd)
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 class Segments:

@@ -108,3 +108,39 @@ def test_only_a_regular_file_makes_way(tmp_path: Path) -> None:
     path.symlink_to(tmp_path / "target")
     with pytest.raises(TraceError, match="no regular file"):
         clear_way(path)
+
+
+def test_the_name_is_synced_once_with_the_first_content(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[int, int]] = []
+    fsync = os.fsync
+
+    def noting(fd: int) -> None:
+        status = os.fstat(fd)
+        synced.append((status.st_dev, status.st_ino))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    file = SegmentFile(tmp_path / "run.awt")
+    file.append(b"x")
+    assert not synced
+    file.sync()
+    file.sync()
+    file.close()
+    status = tmp_path.stat()
+    assert synced == [(status.st_dev, status.st_ino)]
+
+
+def test_a_folder_that_cannot_be_synced_does_not_keep_from_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(fd: int) -> None:
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    file = SegmentFile(tmp_path / "run.awt")
+    file.append(b"x")
+    file.sync()
+    file.close()
+    assert file.path.read_bytes() == b"x"
