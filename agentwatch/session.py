@@ -162,12 +162,13 @@ class Session:
         options, cgroup, began = self.options, self.cgroup, now()
         self.source.note(Type.AGENT, AGENT, options.name, cgroup.name, cgroup.id, options.mode, time=began)
         self.source.note(Type.RULES, AGENT, options.rules.digest, b"", time=began)
-        inventory = Inventory(self.source, self.probes, AGENT, cgroup, began)
+        inventory = Inventory(self.source, self.probes, AGENT, cgroup)
         if options.running:
-            inventory.take()  # first, so that the cgroup's programs know whose a socket is
+            inventory.take(began)  # first, so that the cgroup's programs know whose a socket is
         watching = self.probes.watch_cgroup(AGENT, cgroup.fileno(), cgroup.id)
         if options.running:
-            inventory.take()  # again, for the sockets that were made in between
+            inventory.look_again()
+            self.source.sweeps.append(lambda: inventory.take(now()))
         for missing in self.probes.missing:
             self.source.note(Type.COVERAGE, AGENT, missing.probe, missing.error, missing.cost, time=began)
         return watching

@@ -55,6 +55,12 @@ def _moment(context: click.Context, option: click.Parameter, value: str | None) 
     help="Other Sigma rules than those recorded in the trace: what would they have caught?",
 )
 @click.option(
+    "--exceptions",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Exceptions to the rules of --rules: a file; may be repeated.",
+)
+@click.option(
     "--alerts", type=click.Path(path_type=Path), help="Write alerts to FILE instead of standard output."
 )
 @click.option(
@@ -85,6 +91,7 @@ def _moment(context: click.Context, option: click.Parameter, value: str | None) 
 def replay(
     traces: tuple[Path, ...],
     rule_paths: tuple[Path, ...],
+    exceptions: tuple[Path, ...],
     alerts: Path | None,
     check: IO[bytes] | None,
     begin: Moment | None,
@@ -103,7 +110,9 @@ def replay(
     Ends with 5 when a trace is damaged or lacks its beginning: what is missing is said on standard
     error.
     """
-    order = Order(rule_set(rule_paths) if rule_paths else None, begin, end)
+    if exceptions and not rule_paths:
+        raise click.UsageError("--exceptions goes with --rules: recorded rules come with their own")
+    order = Order(rule_set(rule_paths, exceptions) if rule_paths else None, begin, end)
     work = recordings(traces)
     comparison = Comparison(check) if check is not None else None
     with ExitStack() as stack:

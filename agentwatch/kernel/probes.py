@@ -266,7 +266,8 @@ class Probes:
             os.close(pidfd)
 
     def tag_cgroup(self, agent: int, cgroup_id: int) -> list[tuple[int, int, int, int]]:
-        """Tag every task below a cgroup. Returns (pid, parent, start, parent's start) of its processes.
+        """Tag every task below a cgroup. Returns (pid, parent, start, parent's start) of its processes
+        that had no tag yet.
 
         Children of tagged tasks are tagged at birth, but one that has no tag yet may have a child
         where the pass has been already: passes are made until one finds nothing new. Raises
@@ -276,15 +277,10 @@ class Probes:
         if link is None:
             raise ProbeError("this kernel cannot list tasks to eBPF: what runs already cannot be watched")
         bpf.map_update(self.map("SEED"), struct.pack("<I", 0), struct.pack("<QII", cgroup_id, agent, 0))
-        found: dict[tuple[int, int], tuple[int, int, int, int]] = {}
-        fresh = True
-        while fresh:
-            fresh = False
-            for tgid, parent, start, parent_start, pid, is_new in _TASK_ROW.iter_unpack(bpf.iterate(link)):
-                fresh = fresh or bool(is_new)
-                if pid == tgid:
-                    found[tgid, start] = (tgid, parent, start, parent_start)
-        return list(found.values())
+        found: list[tuple[int, int, int, int]] = []
+        while fresh := [row for row in _TASK_ROW.iter_unpack(bpf.iterate(link)) if row[5]]:
+            found += [row[:4] for row in fresh if row[0] == row[4]]
+        return found
 
     def own_socket(self, fd: int, block: tuple[int, bytes, bytes, int, int, int, int, int, int],
                    owner: tuple[int, int]) -> None:  # fmt: skip

@@ -36,31 +36,37 @@ Task = tuple[int, int, int, int]  # pid, parent, start, parent's start
 
 
 class Inventory:
-    """Takes stock of an agent. Notes carry `time`: what is found was there before the first event."""
+    """Takes stock of an agent, and of who joins it from outside (a container's `exec`, for one)."""
 
-    def __init__(self, source: KernelSource, probes: Probes, agent: int, cgroup: Cgroup, time: int) -> None:
+    def __init__(self, source: KernelSource, probes: Probes, agent: int, cgroup: Cgroup) -> None:
         self._source, self._probes, self._agent, self._cgroup = source, probes, agent, cgroup
-        self._time = time
-        self._processes: set[tuple[int, int]] = set()
+        self._time = 0
+        self._tasks: list[Task] = []
         self._sockets: set[int] = set()
 
-    def take(self) -> None:
-        """Tag all tasks; note the processes and sockets that were not noted yet."""
+    def take(self, time: int) -> None:
+        """Tag all tasks and note the processes that had no tag, with their sockets.
+
+        Notes carry `time` (ns since boot): what is found was there before the first event.
+        """
+        self._time = time
         tasks = self._probes.tag_cgroup(self._agent, self._cgroup.id)
-        members = set(self._cgroup.processes())  # those that have ended and wait for their parent are none
+        # Those that have ended and wait for their parent are no members.
+        members = set(self._cgroup.processes()) if tasks else set()
         # A socket that several hold belongs to the oldest of them, which made it.
-        for task in sorted((task for task in tasks if task[0] in members), key=lambda task: task[2]):
-            self._note_process(task)
+        self._tasks = sorted((task for task in tasks if task[0] in members), key=lambda task: task[2])
+        for task in self._tasks:
+            pid, parent, _, parent_start = task
+            self._note(Type.PROCESS, task, (parent, parent_start, *_facts(Path(f"/proc/{pid}"))))
+            self._note_sockets(task)
+
+    def look_again(self) -> None:
+        """Note the sockets that the processes found last have made meanwhile."""
+        for task in self._tasks:
             self._note_sockets(task)
 
     def _note(self, type: Type, task: Task, fields: tuple[Any, ...]) -> None:
         self._source.note(type, self._agent, *fields, tgid=task[0], start=task[2], time=self._time)
-
-    def _note_process(self, task: Task) -> None:
-        pid, parent, start, parent_start = task
-        if (pid, start) not in self._processes:
-            self._processes.add((pid, start))
-            self._note(Type.PROCESS, task, (parent, parent_start, *_facts(Path(f"/proc/{pid}"))))
 
     def _note_sockets(self, task: Task) -> None:
         pid, _, start, _ = task

@@ -17,7 +17,7 @@ POLL_SECONDS = 0.01  # how long a routine event may lie in its ring
 ROUND_SLOTS = 256  # a round is short (under 1 ms), so that an urgent record never waits long
 ROUND_RECORD_BYTES = 256 << 10
 LOSS_INTERVAL = 0.25  # seconds between looks at the loss counters
-SWEEP_INTERVAL = 0.5  # seconds between sweeps for sockets that no hook reports, at the least
+SWEEP_INTERVAL = 0.5  # seconds between sweeps for what no hook reports, at the least
 SWEEP_SHARE = 100  # a sweep that took t is repeated after SWEEP_SHARE * t at the earliest: 1 % of a CPU
 
 
@@ -36,6 +36,7 @@ class KernelSource:
         self._lost: dict[tuple[int, int], int] = {}
         self._next_loss = self._next_sweep = monotonic()
         self._seen_sockets: set[int] = set()
+        self.sweeps = [self._sweep_sockets]  # done now and then, for what no hook reports
 
     def watch(self, agent: int) -> None:
         """Account for the losses of this agent from now on."""
@@ -85,7 +86,8 @@ class KernelSource:
             self._next_loss = clock + LOSS_INTERVAL
             self.count_losses()
         if clock >= self._next_sweep:
-            self._sweep_sockets()
+            for sweep in self.sweeps:
+                sweep()
             took = monotonic() - clock
             self._next_sweep = clock + max(SWEEP_INTERVAL, took * SWEEP_SHARE)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import select
-import signal
 import socket
 import sys
 import time
@@ -251,8 +250,6 @@ def _draw_until_closed(channel: socket.socket, console: Console) -> Snapshot | N
 
 def main(descriptor: int) -> None:
     """Draw what comes over the socket `descriptor` on standard output until it closes."""
-    # Ctrl-C is for the sender: this process ends when the sender does.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")
     console = Console(highlight=False, markup=False, emoji=False)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -185,6 +186,8 @@ class LiveView:
         self._next = 0.0
         self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         isolated = ["-I"] if sys.flags.isolated else []
+        # Ctrl-C is for us: the drawing ends when we do. Blocked here, it is blocked there from the start.
+        unmasked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         with theirs:
             self._process = subprocess.Popen(
                 [sys.executable, *isolated, "-m", "agentwatch.tui.frame", str(theirs.fileno())],
@@ -194,6 +197,7 @@ class LiveView:
                 # A size in the environment would be believed over the terminal's own, which changes.
                 env={name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")},
             )
+        signal.pthread_sigmask(signal.SIG_SETMASK, unmasked)
         self._channel.setblocking(False)
 
     def due(self) -> bool:

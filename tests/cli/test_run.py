@@ -342,8 +342,14 @@ def test_exceptions_spare_whom_they_name_until_they_expire(rules: Path, tmp_path
     for expires, alerts in (("2999-01-01", 0), ("2001-01-01", 1)):
         exceptions = tmp_path / "exceptions.yml"
         exceptions.write_text(text.format(id=name, expires=expires))
-        options = ["--rules", rules, "--exceptions", exceptions, "--name", "spared", "--json"]
+        under = ["--rules", str(rules), "--exceptions", str(exceptions)]
+        trace = tmp_path / expires
+        options = [*under, "--name", "spared", "--json", "--record", trace]
         assert len(run(*options, "--", PYTHON, "-c", CONNECT).stdout.splitlines()) == alerts
+        for other in ([], under):  # as recorded, and as if they were other rules
+            replay = [sys.executable, "-m", "agentwatch", "replay", str(trace), *other]
+            done = subprocess.run(replay, capture_output=True, check=True)
+            assert len(done.stdout.splitlines()) == alerts
 
 
 def test_lost_events_are_said_at_once_and_fail_a_strict_run() -> None:

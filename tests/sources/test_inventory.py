@@ -135,6 +135,23 @@ def test_old_descendants_are_known_with_their_ancestry(agent: Talker) -> None:
         (agent.cgroup.path / "cgroup.kill").write_text("1")
 
 
+def test_who_joins_from_outside_is_found_and_followed(agent: Talker) -> None:
+    with attached(agent) as watch:
+        joined = agent.cgroup.popen(["sh", "-c", "read go; /bin/true inside; read end"], stdin=-1)
+        with joined:
+            watch.until("process", 2)
+            assert joined.stdin is not None
+            joined.stdin.write(b"go\n")
+            joined.stdin.flush()
+            watch.until("exit")
+            (child,) = [one for one in watch.session.state.processes.all() if "inside" in one.argv]
+            (parent,) = watch.session.state.processes.ancestors(child)
+            assert (parent.pid, parent.argv[0]) == (joined.pid, "sh")
+            joined.stdin.close()
+        watch.until("exit", 2)
+        assert len(watch.named("process")) == 2
+
+
 def test_nothing_of_the_agent_is_kept_or_changed(agent: Talker) -> None:
     folders = [Path(f"/proc/{pid}/fd") for pid in (agent.process.pid, os.getpid())]
     before = [len(list(folder.iterdir())) for folder in folders]
