@@ -100,7 +100,7 @@ class Runner:
         self._notices: list[str] = []
         self._prompt: Prompt | None = None
         self._handled_pause = False
-        rules = self._rules()
+        rules = rule_set(settings.rule_paths, settings.exceptions)
         options = Options(name, settings.mode, rules, settings.record, command, subject.running)
         with ExitStack() as stack:
             self.sink = AlertSink(stack, settings.alerts, sys.stdout.buffer if settings.as_json else None)
@@ -112,14 +112,13 @@ class Runner:
         self._snapshots = Snapshots(name, settings.mode, self.session.state, subject.on_signal)
         self.sink.shown = self._snapshots
         self._terminal = _has_terminal()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
         if subject.running and cgroup.frozen():
             self.tell(f"the agent is frozen already; resume it with: echo 0 > {cgroup.path}/cgroup.freeze")
 
     def _load(self) -> RuleSet:
         return load_rules(self._settings.rule_paths or [RULES], exceptions=self._settings.exceptions)
-
-    def _rules(self) -> RuleSet:
-        return rule_set(self._settings.rule_paths, self._settings.exceptions)
 
     def __enter__(self) -> Runner:
         return self
@@ -131,8 +130,6 @@ class Runner:
 
     def watch(self) -> None:
         """Until the tree has ended, is left frozen, or a signal came."""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, self._on_signal)
         try:
             while self._step():
                 pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -168,6 +169,20 @@ def test_signals_end_the_whole_tree(number: int) -> None:
     process.send_signal(number)
     process.communicate(timeout=30)
     assert process.returncode == 128 + number
+
+
+def test_closed_terminal_ends_the_tree() -> None:
+    """SIGHUP reloads the rules, but not when it says that the terminal is gone."""
+    command = ["run", "--name", "hung-up", "--", "sh", "-c", "trap '' HUP; echo ready; sleep 600"]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, "-m", "agentwatch", *command])
+    said = b""
+    while b"ready" not in said:
+        said += os.read(terminal, 1024)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 128 + signal.SIGHUP
+    assert "hung-up" not in _cgroups()
 
 
 def test_killed_watcher_takes_its_tree_with_it() -> None:
