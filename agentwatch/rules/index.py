@@ -34,6 +34,12 @@ _LONG = ("CommandLine", "ParentCommandLine")
 _COST = {"eq": 1, "num": 1, "endswith": 2, "startswith": 3, "contains": 8, "wild": 8, "re": 60}
 _LETTER = 40
 _LONG_COST = 4
+# Programs that agents run all the time: to ask for them lets nearly everything through.
+_EVERYDAY_COST = 40
+_EVERYDAY = frozenset(
+    ("bash", "bash -c", "cat", "curl", "dash", "env", "find", "git", "grep", "ls", "node", "python", "python3",
+     "sed", "sh", "sh -c", "zsh")
+)  # fmt: skip
 
 Verdicts = tuple[tuple[int, bool], ...]
 # Of a field's value: bits of the rules that it lets through, numbers of the atoms of which a
@@ -180,7 +186,10 @@ def _atom_cost(atom: Expr) -> int | None:
         return cost if value[0].isascii() else None
     if op == "num":
         return cost
-    shortest = min(map(len, (longest(value),) if op == "wild" else value))
+    words = (longest(value),) if op == "wild" else value
+    if any(word.strip(" /").rpartition("/")[2] in _EVERYDAY for word in words):
+        cost += _EVERYDAY_COST
+    shortest = min(map(len, words))
     if op == "eq":
         return cost + _LETTER // max(1, shortest)
     return cost + _LETTER // shortest if shortest else None

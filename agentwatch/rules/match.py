@@ -264,6 +264,8 @@ def _equals(wanted: tuple[str, ...]) -> TextTest:
 
 
 def _contains(wanted: tuple[str, ...]) -> TextTest:
+    if len(wanted) == 1:
+        return lambda text, cut: True if wanted[0] in text else (None if cut else False)
     # Each word looked for is a pass over the text; RE2 looks for all in one, at a higher price.
     many = regex(b"|".join(re2.escape(encode(word)) for word in wanted)) if len(wanted) > 3 else None
 
