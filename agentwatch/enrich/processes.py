@@ -198,7 +198,7 @@ class ProcessTable:
         process = self.get(row[TGID], row[START], agent)
         process.status = status
         process.ended = row[TIME]
-        self._ended[process.key] = None
+        self._ended[row[TGID], row[START]] = None
         if len(self._ended) > ENDED_KEPT:
             oldest = next(iter(self._ended))
             del self._ended[oldest]

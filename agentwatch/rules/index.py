@@ -37,8 +37,8 @@ _LONG_COST = 4
 # Programs that agents run all the time: to ask for them lets nearly everything through.
 _EVERYDAY_COST = 40
 _EVERYDAY = frozenset(
-    ("bash", "bash -c", "cat", "curl", "dash", "env", "find", "git", "grep", "ls", "node", "python", "python3",
-     "sed", "sh", "sh -c", "zsh")
+    ("bash", "bash -c", "cat", "curl", "dash", "env", "find", "git", "grep", "ls", "node", "python",
+     "python3", "sed", "sh", "sh -c", "zsh")
 )  # fmt: skip
 
 Verdicts = tuple[tuple[int, bool], ...]
