@@ -19,7 +19,8 @@ from agentwatch.enrich.state import Change, State
 from agentwatch.respond.actuate import Actuator, ReportingActuator
 from agentwatch.respond.decide import Decider, Decision
 from agentwatch.respond.outcome import Outcome
-from agentwatch.rules.engine import Engine
+from agentwatch.rules.engine import Engine, Match
+from agentwatch.rules.levels import LEVELS
 from agentwatch.rules.model import RuleSet
 from agentwatch.schema import decode
 from agentwatch.schema.decode import TIME, DecodeError, Row
@@ -33,6 +34,8 @@ _DECODERS: dict[BatchKind, Callable[[bytes], list[Row]]] = {
     BatchKind.NOTES: decode.notes,
 }
 _BY_TIME = itemgetter(TIME)
+_ACTION = int(Type.ACTION)
+_RULES = int(Type.RULES)
 
 Sink = Callable[[dict[str, Any]], None]
 
@@ -85,18 +88,20 @@ class Pipeline:
     def process(self, batches: Round) -> None:
         """Fold one round."""
         self._round += 1
-        for row in self._decode(batches):
-            self.counters.records += 1
-            seq = self.counters.records
+        counters, apply, events_of = self.counters, self.state.apply, self._chain.of
+        for seq, row in enumerate(self._decode(batches), counters.records + 1):
+            counters.records = seq
             try:
-                change = self.state.apply(seq, row)
-                sightings = self._chain.of(change) if change is not None else ()
-                if change is not None and change.type == Type.RULES and self._reloads:
+                change = apply(seq, row)
+                if change is None:
+                    continue
+                sightings = events_of(change)
+                if change.type == _RULES and self._reloads:
                     self._reload(change)
-            except DecodeError as error:
-                self._unreadable(row, error)
+            except DecodeError:
+                self._unreadable()
                 continue
-            if change is not None and change.type == Type.ACTION:
+            if change.type == _ACTION:
                 self._settle(change)
             for sighting in sightings:
                 self._match(sighting)
@@ -112,33 +117,44 @@ class Pipeline:
         for batch in batches:
             try:
                 rows += _DECODERS[batch.kind](batch.data)
-            except DecodeError as error:
-                self._unreadable(None, error)
+            except DecodeError:
+                self._unreadable()
         if len(batches) > 1 or (batches and batches[0].kind is BatchKind.SLOTS):
             # Rings fill side by side and CPUs race: time is the order. The sort is stable.
             rows.sort(key=_BY_TIME)
         return rows
 
-    def _unreadable(self, row: Row | None, error: DecodeError) -> None:
+    def _unreadable(self) -> None:
         self.counters.unreadable += 1
         for agent in self.state.agents.values():
             agent.lost["unreadable"] = agent.lost.get("unreadable", 0) + 1
 
     def _match(self, sighting: Sighting) -> None:
         self.counters.events += 1
+        undecided: list[Match] = []
         for match in self._engine.evaluate(sighting):
             # A correlation may end with an event of another process: the alert is about that one.
             about = match.event
             assert isinstance(about, Sighting)
             if not self._decider.is_new(match.rule, match.undecided, about.process, about.flow):
                 continue
-            response = "alert" if match.undecided else match.rule.response
-            decision = Decision(match.rule, match.undecided, match.evidence, about, response)
-            if decision.acts:
-                self._actuator.act(decision)
-                self._pending[decision.seq, match.rule.id] = _Pending(decision, self._round)
+            if match.undecided and match.rule.correlation is None:
+                undecided.append(match)
             else:
-                self._alert(decision, None)
+                self._decide(match, about, (match.rule.id,) if match.undecided else ())
+        if undecided:
+            # One value that was cut leaves many rules undecided: one alert names them all.
+            foremost = max(undecided, key=lambda match: LEVELS.index(match.rule.level))
+            self._decide(foremost, sighting, tuple(match.rule.id for match in undecided))
+
+    def _decide(self, match: Match, about: Sighting, undecided: tuple[str, ...]) -> None:
+        response = "alert" if match.undecided else match.rule.response
+        decision = Decision(match.rule, match.undecided, match.evidence, about, response, undecided)
+        if decision.acts:
+            self._actuator.act(decision)
+            self._pending[decision.seq, match.rule.id] = _Pending(decision, self._round)
+        else:
+            self._alert(decision, None)
 
     def _reload(self, change: Change) -> None:
         """From this record on, other rules are in force. Without content it names those in force."""

@@ -1,72 +1,224 @@
-"""The fold: rules change at the record that says so, and nowhere else."""
+"""From records to alerts: what acts, what waits for it, what is said where something is missing."""
 
 from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from agentwatch.pipeline import Pipeline
+from agentwatch.respond.decide import Decision
 from agentwatch.rules.engine import Engine
 from agentwatch.rules.model import RuleSet
-from agentwatch.schema.decode import pack_notes
-from agentwatch.schema.events import Type
+from agentwatch.schema import decode
+from agentwatch.schema.events import ExecFlag, Piece, Type
+from agentwatch.schema.layout import HEADER_SIZE
+from agentwatch.sinks.alerts import encode
 from agentwatch.sources.base import Batch, BatchKind, Round
 from tests.rules.helpers import rule, rules
+from tests.schema.records import raw
 
-SOCKETS = rules(
-    rule(
-        "s:\n  Family: 17\ncondition: s",
-        "title: packet socket\nid: 8a1c7a52-6d8c-4c0e-9f6b-0f6d3c8e5a01",
-        "socket_creation",
+PAUSE = "11111111-1111-4111-8111-111111111111"
+ALERT = "22222222-1111-4111-8111-111111111111"
+OTHER = "33333333-1111-4111-8111-111111111111"
+
+
+def head(id: str, level: str, response: str = "alert") -> str:
+    return f"title: rule {id[0]}\nid: {id}\nlevel: {level}\nagentwatch:\n  response: {response}"
+
+
+def of_miner(id: str = PAUSE, level: str = "high", response: str = "pause") -> str:
+    return rule("s:\n  CommandLine|contains: mine\ncondition: s", head(id, level, response))
+
+
+def records(*content: bytes) -> Batch:
+    return Batch(BatchKind.RECORDS, b"".join(content))
+
+
+def notes(*rows: tuple[Any, ...]) -> Batch:
+    return Batch(BatchKind.NOTES, decode.pack_notes(list(rows)))
+
+
+def agent(mode: str) -> Batch:
+    return notes((int(Type.AGENT), 1, 1, 0, 0, "tester", "/t", 5, mode))
+
+
+def run(argv: str, *, tgid: int = 100, time: int = 1000, flags: int = 0) -> Batch:
+    """An exec with its pieces."""
+    words = argv.encode().replace(b" ", b"\0") + b"\0"
+    return records(
+        raw("exec_piece", tgid=tgid, time=time, kind=Piece.EXE, length=5, data=b"x\0bin\0"),
+        raw("exec_piece", tgid=tgid, time=time, kind=Piece.CWD, length=4, data=b"tmp\0"),
+        raw("exec_piece", tgid=tgid, time=time, kind=Piece.ARGV, length=len(words), data=words),
+        raw("exec", tgid=tgid, time=time, flags=flags, argv_length=len(words), uid=5),
     )
-)
-LOSSES = rules(
-    rule("s:\n  Lost|gte: 1\ncondition: s", "title: loss\nid: 8a1c7a52-6d8c-4c0e-9f6b-0f6d3c8e5a02", "loss")
-)
 
 
-def notes(*rows: tuple[Any, ...]) -> Round:
-    return (Batch(BatchKind.NOTES, pack_notes(list(rows))),)
+def acted(seq: int, id: str = PAUSE, result: str = "done", error: str = "", at: int = 8000) -> Batch:
+    return notes((int(Type.ACTION), 9000, 1, 0, 0, seq, id, "pause", result, error, at, at))
 
 
-def seen(time: int, cookie: int) -> tuple[Any, ...]:
-    return (Type.SOCKET_SEEN, time, 1, 100 + cookie, 7, cookie, 17, 3, 0, b"", 0, b"", 0, "open")
+class Acts:
+    """An actuator that only remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, str, str]] = []
+
+    def act(self, decision: Decision) -> None:
+        self.asked.append((decision.seq, decision.rule.id, decision.response))
 
 
-def loss(time: int, pid: int) -> tuple[Any, ...]:
-    return (Type.LOSS, time, 1, pid, 7, 3, 5, "ring full")
-
-
-def reload(time: int, content: bytes, digest: str = "d") -> tuple[Any, ...]:
-    return (Type.RULES, time, 1, 0, 0, digest, content)
-
-
-def titles(first: RuleSet, *rounds: Round, reloads: bool = True) -> tuple[list[str], Pipeline]:
+def fold(ruleset: RuleSet, *rounds: Round) -> tuple[list[dict[str, Any]], Acts, Pipeline]:
     alerts: list[dict[str, Any]] = []
-    pipeline = Pipeline(Engine(first), sinks=[alerts.append], reloads=reloads)
+    acts = Acts()
+    pipeline = Pipeline(Engine(ruleset), actuator=acts, sinks=[alerts.append])
     for one in rounds:
         pipeline.process(one)
-    pipeline.finish()
-    return [alert["rule"]["title"] for alert in alerts], pipeline
+    return alerts, acts, pipeline
 
 
-def test_rules_change_between_two_records_of_a_round() -> None:
-    batches = notes(seen(1, 1), loss(2, 5), reload(3, LOSSES.to_bytes()), seen(4, 2), loss(5, 6))
-    found, pipeline = titles(SOCKETS, batches)
-    assert found == ["packet socket", "loss"]
-    assert pipeline.counters.unreadable == 0
+MINER = rules(of_miner())
 
 
-def test_rules_named_without_content_are_those_in_force() -> None:
-    assert titles(SOCKETS, notes(reload(1, b""), seen(2, 1)))[0] == ["packet socket"]
+def test_an_alert_that_acts_waits_for_the_record_of_the_act() -> None:
+    before, acts, _ = fold(MINER, (agent("enforce"), run("mine")))
+    assert (before, acts.asked) == ([], [(5, PAUSE, "pause")])
+    (alert,), acts, _ = fold(MINER, (agent("enforce"), run("mine")), (acted(5),))
+    assert len(acts.asked) == 1
+    assert (alert["response"], alert["acted"], alert["error"], alert["latency_us"]) == (
+        "pause",
+        "pause",
+        None,
+        7,
+    )
+    assert alert["evidence"] == [5]
 
 
-def test_who_brings_other_rules_keeps_them() -> None:
-    assert titles(SOCKETS, notes(reload(1, LOSSES.to_bytes()), seen(2, 1)), reloads=False)[0] == [
-        "packet socket"
+def test_what_does_not_act_does_not_wait_for_what_does() -> None:
+    both = rules(of_miner(), of_miner(ALERT, "low", "alert"))
+    alerts, _, _ = fold(
+        both, (agent("enforce"), run("mine")), (acted(5), run("mine", tgid=200, time=10_000)), (acted(10),)
+    )
+    assert [(alert["rule"]["id"], alert["process"]["pid"]) for alert in alerts] == [
+        (ALERT, 100),
+        (PAUSE, 100),
+        (ALERT, 200),
+        (PAUSE, 200),
     ]
 
 
-def test_damaged_rules_are_counted_and_those_before_stay() -> None:
-    found, pipeline = titles(SOCKETS, notes(reload(1, b"\x93nothing"), seen(2, 1)))
-    assert found == ["packet socket"]
+def test_a_decision_without_a_record_is_told_after_the_next_round() -> None:
+    alerts, _, pipeline = fold(MINER, (agent("enforce"), run("mine")))
+    pipeline.process((run("ls", tgid=200),))
+    assert [(alert["response"], alert["acted"], alert["latency_us"]) for alert in alerts] == [
+        ("pause", "none", None)
+    ]
+    pipeline.process((acted(5),))
+    assert len(alerts) == 1
+
+
+def test_a_decision_without_a_record_is_told_at_the_end() -> None:
+    alerts, _, pipeline = fold(MINER, (agent("enforce"), run("mine")))
+    pipeline.finish()
+    assert [(alert["response"], alert["acted"]) for alert in alerts] == [("pause", "none")]
+
+
+def test_an_act_that_failed_was_not_done_and_says_why() -> None:
+    (alert,), _, pipeline = fold(
+        MINER, (agent("enforce"), run("mine")), (acted(5, result="failed", error="no such cgroup", at=0),)
+    )
+    assert (alert["acted"], alert["error"], alert["latency_us"]) == ("none", "no such cgroup", None)
+    assert pipeline.state.agent(1).state == "running"
+
+
+def test_monitor_mode_never_acts() -> None:
+    (alert,), acts, _ = fold(MINER, (agent("monitor"), run("mine")))
+    assert acts.asked == []
+    assert (alert["response"], alert["acted"], alert["mode"]) == ("pause", "none", "monitor")
+
+
+def test_an_undecided_verdict_never_acts() -> None:
+    (alert,), acts, _ = fold(MINER, (agent("enforce"), run("x", flags=int(ExecFlag.ARGV_CUT))))
+    assert acts.asked == []
+    assert (alert["verdict"], alert["response"], alert["undecided"]) == ("undecided", "alert", [PAUSE])
+    assert alert["completeness"] == {"state": "partial", "why": ["Argv cut short", "CommandLine cut short"]}
+
+
+def test_what_one_event_leaves_undecided_is_told_in_one_alert() -> None:
+    three = rules(of_miner(ALERT, "low"), of_miner(PAUSE, "high"), of_miner(OTHER, "high"))
+    alerts, _, _ = fold(three, (agent("enforce"), run("x", flags=int(ExecFlag.ARGV_CUT))))
+    assert [(alert["rule"]["id"], alert["undecided"]) for alert in alerts] == [(PAUSE, [PAUSE, ALERT, OTHER])]
+
+
+def test_what_matches_all_the_same_is_told_on_its_own() -> None:
+    image = rule("s:\n  Image|endswith: /x\ncondition: s", head(OTHER, "medium"))
+    alerts, _, _ = fold(rules(of_miner(), image), (agent("monitor"), run("x", flags=int(ExecFlag.ARGV_CUT))))
+    assert [(alert["verdict"], alert["rule"]["id"], alert["undecided"]) for alert in alerts] == [
+        ("match", OTHER, []),
+        ("undecided", PAUSE, [PAUSE]),
+    ]
+
+
+def test_one_cause_speaks_once() -> None:
+    connect: dict[str, Any] = {
+        "family": 2,
+        "socktype": 1,
+        "protocol": 6,
+        "remote": b"\x0a\0\0\2",
+        "remote_port": 22,
+    }
+    found = rules(rule("s:\n  DestinationPort: 22\ncondition: s", head(ALERT, "low"), "network_connection"))
+    slots = [raw("connect", time=time, cookie=cookie, **connect) for time, cookie in ((1, 7), (2, 7), (3, 8))]
+    alerts, _, _ = fold(found, (Batch(BatchKind.SLOTS, b"".join(slots)),))
+    assert [alert["evidence"] for alert in alerts] == [[1], [3]]
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        Batch(BatchKind.SLOTS, bytes(100)),
+        Batch(BatchKind.RECORDS, bytes(7)),
+        Batch(BatchKind.NOTES, b"\xc1"),
+        Batch(
+            BatchKind.RECORDS,
+            HEADER_SIZE.to_bytes(8, "little") + raw("exec")[8 : 8 + HEADER_SIZE] + bytes(-HEADER_SIZE % 8),
+        ),
+    ],
+)
+def test_what_cannot_be_read_is_counted_and_said(damaged: Batch) -> None:
+    (alert,), _, pipeline = fold(MINER, (agent("monitor"),), (damaged,), (run("mine"),))
     assert pipeline.counters.unreadable == 1
+    assert alert["completeness"] == {"state": "partial", "why": ["1 unreadable events lost"]}
+
+
+def test_a_replay_says_the_same_as_the_recording_and_does_nothing() -> None:
+    rounds = (
+        (agent("enforce"), run("mine")),
+        (acted(5), run("mine more", tgid=200, time=10_000)),
+        (acted(10),),
+    )
+    live, _, _ = fold(MINER, *rounds)
+    replayed: list[dict[str, Any]] = []
+    pipeline = Pipeline(Engine(MINER), sinks=[replayed.append])
+    for one in rounds:
+        pipeline.process(one)
+    assert list(map(encode, replayed)) == list(map(encode, live))
+    assert [alert["acted"] for alert in live] == ["pause", "pause"]
+
+
+def test_a_replay_under_other_rules_says_what_they_would_have_done() -> None:
+    recorded = ((agent("enforce"), run("mine")), (acted(5, id=ALERT),))
+    alerts, _, pipeline = fold(MINER, *recorded)
+    pipeline.finish()
+    assert [(alert["rule"]["id"], alert["response"], alert["acted"]) for alert in alerts] == [
+        (PAUSE, "pause", "none")
+    ]
+
+
+def test_rules_over_the_arguments_of_auditd_match_an_exec() -> None:
+    detection = "s:\n  type: EXECVE\n  a0: zip\n  a1|startswith: '-r'\nu:\n  uid: 5\ncondition: s and u"
+    audit = rule(detection, head(ALERT, "low")).replace("category: process_creation", "service: auditd")
+    alerts, _, _ = fold(rules(audit), (run("zip -r9 x"), run("zip x -r9", tgid=200)))
+    assert [alert["process"]["argv"] for alert in alerts] == [["zip", "-r9", "x"]]
+    assert "Argv" not in alerts[0]["event"]
+    assert alerts[0]["event"]["UserId"] == 5

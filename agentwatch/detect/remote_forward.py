@@ -107,7 +107,7 @@ class RemoteForward:
 
     def exec(self, key: Key, argv: Sequence[str], time: int) -> list[Finding]:
         """The process runs a program with these words; what they ask for if it is called as an SSH client."""
-        words = tuple(word[:_WORD_LIMIT] for word in unwrap(argv)[:_WORDS_LIMIT])
+        words = tuple([word[:_WORD_LIMIT] for word in unwrap(argv)[:_WORDS_LIMIT]])
         self.exit(key)
         process = _Process(words, bool(words) and looks_like_ssh(basename(words[0])))
         _put(self._quiet, key, process, _PROCESSES_LIMIT)

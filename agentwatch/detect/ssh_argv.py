@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 from urllib.parse import unquote
 
@@ -114,6 +115,7 @@ _FAMILIES: Final = (
 )
 
 
+@lru_cache(maxsize=512)  # programs come again and again
 def _family(name: str) -> str | None:
     return next((family for family, names in _FAMILIES if names.fullmatch(name)), None)
 

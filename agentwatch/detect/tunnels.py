@@ -42,6 +42,8 @@ class Tunnels:
         findings = _HANDLERS[change.type](self, change)
         if self._banners:
             findings, self._banners = self._banners + findings, []
+        if not findings:
+            return ()
         return [
             flow_sighting(self._state, change, {"Protocol": one.protocol, **one.attributes})
             for one in findings

@@ -153,7 +153,11 @@ class ProcessTable:
     def piece(self, row: Row) -> None:
         """Keep a piece until the exec that it belongs to."""
         offset, length, kind = unpack(row)
-        pieces = self._pieces.pop(row[TID], None) or _Pieces()
+        pieces = self._pieces.pop(row[TID], None)
+        if pieces is None:
+            pieces = _Pieces()
+            if len(self._pieces) >= PIECES_KEPT:
+                del self._pieces[next(iter(self._pieces))]
         self._pieces[row[TID]] = pieces  # moved to the end: the oldest goes first
         data = tail(row, length)
         if row[FLAGS] & _CUT_SHORT and kind in _FIELD_OF:
@@ -164,8 +168,6 @@ class ProcessTable:
             pieces.cwd = data
         elif kind == _ARGV:
             pieces.argv[offset] = data
-        if len(self._pieces) > PIECES_KEPT:
-            del self._pieces[next(iter(self._pieces))]
 
     def exec(self, row: Row, seq: int, agent: int) -> Process:
         """A process runs a new program: completes what its pieces said."""
@@ -212,7 +214,7 @@ class ProcessTable:
         process.status = status
         process.ended = row[TIME]
         _shorten(process)
-        self._ended[process.key] = None
+        self._ended[row[TGID], row[START]] = None
         if len(self._ended) > ENDED_KEPT:
             oldest = next(iter(self._ended))
             del self._ended[oldest]

@@ -21,7 +21,8 @@ NAMES_KEPT = 4096  # addresses whose name was seen in a DNS answer
 FILES_KEPT = 256  # files read for detectors
 _BLOCK = len(SOCKET_BLOCK)
 # Plain numbers: to compare with members of an enumeration costs more than the rest of a handler.
-_CONNECT, _SEND, _ACCEPT, _CONNECTED = map(int, (Type.CONNECT, Type.SEND, Type.ACCEPT, Type.CONNECTED))
+_CONNECTING = (int(Type.CONNECT), int(Type.SEND))
+_ACCEPT, _CONNECTED = int(Type.ACCEPT), int(Type.CONNECTED)
 _INCOMING = int(PayloadFlag.IN)
 _ADDRESS = {socket.AF_INET: 4, socket.AF_INET6: 16}  # bytes
 
@@ -177,7 +178,7 @@ class State:
         fields = decode.unpack(row)
         flow = self._flow(row, fields, agent)
         number = row[TYPE]
-        if number in (_CONNECT, _SEND):
+        if number in _CONNECTING:
             flow.initiated = True
             flow.domain = self.names.get(flow.remote, "")
         elif number == _ACCEPT:

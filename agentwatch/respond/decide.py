@@ -17,13 +17,17 @@ SAID_KEPT = 16384  # alerts remembered, so that one cause makes one alert
 
 @dataclass(slots=True)
 class Decision:
-    """What a verdict leads to. `seq` is the decisive record, the identity of the decision with the rule."""
+    """What a verdict leads to. `seq` is the decisive record, the identity of the decision with the rule.
+
+    `undecided_rules` are the ids of all rules that the event leaves undecided, `rule` among them.
+    """
 
     rule: Rule
     undecided: bool
     evidence: tuple[int, ...]
     event: Sighting
     response: str
+    undecided_rules: tuple[str, ...] = ()
 
     @property
     def agent(self) -> Agent:

@@ -34,6 +34,12 @@ _LONG = ("CommandLine", "ParentCommandLine")
 _COST = {"eq": 1, "num": 1, "endswith": 2, "startswith": 3, "contains": 8, "wild": 8, "re": 60}
 _LETTER = 40
 _LONG_COST = 4
+# Programs that agents run all the time: to ask for them lets nearly everything through.
+_EVERYDAY_COST = 40
+_EVERYDAY = frozenset(
+    ("bash", "bash -c", "cat", "curl", "dash", "env", "find", "git", "grep", "ls", "node", "python",
+     "python3", "sed", "sh", "sh -c", "zsh")
+)  # fmt: skip
 
 Verdicts = tuple[tuple[int, bool], ...]
 # Of a field's value: bits of the rules that it lets through, numbers of the atoms of which a
@@ -55,7 +61,7 @@ class Memory:
     def get(self, key: Any) -> Any:
         """What `put` kept under the key, or None."""
         found = self._young.get(key)
-        if found is None:
+        if found is None and self._old:
             found = self._old.get(key)
             if found is not None:
                 self.put(key, found)
@@ -139,7 +145,7 @@ def _small(key: Iterable[Any]) -> bool:
         if isinstance(value, str):
             room -= len(value)
         elif isinstance(value, tuple):
-            room -= 50 * len(value) + sum([len(item) for item in value if isinstance(item, str)])
+            room -= sum([len(item) if isinstance(item, str) else 8 for item in value]) + 50 * len(value)
     return room >= 0
 
 
@@ -180,7 +186,10 @@ def _atom_cost(atom: Expr) -> int | None:
         return cost if value[0].isascii() else None
     if op == "num":
         return cost
-    shortest = min(map(len, (longest(value),) if op == "wild" else value))
+    words = (longest(value),) if op == "wild" else value
+    if any(word.strip(" /").rpartition("/")[2] in _EVERYDAY for word in words):
+        cost += _EVERYDAY_COST
+    shortest = min(map(len, words))
     if op == "eq":
         return cost + _LETTER // max(1, shortest)
     return cost + _LETTER // shortest if shortest else None
@@ -237,31 +246,35 @@ class FieldIndex:
 
     def candidates(self, facts: Facts) -> int:
         """Bits of the rules whose guard holds or may hold. Notes which literals were found."""
-        value = facts.value(self.name)
-        if facts.cut(self.name):
+        name = self.name
+        if facts.event.truncated and facts.cut(name):
             # All may hold. What stands in the known part is noted all the same: one pass, not many.
             self._look_up_all(facts)
             return self._all
+        value = facts.value(name)
+        if value is None and name != ANY_FIELD:
+            return 0
         if type(value) is int or (isinstance(value, str) and len(value) <= REMEMBERED_VALUE):
             found: Found | None = self._memory.get(value)
             if found is None:
-                found = self._look_up(facts, 0)
+                found = self._look_up(str(value).lower())
                 self._memory.put(value, found)
-            bits, facts.found[self.name] = found
-            return bits
+            if self._literals is not None:
+                facts.found[name] = found[1]
+            return found[0]
         return self._look_up_all(facts)
 
     def _look_up_all(self, facts: Facts) -> int:
         bits, numbers = 0, _NONE
-        for place in range(len(facts.texts(self.name))):
-            more, found = self._look_up(facts, place)
+        for text in facts.folded(self.name):
+            more, found = self._look_up(text)
             bits |= more
             numbers |= found
         facts.found[self.name] = numbers
         return bits
 
-    def _look_up(self, facts: Facts, place: int) -> Found:
-        text = facts.folded(self.name)[place]
+    def _look_up(self, text: str) -> Found:
+        """Of a text in lower case."""
         bits = self._exact.get(text, 0)
         if self._numbers:
             value = number(text)
@@ -272,7 +285,7 @@ class FieldIndex:
             bits |= table.get(text[-length:], 0)
         if self._literals is None and self._patterns is None:
             return bits, _NONE
-        blob = facts.blobs(self.name, fold=True)[place]
+        blob = encode(text)
         if self._patterns is not None:
             bits |= self._patterns.candidates(blob)
         if self._literals is None:

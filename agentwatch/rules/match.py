@@ -60,23 +60,24 @@ class Facts:
 
     def value(self, name: str) -> Value:
         """The field's value, None if absent; `NAME#3` is an element of a list."""
-        fields = self.event.fields
         if name == AGENT_FIELD:
             return self.event.agent
-        if name in fields:
-            return fields[name]
+        fields = self.event.fields
+        value = fields.get(name)
+        if value is not None:
+            return value
         base, index = _place(name)
-        if index is not None:
-            items = fields.get(base)
-            if isinstance(items, tuple) and index < len(items):
-                return items[index]
-        return None
+        if index is None:
+            return None
+        items = fields.get(base)
+        return items[index] if isinstance(items, tuple) and index < len(items) else None
 
     def texts(self, name: str) -> tuple[str, ...]:
         """The field's texts, as they are."""
         found = self._texts.get(name)
         if found is None:
-            found = self._texts[name] = self._all_texts() if name == ANY_FIELD else texts(self.value(name))
+            found = self._all_texts() if name == ANY_FIELD else texts(self.value(name))
+            self._texts[name] = found
         return found
 
     def folded(self, name: str) -> tuple[str, ...]:
@@ -263,6 +264,8 @@ def _equals(wanted: tuple[str, ...]) -> TextTest:
 
 
 def _contains(wanted: tuple[str, ...]) -> TextTest:
+    if len(wanted) == 1:
+        return lambda text, cut: True if wanted[0] in text else (None if cut else False)
     # Each word looked for is a pass over the text; RE2 looks for all in one, at a higher price.
     many = regex(b"|".join(re2.escape(encode(word)) for word in wanted)) if len(wanted) > 3 else None
 

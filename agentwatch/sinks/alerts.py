@@ -72,6 +72,7 @@ def build(state: State, decision: Decision, outcome: Outcome | None, clock_offse
         "time": timestamp(decision.event.time, clock_offset),
         "rule": {"id": rule.id, "title": rule.title, "level": rule.level, "tags": list(rule.tags)},
         "verdict": "undecided" if decision.undecided else "match",
+        "undecided": list(decision.undecided_rules),
         "agent": decision.agent.name,
         "response": decision.response,
         "acted": decision.response if done else "none",

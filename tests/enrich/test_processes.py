@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from agentwatch.enrich import processes
 from agentwatch.enrich.processes import ProcessTable, arguments, path_of
 from agentwatch.schema import decode
@@ -31,6 +34,15 @@ def test_path_is_turned_round() -> None:
 def test_arguments_may_be_empty_and_are_kept_apart() -> None:
     assert arguments(b"sh\0-c\0\0") == ("sh", "-c", "")
     assert arguments(b"caf\xe9\0") == ("caf\\xe9",)
+
+
+@given(st.binary())
+def test_each_argument_is_read_on_its_own(data: bytes) -> None:
+    """A damaged character ends with its argument."""
+    parts = data.split(b"\0")
+    if not parts[-1]:
+        parts.pop()
+    assert arguments(data) == tuple(part.decode("utf-8", "backslashreplace") for part in parts)
 
 
 def test_exec_is_put_together_from_its_pieces() -> None:

@@ -99,6 +99,22 @@ def test_a_rule_is_false_where_its_guard_is(condition: Expr, of: Event) -> None:
         assert compile_condition(condition, {})(Facts(of)) is False
 
 
+def test_programs_of_every_day_are_no_good_guard() -> None:
+    word = ("atom", "CommandLine", "contains", ("a rare word",))
+    for program, field in (("/rare", "Image"), ("/sh", "CommandLine"), ("/usr/bin/python3", "CommandLine")):
+        guard = find_guard(("and", ("atom", "Image", "endswith", (program,)), word))
+        assert guard is not None
+        assert [atom[1] for atom in guard[1]] == [field]
+
+
+def test_a_literal_found_in_one_element_of_a_list_is_found() -> None:
+    atom = ("atom", "Argv", "contains", ("needle",))
+    plan = Plan([(0, atom), (1, ("and", ("not", atom), ("atom", "Argv", "contains", ("hay",))))])
+    assert plan.evaluate(event(Argv=("hay", "needle", "x"))) == ((0, False),)
+    assert plan.evaluate(event(Argv=("hay", "x"))) == ((1, False),)
+    assert plan.evaluate(event(Argv=("hay", "x"), truncated=["Argv"])) == ((0, True), (1, True))
+
+
 def test_numbers_of_rules_are_kept() -> None:
     plan = Plan([(7, ("atom", "User", "eq", ("root",))), (3, ("atom", "User", "contains", ("oo",)))])
     assert plan.evaluate(event(User="root")) == ((7, False), (3, False))
