@@ -20,6 +20,7 @@ from agentwatch.respond.actuate import Actuator, ReportingActuator
 from agentwatch.respond.decide import Decider, Decision
 from agentwatch.respond.outcome import Outcome
 from agentwatch.rules.engine import Engine
+from agentwatch.rules.model import RuleSet
 from agentwatch.schema import decode
 from agentwatch.schema.decode import TIME, DecodeError, Row
 from agentwatch.schema.events import Type
@@ -53,7 +54,10 @@ class _Pending:
 
 
 class Pipeline:
-    """Folds rounds into alerts. `requests` is asked what detectors want to know."""
+    """Folds rounds into alerts. `requests` is asked what detectors want to know.
+
+    Records say when other rules came into force; with `reloads` false those of `engine` stay.
+    """
 
     def __init__(
         self,
@@ -64,6 +68,7 @@ class Pipeline:
         sinks: Iterable[Sink] = (),
         requests: Requests | None = None,
         clock_offset: int = 0,
+        reloads: bool = True,
     ) -> None:
         self.state = state or State()
         self.counters = Counters()
@@ -73,6 +78,7 @@ class Pipeline:
         self._actuator = actuator or ReportingActuator()
         self._sinks = tuple(sinks)
         self._clock_offset = clock_offset
+        self._reloads = reloads
         self._pending: dict[tuple[int, str], _Pending] = {}
         self._round = 0
 
@@ -85,6 +91,8 @@ class Pipeline:
             try:
                 change = self.state.apply(seq, row)
                 sightings = self._chain.of(change) if change is not None else ()
+                if change is not None and change.type == Type.RULES and self._reloads:
+                    self._reload(change)
             except DecodeError as error:
                 self._unreadable(row, error)
                 continue
@@ -131,6 +139,18 @@ class Pipeline:
                 self._pending[decision.seq, match.rule.id] = _Pending(decision, self._round)
             else:
                 self._alert(decision, None)
+
+    def _reload(self, change: Change) -> None:
+        """From this record on, other rules are in force. Without content it names those in force."""
+        _, content = change.fields
+        if not content:
+            return
+        try:
+            rules = RuleSet.from_bytes(content)
+            self._engine = Engine(rules, clock_offset=self._clock_offset, predecessor=self._engine)
+        except ValueError as error:
+            raise DecodeError(f"rules cannot be read: {error}") from None
+        self._chain.want(rules.categories)
 
     def _settle(self, change: Change) -> None:
         """The record of an act has come: its alert is complete."""

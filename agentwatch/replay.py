@@ -191,7 +191,11 @@ class Replay:
         except ValueError as error:
             raise TraceError(f"the rules cannot be evaluated ({error}); name others with --rules") from None
         return Pipeline(
-            engine, state=State(header.users), sinks=[self._alert], clock_offset=header.clock_offset
+            engine,
+            state=State(header.users),
+            sinks=[self._alert],
+            clock_offset=header.clock_offset,
+            reloads=order.rules is None,
         )
 
     def _recorded_rules(self, reader: TraceReader) -> RuleSet:

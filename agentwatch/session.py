@@ -26,6 +26,7 @@ from agentwatch.rules.model import RuleSet
 from agentwatch.schema.events import Type
 from agentwatch.sources.base import Round
 from agentwatch.sources.files import read_agent_file
+from agentwatch.sources.inventory import Inventory
 from agentwatch.sources.kernel import KernelSource
 
 if TYPE_CHECKING:
@@ -103,10 +104,11 @@ class Options:
     rules: RuleSet
     record: Path | None = None
     command: tuple[str, ...] = ()
+    running: bool = False  # the agent runs already: stock is taken of it
 
 
 class Session:
-    """Watches one agent from its first instruction to the end of its tree."""
+    """Watches one agent, from its first instruction or from where it is, to the end of its tree."""
 
     def __init__(self, options: Options, cgroup: Cgroup, probes: Probes, sinks: Sequence[Sink]) -> None:
         self.options = options
@@ -116,15 +118,15 @@ class Session:
         with ExitStack() as stack:
             self.source = KernelSource(self.probes)
             stack.callback(self.source.close)
-            stack.enter_context(self.probes.watch_cgroup(AGENT, cgroup.fileno(), cgroup.id))
             self.probes.guard_monitor(os.getpid())
             self.source.watch(AGENT)
+            stack.enter_context(self._begin())
             self.actuator = CgroupActuator(cgroup, self.source)
             offset = clock_offset()
             names = users()
             self._writer = stack.enter_context(self._recorder(offset, names)) if options.record else None
             self.pipeline = Pipeline(
-                Engine(options.rules),
+                Engine(options.rules, clock_offset=offset),
                 state=State(names),
                 actuator=self.actuator,
                 sinks=sinks,
@@ -133,7 +135,6 @@ class Session:
             )
             self._stack = stack.pop_all()
         self._reported_drops = 0
-        self._introduce()
         # What exists by now stays: the collector need not go through it on the event path.
         gc.collect()
         gc.freeze()
@@ -155,13 +156,25 @@ class Session:
         header = trace_header(self.options, offset, names, self.probes)
         return TraceWriter(self.options.record, header, rules=self.options.rules.to_bytes(), overwrite=True)
 
-    def _introduce(self) -> None:
-        """The first records: who is watched, under which rules, and what is not seen."""
-        options, cgroup = self.options, self.cgroup
-        self.source.note(Type.AGENT, AGENT, options.name, cgroup.name, cgroup.id, options.mode)
-        self.source.note(Type.RULES, AGENT, options.rules.digest)
+    def _begin(self) -> ExitStack:
+        """Watch the cgroup. The first records say who is watched, under which rules, what runs already
+        and what is not seen; whatever happens while they are made is told after them."""
+        options, cgroup, began = self.options, self.cgroup, now()
+        self.source.note(Type.AGENT, AGENT, options.name, cgroup.name, cgroup.id, options.mode, time=began)
+        self.source.note(Type.RULES, AGENT, options.rules.digest, b"", time=began)
+        inventory = Inventory(self.source, self.probes, AGENT, cgroup, began)
+        if options.running:
+            inventory.take()  # first, so that the cgroup's programs know whose a socket is
+        watching = self.probes.watch_cgroup(AGENT, cgroup.fileno(), cgroup.id)
+        if options.running:
+            inventory.take()  # again, for the sockets that were made in between
         for missing in self.probes.missing:
-            self.source.note(Type.COVERAGE, AGENT, missing.probe, missing.error, missing.cost)
+            self.source.note(Type.COVERAGE, AGENT, missing.probe, missing.error, missing.cost, time=began)
+        return watching
+
+    def use_rules(self, rules: RuleSet) -> None:
+        """Have other rules in force. They are recorded first: a replay changes them at the same record."""
+        self.source.note(Type.RULES, AGENT, rules.digest, rules.to_bytes())
 
     def step(self, timeout: float) -> Round:
         """Wait for records up to `timeout` seconds and fold what came."""
@@ -180,7 +193,7 @@ class Session:
     def _count_drops(self) -> None:
         """What could not be written to the trace is said in the trace, on the alerts and on the screen."""
         assert self._writer is not None
-        dropped = self._writer.status().lost_records
+        dropped = self._writer.lost_records
         if dropped > self._reported_drops:
             self.source.note(Type.LOSS, AGENT, 0, dropped - self._reported_drops, "not recorded")
             self._reported_drops = dropped

@@ -13,12 +13,14 @@ struct seed {
     u32 unused;
 };
 
-/* A row of the task inventory. */
+/* A row of the task inventory: a process, or a thread that was not tagged yet. */
 struct task_row {
     u32 tgid;
     u32 parent;
     u64 start;
     u64 parent_start;
+    u32 pid;
+    u32 fresh; /* 1: tagged by this pass */
 };
 
 /* A row of the socket inventory. */
@@ -62,7 +64,7 @@ int on_each_task(u64 *ctx) {
     struct task_row row = {};
     struct seed *seed;
     struct tag tag = {};
-    u32 key = 0, pid = 0;
+    u32 key = 0;
 
     if (!task)
         return 0;
@@ -70,10 +72,11 @@ int on_each_task(u64 *ctx) {
     if (!seed || !below(task, seed->cgroup))
         return 0;
     tag.agent = seed->agent;
+    row.fresh = !bpf_task_storage_get(MAP(TAGS), task, 0, 0);
     bpf_task_storage_get(MAP(TAGS), task, &tag, BPF_LOCAL_STORAGE_GET_F_CREATE);
     READ(row.tgid, task->tgid);
-    READ(pid, task->pid);
-    if (row.tgid != pid)
+    READ(row.pid, task->pid);
+    if (row.tgid != row.pid && !row.fresh)
         return 0;
     READ(row.start, task->start_boottime);
     READ(parent, task->real_parent);

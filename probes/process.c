@@ -3,7 +3,8 @@
 #include <path.h>
 
 #define SMALL_PIECE 256
-#define LARGE_PIECE 4096
+#define MIDDLE_PIECE 2048
+#define LARGE_PIECE 16384
 #define ARGV_CHUNKS (AW_ARGV_LIMIT / LARGE_PIECE)
 #define TMPFS_MAGIC 0x01021994
 
@@ -20,75 +21,54 @@ INLINE void begin_piece(struct aw_exec_piece *piece, const struct aw_header *lik
     piece->offset = offset;
 }
 
-/* Emits a path in one piece. Returns `cut` if it does not hold all of it. */
-INLINE u16 emit_path(struct path *path, u16 kind, u16 cut, const struct aw_header *like) {
+/* Emits a path in one piece, which says itself whether it is whole. */
+INLINE void emit_path(struct path *path, u16 kind, const struct aw_header *like) {
     struct aw_exec_piece *piece = reserve_piece(PATH_BYTES + NAME_BYTES);
-    bool whole;
 
     count(like->agent, AW_EXEC_PIECE, piece != 0);
     if (!piece)
-        return cut;
+        return;
     begin_piece(piece, like, kind, 0);
-    whole = write_path(path, piece->data, &piece->length);
+    if (!write_path(path, piece->data, &piece->length))
+        piece->header.flags = AW_PIECE_CUT;
     submit_record(piece, RESERVED);
-    return whole ? 0 : cut;
 }
 
-/* One chunk of argv from the new image's memory. False if it could not be read. */
-INLINE bool small_argv(u64 start, u32 offset, u64 length, const struct aw_header *like) {
-    struct aw_exec_piece *piece = reserve_piece(SMALL_PIECE);
-    long error;
+/* A part of argv from the new image's memory, `capacity` bytes at most (a constant). What cannot
+ * be read stays empty: a hole. */
+INLINE void argv_piece(u64 start, u32 offset, u64 length, u32 capacity,
+                       const struct aw_header *like) {
+    struct aw_exec_piece *piece = reserve_piece(capacity);
 
     count(like->agent, AW_EXEC_PIECE, piece != 0);
     if (!piece)
-        return true; /* lost, and counted as that */
+        return;
     begin_piece(piece, like, AW_PIECE_ARGV, offset);
-    BOUND(length, SMALL_PIECE);
+    BOUND(length, capacity);
     piece->length = length;
-    error = bpf_probe_read_user(piece->data, length, (void *)(start + offset));
-    if (error)
+    if (bpf_probe_read_user(piece->data, length, (void *)(start + offset)))
         piece->length = 0;
     submit_record(piece, RESERVED);
-    return !error;
 }
 
-INLINE bool large_argv(u64 start, u32 offset, u64 length, const struct aw_header *like) {
-    struct aw_exec_piece *piece = reserve_piece(LARGE_PIECE);
-    long error;
+/* Emits argv in pieces, to the limit; how long it is, the exec says. */
+INLINE void emit_argv(u64 start, u32 length, const struct aw_header *like) {
+    u32 offset = 0;
 
-    count(like->agent, AW_EXEC_PIECE, piece != 0);
-    if (!piece)
-        return true;
-    begin_piece(piece, like, AW_PIECE_ARGV, offset);
-    BOUND(length, LARGE_PIECE);
-    piece->length = length;
-    error = bpf_probe_read_user(piece->data, length, (void *)(start + offset));
-    if (error)
-        piece->length = 0;
-    submit_record(piece, RESERVED);
-    return !error;
-}
-
-/* Emits argv in pieces; returns the flags of the exec. */
-INLINE u16 emit_argv(u64 start, u32 length, const struct aw_header *like) {
-    u16 flags = 0;
-    u32 offset = 0, rest;
-
+    if (length <= SMALL_PIECE) {
+        argv_piece(start, 0, length, SMALL_PIECE, like);
+        return;
+    }
+    if (length <= MIDDLE_PIECE) {
+        argv_piece(start, 0, length, MIDDLE_PIECE, like);
+        return;
+    }
     for (int i = 0; i < ARGV_CHUNKS; i++) {
         offset = i * LARGE_PIECE;
         if (offset >= length)
             break;
-        rest = length - offset;
-        if (rest <= SMALL_PIECE) {
-            if (!small_argv(start, offset, rest, like))
-                flags |= AW_EXEC_ARGV_UNREADABLE;
-        } else if (!large_argv(start, offset, rest, like)) {
-            flags |= AW_EXEC_ARGV_UNREADABLE;
-        }
+        argv_piece(start, offset, length - offset, LARGE_PIECE, like);
     }
-    if (length > AW_ARGV_LIMIT)
-        flags |= AW_EXEC_ARGV_CUT;
-    return flags;
 }
 
 INLINE u16 executable(struct aw_exec *event, struct file *file) {
@@ -193,7 +173,6 @@ int on_exec(u64 *ctx) {
     struct fs_struct *fs = 0;
     u64 arg_start = 0, arg_end = 0;
     u32 argv_length;
-    u16 flags;
 
     if (!tag)
         return 0;
@@ -205,9 +184,9 @@ int on_exec(u64 *ctx) {
     READ(arg_start, mm->arg_start);
     READ(arg_end, mm->arg_end);
     argv_length = arg_end - arg_start;
-    flags = emit_path(&file->f_path, AW_PIECE_EXE, AW_EXEC_EXE_CUT, &like);
-    flags |= emit_path(&fs->pwd, AW_PIECE_CWD, AW_EXEC_CWD_CUT, &like);
-    flags |= emit_argv(arg_start, argv_length, &like);
+    emit_path(&file->f_path, AW_PIECE_EXE, &like);
+    emit_path(&fs->pwd, AW_PIECE_CWD, &like);
+    emit_argv(arg_start, argv_length, &like);
 
     event = bpf_ringbuf_reserve(MAP(RECORDS), sizeof(*event), 0);
     count(like.agent, AW_EXEC, event != 0);
@@ -219,7 +198,7 @@ int on_exec(u64 *ctx) {
     parent_of(event, task);
     credentials(event, task);
     namespaces(event, task);
-    event->header.flags = flags | executable(event, file);
+    event->header.flags = executable(event, file);
     submit_record(event, URGENT);
     return 0;
 }

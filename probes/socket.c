@@ -52,15 +52,19 @@ int on_sock_create(struct bpf_sock *sk) {
     return 1;
 }
 
-/* cgroup/sock_release. TCP says its end itself, when its last state change is done. */
+/* cgroup/sock_release. TCP says its end itself, when its last state change is done, unless it was
+ * connected before the watch: only a connection that begins can be asked to report its state.
+ */
 int on_sock_release(struct bpf_sock *sk) {
     u32 agent = attached_agent();
     struct flow *flow;
 
-    if (!agent || sk->protocol == IPPROTO_TCP)
+    if (!agent)
         return 1;
     flow = bpf_sk_storage_get(MAP(FLOWS), sk, 0, 0);
-    if (flow && flow->flags & FLOW_ANNOUNCED)
+    if (!flow || !(flow->flags & FLOW_ANNOUNCED))
+        return 1;
+    if (sk->protocol != IPPROTO_TCP || flow->flags & FLOW_FOUND)
         emit_close(agent, flow);
     return 1;
 }

@@ -13,6 +13,7 @@ from agentwatch.cli.exits import Exit
 # Verb -> module and the command's name in it.
 _VERBS = {
     "run": ("agentwatch.cli.run", "run"),
+    "attach": ("agentwatch.cli.attach", "attach"),
     "replay": ("agentwatch.cli.replay", "replay"),
     "doctor": ("agentwatch.cli.doctor", "doctor"),
     "rules": ("agentwatch.cli.rules", "rules"),

@@ -12,10 +12,10 @@ from agentwatch.rules.load import load_rules
 from agentwatch.rules.model import RuleError, RuleSet
 
 
-def rule_set(paths: Sequence[Path]) -> RuleSet:
-    """The rules of these files and folders; the shipped ones where none is given."""
+def rule_set(paths: Sequence[Path], exceptions: Sequence[Path] = ()) -> RuleSet:
+    """The rules of these files and folders, the shipped ones where none is given, with exceptions."""
     try:
-        return load_rules(list(paths) or [RULES])
+        return load_rules(list(paths) or [RULES], exceptions=exceptions)
     except RuleError as error:
         raise Failure(f"the rules cannot be used:\n{error}", Exit.FAILURE) from None
 

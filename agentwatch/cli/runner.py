@@ -1,4 +1,4 @@
-"""The loop of `agentwatch run`, and where its alerts go. Loaded while the kernel verifies the probes."""
+"""The loop of `run` and `attach`, and where alerts go. Loaded while the kernel verifies the probes."""
 
 from __future__ import annotations
 
@@ -9,16 +9,22 @@ import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO
+from types import TracebackType
+from typing import Any, BinaryIO, Protocol
 
 from agentwatch.cli.exits import Exit, Failure
-from agentwatch.cli.options import reaches
-from agentwatch.respond.guard import Guard
+from agentwatch.cli.options import reaches, rule_set
+from agentwatch.cli.watching import Settings
+from agentwatch.kernel.cgroup import Cgroup
+from agentwatch.kernel.loading import ProbeLoading
+from agentwatch.resources import RULES
 from agentwatch.rules.levels import LEVELS
-from agentwatch.session import AGENT, Session
+from agentwatch.rules.load import load_rules
+from agentwatch.rules.model import RuleSet
+from agentwatch.rules.watch import RuleWatcher
+from agentwatch.session import AGENT, CgroupActuator, Options, Session
 from agentwatch.sinks.alerts import AlertFile, open_alert_file
-from agentwatch.spawn import Child
-from agentwatch.tui.live import PlainView, Prompt, Snapshot, State, View
+from agentwatch.tui.live import PlainView, Prompt, Snapshot, State, open_view
 from agentwatch.tui.snapshot import Snapshots
 
 STEP_SECONDS = 0.01
@@ -52,29 +58,79 @@ class AlertSink:
                 self.failed = error.strerror or str(error)
 
 
+class Subject(Protocol):
+    """What differs between an agent that was started here and one that ran before."""
+
+    running: bool
+    """Whether it runs before it is watched."""
+    on_signal: str
+    """What SIGINT and SIGTERM do, for the user."""
+
+    def output(self) -> list[str]:
+        """Lines that it wrote since the last call, where they come to us."""
+
+    def tend(self) -> None:
+        """To be called now and then."""
+
+    def stop(self, actuator: CgroupActuator, number: int) -> None:
+        """Do what is to be done when a signal ends the watch."""
+
+    def leave(self) -> None:
+        """It stays frozen without a watch, and nothing of ours may end it."""
+
+    def code(self, number: int) -> int:
+        """The exit code after a watch that the signal `number` ended, or that ended by itself (0)."""
+
+
 class Runner:
-    """The loop of a run: fold records, show them, answer pauses and signals, notice the end."""
+    """The loop of a watch: fold records, show them, answer pauses and signals, notice the end."""
 
     def __init__(
-        self, session: Session, child: Child, guard: Guard, sink: AlertSink, on_pause: str, view: View
+        self,
+        settings: Settings,
+        name: str,
+        cgroup: Cgroup,
+        loading: ProbeLoading,
+        subject: Subject,
+        command: tuple[str, ...] = (),
     ) -> None:
-        self.session = session
-        self.sink = sink
         self.left = False
         self.signal = 0
-        self._child, self._guard, self._on_pause, self._view = child, guard, on_pause, view
-        self._snapshots = Snapshots(session.options.name, session.options.mode, session.state)
-        sink.shown = self._snapshots
+        self._settings, self._subject = settings, subject
+        self._notices: list[str] = []
         self._prompt: Prompt | None = None
         self._handled_pause = False
+        rules = self._rules()
+        options = Options(name, settings.mode, rules, settings.record, command, subject.running)
+        with ExitStack() as stack:
+            self.sink = AlertSink(stack, settings.alerts, sys.stdout.buffer if settings.as_json else None)
+            self.session = stack.enter_context(Session(options, cgroup, loading.probes(), [self.sink]))
+            watched = [*(settings.rule_paths or [RULES]), *settings.exceptions]
+            self._watcher = stack.enter_context(RuleWatcher(watched, self._load, rules))
+            self._view = open_view(sys.stderr) if settings.live else PlainView(sys.stderr)
+            self._stack = stack.pop_all()
+        self._snapshots = Snapshots(name, settings.mode, self.session.state, subject.on_signal)
+        self.sink.shown = self._snapshots
+        self._terminal = _has_terminal()
+        if subject.running and cgroup.frozen():
+            self.tell(f"the agent is frozen already; resume it with: echo 0 > {cgroup.path}/cgroup.freeze")
 
-    @property
-    def code(self) -> int:
-        """The command's own exit code."""
-        return self._child.wait()
+    def _load(self) -> RuleSet:
+        return load_rules(self._settings.rule_paths or [RULES], exceptions=self._settings.exceptions)
+
+    def _rules(self) -> RuleSet:
+        return rule_set(self._settings.rule_paths, self._settings.exceptions)
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
 
     def watch(self) -> None:
-        """Until the tree has ended or is left frozen."""
+        """Until the tree has ended, is left frozen, or a signal came."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._on_signal)
         try:
@@ -83,25 +139,46 @@ class Runner:
         finally:
             self._close_prompt()
             self.session.finish()
-            self._view.close(self._snapshot("paused" if self.left else "ended"))
+            goes_on = self.session.cgroup.populated()
+            self.left = self.session.paused and goes_on
+            self._view.close(self._snapshot("paused" if self.left else "detached" if goes_on else "ended"))
             if self.left:
-                self._guard.dismiss()
-                self.session.cgroup.leave()
+                self._subject.leave()
         self._summarise()
 
     def _step(self) -> bool:
         self.session.step(STEP_SECONDS)
-        self._snapshots.output.extend(self._child.output())
+        self._reload()
+        self._snapshots.output.extend(self._subject.output())
         if self._view.due():
             self._view.update(self._snapshot())
-        self._child.reap()
+        self._subject.tend()
         if self.signal:
-            self.session.actuator.by_hand("kill", f"signal {self.signal}")
+            self._subject.stop(self.session.actuator, self.signal)
             return False
         if self.session.paused:
             return self._paused()
         self._handled_pause = False
         return self.session.cgroup.populated()
+
+    def _reload(self) -> None:
+        """Rules changed: those that are good come into force, those that are not are told."""
+        outcome = self._watcher.poll()
+        if outcome is None:
+            return
+        if outcome.rules is not None:
+            self.session.use_rules(outcome.rules)
+            self.tell(f"rules reloaded: {len(outcome.rules.rules)} are in force")
+        for problem in outcome.problems:
+            self.tell(f"the rules before stay in force: {problem}")
+
+    def tell(self, text: str) -> None:
+        """At once where lines are written; where a screen is drawn among the output, and again at the end."""
+        if isinstance(self._view, PlainView):
+            say(text)
+        else:
+            self._snapshots.output.append(f"agentwatch: {text}")
+            self._notices.append(text)
 
     def _snapshot(self, state: State | None = None) -> Snapshot:
         shown = state or self.session.state.agent(AGENT).state
@@ -109,16 +186,19 @@ class Runner:
         return self._snapshots.make(shown, records, asking=self._prompt is not None)
 
     def _on_signal(self, number: int, frame: object) -> None:
-        self.signal = number
+        if number != signal.SIGHUP or (self._terminal and not _has_terminal()):
+            self.signal = number
+        else:
+            self._watcher.request()
 
     def _paused(self) -> bool:
         """The agent is frozen: ask, or do what --on-pause says. False ends the watch."""
         if not self._handled_pause:
             self._handled_pause = True
-            if self._on_pause == "wait":
+            if self._settings.on_pause == "wait":
                 self._ask()
             else:
-                return self._answer(self._on_pause)
+                return self._answer(self._settings.on_pause)
         if self._prompt is not None:
             try:
                 choice = self._prompt.answer()
@@ -134,13 +214,13 @@ class Runner:
         with contextlib.suppress(OSError):
             self._prompt = Prompt()
         if self._prompt is None:
-            say(f"agent {self.session.options.name} is frozen and waits; SIGTERM to {os.getpid()} ends it")
+            name, on_signal = self.session.options.name, self._subject.on_signal
+            self.tell(f"agent {name} is frozen and waits; SIGTERM to {os.getpid()} {on_signal}")
         elif isinstance(self._view, PlainView):
             say("The agent is frozen:  r resume   k kill   l leave it frozen")
 
     def _answer(self, choice: str) -> bool:
         if choice == "leave":
-            self.left = True
             return False
         who = os.environ.get("SUDO_USER") or getpass.getuser()
         self.session.actuator.by_hand(choice, who)
@@ -155,7 +235,13 @@ class Runner:
         """What happened, in a few lines, and what to do next."""
         options = self.session.options
         counters = self.session.pipeline.counters
-        say(f"{counters.records} records, {counters.alerts} alerts")
+        for notice in self._notices:
+            say(notice)
+        lost = sum(self.session.state.agent(AGENT).lost.values())
+        say(
+            f"{counters.records} records, {counters.alerts} alerts"
+            + (f", {lost} events lost" if lost else "")
+        )
         if self.sink.paused is not None:
             alert = self.sink.paused
             took = alert["latency_us"] / 1000
@@ -171,21 +257,28 @@ class Runner:
             say(f"resume it with: echo 0 > {path}/cgroup.freeze")
             say(f"end it with:    echo 1 > {path}/cgroup.kill")
 
+    def exit_code(self) -> int:
+        """The contract's exit code; the subject's own where it has none to add."""
+        settings = self._settings
+        if self.signal and (code := self._subject.code(self.signal)):
+            return code
+        if self.sink.highest >= 0 and reaches(LEVELS[self.sink.highest], settings.fail_on):
+            return Exit.FINDINGS
+        if settings.strict and self.session.state.agent(AGENT).lost:
+            return Exit.LOST
+        return Exit.FINDINGS if self.left else self._subject.code(self.signal)
+
+
+def _has_terminal() -> bool:
+    """Whether there is a controlling terminal: a SIGHUP after which there is none any more came from it."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
 
 def say(text: str) -> None:
     with contextlib.suppress(OSError):
         sys.stderr.write(f"agentwatch: {text}\n")
         sys.stderr.flush()
-
-
-def exit_code(runner: Runner, fail_on: str | None, strict: bool) -> int:
-    if runner.signal:
-        return 128 + runner.signal
-    if runner.sink.highest >= 0 and reaches(LEVELS[runner.sink.highest], fail_on):
-        return Exit.FINDINGS
-    agent = runner.session.state.agent(AGENT)
-    if strict and agent.lost:
-        return Exit.LOST
-    if runner.left:
-        return Exit.FINDINGS
-    return runner.code

@@ -14,7 +14,7 @@ from agentwatch.enrich.flows import Flow
 from agentwatch.enrich.state import Change, State
 from agentwatch.schema.events import SOCKET_BLOCK, Type
 
-CONVERSATIONS_KEPT = 8192  # flows followed at once; the longest silent one is let go first
+CONVERSATIONS_KEPT = 2048  # flows followed at once; the longest silent one is let go first
 _SEQUENCE = len(SOCKET_BLOCK)
 
 

@@ -29,17 +29,27 @@ class Detector(Protocol):
         """The events that this change leads to."""
 
 
+_NAMED = frozenset(("dns_query", "flow", "network_connection"))
+"""Categories whose events tell names from DNS."""
+
+
 class Chain:
     """Facts and detectors, one after the other. Categories that no rule wants cost nothing."""
 
     def __init__(self, state: State, wanted: Collection[str], requests: Requests) -> None:
-        self._facts = Facts(state, wanted)
-        detectors: list[Detector] = []
-        if "dns_query" in wanted or "flow" in wanted or "network_connection" in wanted:
-            detectors.append(Names(state))
+        self._state = state
+        self._names = Names(state)
         # Flows are recognised whether or not a rule asks: views and reports show protocols.
         tunnels = Tunnels(state, requests)
-        detectors += [Applications(state, tunnels), tunnels]
+        self._always: tuple[Detector, ...] = (Applications(state, tunnels), tunnels)
+        self.want(wanted)
+
+    def want(self, wanted: Collection[str]) -> None:
+        """Other rules look at other categories. What the detectors know stays known."""
+        self._facts = Facts(self._state, wanted)
+        detectors: list[Detector] = [*self._always]
+        if not _NAMED.isdisjoint(wanted):
+            detectors.insert(0, self._names)
         self._by_type = {
             number: tuple(detector for detector in detectors if number in detector.types)
             for number in {number for detector in detectors for number in detector.types}

@@ -27,7 +27,7 @@ class Recogniser:
         self._context = context
         self._heads: list[bytes | None] = [b"", b""]  # None: recognised as nothing
         self._layer: Layer | None = None
-        self._fallback: Layer = registry.UNRECOGNISED(context)
+        self._fallback: Layer | None = None
         self.finished = False
 
     def feed(self, direction: int, data: bytes, gap: bool, start: bool) -> None:
@@ -39,18 +39,24 @@ class Recogniser:
             self._heads[direction] = b"" if start else None
         if not data:
             return
-        self._fallback.feed(direction, data, gap, start)
         head = self._heads[direction]
-        if head is None:
-            if not start or data[:1] not in (b"{", b"["):
-                return
-            head = b""
-        head += data
+        if head is None and not (start and data[:1] in (b"{", b"[")):
+            self._unrecognised(direction, data, gap, start)
+            return
+        head = head + data if head else data
         entry, undecided = registry.recognise(head)
         if entry is not None:
             self._enter(entry, direction, head)
+        elif undecided:
+            self._heads[direction] = head
         else:
-            self._heads[direction] = head if undecided else None
+            self._heads[direction] = None
+            self._unrecognised(direction, head, gap, start)
+
+    def _unrecognised(self, direction: int, data: bytes, gap: bool, start: bool) -> None:
+        if self._fallback is None:
+            self._fallback = registry.UNRECOGNISED(self._context)
+        self._fallback.feed(direction, data, gap, start)
 
     def _enter(self, entry: registry.Entry, direction: int, head: bytes) -> None:
         self._layer = entry.layer(self._context)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from agentwatch.detect.finding import text
@@ -109,7 +109,7 @@ class Http:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._sides = (_Side(), _Side())
-        self._bodies = JsonMessages(context.inside("http"), single=True)
+        self._json: JsonMessages | None = None
         self._inside: Layer | None = None
         self._reported_request = False
         self._mining: set[tuple[str, str, bool]] = set()
@@ -207,13 +207,13 @@ class Http:
             return
         if not self._reported_request:
             self._reported_request = True
-            self._bodies = JsonMessages(context.inside("http", software), single=True)
+            self._context = replace(context, software=software)
             context.emit(
                 "http", Method=head.method, DestinationHostname=head.host, Path=head.target, Client=software
             )
         if "x-mining-extensions" in head.headers:
             verdict = Verdict("getwork", "X-Mining-Extensions", True)
-            report(context.inside("http", software), direction, verdict, self._mining)
+            report(self._context.inside("http"), direction, verdict, self._mining)
         if head.headers.get("upgrade", "").lower() == "websocket":
             context.emit(
                 "websocket",
@@ -253,7 +253,8 @@ class Http:
             self._expect_body(direction, side, head, unannounced=True)
 
     def _expect_body(self, direction: int, side: _Side, head: Head, unannounced: bool) -> None:
-        self._bodies.restart(direction)
+        if self._json is not None:
+            self._json.restart(direction)
         if head.chunked:
             side.state = _CHUNK_SIZE
         elif head.length is not None:
@@ -261,6 +262,13 @@ class Http:
         elif unannounced and head.status:
             side.state = _CLOSE
         # An unannounced body of a request is told from the next request by its first byte.
+
+    @property
+    def _bodies(self) -> JsonMessages:
+        """The layer of bodies; most conversations have none that is read."""
+        if self._json is None:
+            self._json = JsonMessages(self._context.inside("http"), single=True)
+        return self._json
 
     def _read_chunk_line(self, direction: int, side: _Side, data: bytes) -> bytes:
         line, newline, rest = data.partition(b"\n")

@@ -81,11 +81,24 @@ class Context:
     def tunnel(self, proxy: str, host: str, port: int) -> Context:
         """The inside of a proxy's tunnel: raw bytes again, with a destination."""
         asked = (("DestinationHostname", host), ("DestinationPort", port))
-        return replace(self, outer=(*self.outer, proxy), asked=asked, depth=self.depth + 1)
+        outer = (*self.outer, proxy)
+        return Context(
+            self.report, self.recognise, self.carrier, self.client, outer, asked, "", self.depth + 1
+        )
 
     def inside(self, carrier: str, software: str = "") -> Context:
         """The payload of `carrier`."""
-        return replace(self, carrier=carrier, software=software or self.software, depth=self.depth + 1)
+        software = software or self.software
+        return Context(
+            self.report,
+            self.recognise,
+            carrier,
+            self.client,
+            self.outer,
+            self.asked,
+            software,
+            self.depth + 1,
+        )
 
 
 class Unread:

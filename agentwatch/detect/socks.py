@@ -59,9 +59,10 @@ def _address5(data: bytes, at: int) -> tuple[str, int]:
 
 def parse_request4(data: bytes) -> Request:
     """SOCKS 4, and 4a where the address is 0.0.0.x; raises Incomplete or Malformed."""
-    _need(data, 8)
+    _need(data, 2)
     if data[0] != 4 or data[1] not in (1, 2):
         raise Malformed
+    _need(data, 8)
     user_end = data.find(b"\0", 8)
     if user_end < 0:
         raise Incomplete if len(data) < _MAX_REQUEST else Malformed
@@ -115,12 +116,17 @@ class Socks:
         self._version = 0
         self._greeted = False
         self._replied = False
+        self._deaf = False  # to a server that makes no sense, until its next message
         self.finished = False
 
     def feed(self, direction: int, data: bytes, gap: bool, start: bool) -> None:
         if self._client is None:
             self._client = direction
         from_client = direction == self._client
+        if self._deaf and not from_client:
+            if not start:
+                return
+            self._deaf = False
         if self._inside is not None and (from_client or self._replied):
             self._inside.feed(direction, data, gap, start)
             self.finished = self._inside.finished
@@ -135,7 +141,8 @@ class Socks:
         except Incomplete:
             return
         except Malformed:
-            self.finished = True
+            self.finished = from_client
+            self._replied = self._deaf = True  # whatever this is, what the client asks for counts
             return
         if rest and self._inside is not None:
             self._inside.feed(direction, rest, False, True)

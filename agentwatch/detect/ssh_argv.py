@@ -233,7 +233,7 @@ def _take(letter: str, argument: str, options: _Options) -> None:
             raise _Refused
         options.control_command = argument
     elif letter == "W":
-        options.stdio_forward = True
+        options.stdio_forward |= ssh_config.names_stdio_host(argument)
     elif letter == "F":
         options.config_file = argument
     elif letter == "S":

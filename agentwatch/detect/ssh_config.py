@@ -15,7 +15,9 @@ from typing import Final
 
 _WHITESPACE: Final = " \t\r\n"
 _LINE_LIMIT: Final = 4096
-_LINES_LIMIT: Final = 20_000
+_WORK_LIMIT: Final = 4_000_000
+"""Characters read, each as often as the host has characters where a line's patterns may match it."""
+_LINE_WORK: Final = 100
 _WORDS_LIMIT: Final = 64
 _INCLUDE_DEPTH: Final = 16
 _FORWARDS_LIMIT: Final = 64
@@ -58,7 +60,14 @@ def forward_of(words: Sequence[str]) -> str | None:
 
 def is_remote_forward(spec: str, *, dynamic: bool = True) -> bool:
     """Whether OpenSSH takes `spec` as the argument of `-R`; with `dynamic` also without a target."""
+    if "${" in spec:
+        return True  # ssh puts variables of its environment in first, whatever they make of it
     return _is_forward(spec, dynamic=False) or (dynamic and _is_forward(spec, dynamic=True))
+
+
+def names_stdio_host(spec: str) -> bool:
+    """Whether `spec`, the argument of `-W`, names a host: with a port alone ssh forgets about `-W`."""
+    return re.fullmatch("[./][.]", _fields(spec.lstrip())[1]) is not None
 
 
 def is_blank(line: str) -> bool:
@@ -109,8 +118,9 @@ def remote_forwards(
     `-o HostName`, otherwise the host of the command line); `original_host` is the host of the
     command line, by default `host`. `user` is the remote user given on the command line,
     `local_user` the one who runs ssh. `include` gives the texts of the files that an `Include`
-    pattern matches, in order, or None where they are unknown. Lines over 4096 characters, lines
-    after the 20000th and forwards after the 64th are left out, and then `uncertain` is True.
+    pattern matches, in order, or None where they are unknown. Lines over 4096 characters, what
+    comes after an unreasonable amount of work, and forwards after the 64th are left out; then
+    `uncertain` is True.
     """
     named = host if original_host is not None and original_host != host else None
     reader = _Reader(original_host or host, named, user, local_user, include)
@@ -142,7 +152,7 @@ class _Reader:
         self._include = include
         self._final = False
         self._wants_final = False
-        self._lines_left = _LINES_LIMIT
+        self._work_left = _WORK_LIMIT
         self._forwards: dict[str, int] = {}
         self._clear_all: bool | None = None
         self._uncertain = False
@@ -163,14 +173,15 @@ class _Reader:
 
     def _file(self, text: str, state: int, depth: int) -> None:
         for line in _lines(text):
-            if self._lines_left == 0:
+            if self._work_left <= 0:
                 self._uncertain = True
                 return
-            self._lines_left -= 1
             if len(line) > _LINE_LIMIT:
                 self._uncertain = True
                 continue
             split = _keyword(line)
+            matching = split is not None and split[0] in ("host", "match")
+            self._work_left -= _LINE_WORK + len(line) * (1 + matching * len(self._resolved_host()))
             if split is None or (words := _words(split[1])) is None:
                 continue
             keyword, rest = split
@@ -359,7 +370,7 @@ def _word(text: str, at: int) -> tuple[str | None, int]:
 
 
 def _matches(text: str, pattern: str) -> bool:
-    """`match_pattern`: `*` and `?`, in time proportional to the product of the lengths."""
+    """`match_pattern`: `*` and `?`, in at most the product of the lengths."""
     at = place = 0
     star = -1
     resume = 0
@@ -424,6 +435,8 @@ def _fields(spec: str) -> tuple[list[str], str]:
     kinds = ""
     rest = spec
     while rest and len(fields) < 4:
+        if rest == "\\" and fields:  # parse_fwd_field takes it away and then finds the end
+            return fields, kinds
         if rest.startswith("["):
             field, bracket, rest = rest[1:].partition("]")
             if not bracket or (rest and not rest.startswith(":")):

@@ -5,13 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from agentwatch.schema.decode import FLAGS, START, TGID, TID, TIME, Row, tail, unpack
-from agentwatch.schema.events import ExecFlag, Piece
+from agentwatch.schema.events import Piece, PieceFlag
 
 Key = tuple[int, int]
 """Identity of a process: its id and its start time in nanoseconds since boot."""
 
 ENDED_KEPT = 16384  # ended processes remembered, for ancestry and late events
+ENDED_ARGV = 4096  # characters of an ended process's arguments remembered
 PIECES_KEPT = 256  # execs whose pieces have come but not the exec itself
+
+_FIELD_OF: dict[int, str] = {Piece.EXE: "Image", Piece.CWD: "CurrentDirectory"}
+
+
+_CUT = frozenset(("CommandLine",))
 
 
 @dataclass(slots=True)
@@ -57,6 +63,7 @@ class _Pieces:
     exe: bytes | None = None
     cwd: bytes | None = None
     argv: dict[int, bytes] = field(default_factory=dict)
+    cut: set[int] = field(default_factory=set)  # kinds that were cut short
 
 
 def path_of(names: bytes) -> str:
@@ -82,7 +89,12 @@ class ProcessTable:
         self._pieces: dict[int, _Pieces] = {}
 
     def get(self, tgid: int, start: int, agent: int) -> Process:
-        """The process, made if it was not known: an event may come before its fork was read."""
+        """The process, made if it was not known: an event may come before its fork was read.
+
+        Number 0 stands for none: what it gives is not kept.
+        """
+        if not tgid:
+            return Process(0, 0, agent)
         process = self._processes.get((tgid, start))
         if process is None:
             process = self._processes[tgid, start] = Process(tgid, start, agent)
@@ -125,6 +137,8 @@ class ProcessTable:
         pieces = self._pieces.pop(row[TID], None) or _Pieces()
         self._pieces[row[TID]] = pieces  # moved to the end: the oldest goes first
         data = tail(row, length)
+        if row[FLAGS] & PieceFlag.CUT and kind in _FIELD_OF:
+            pieces.cut.add(kind)
         if kind == Piece.EXE:
             pieces.exe = data
         elif kind == Piece.CWD:
@@ -143,19 +157,18 @@ class ProcessTable:
         if process.parent is None:
             process.parent = (parent, parent_start)
         argv, whole = _joined(pieces.argv, argv_length)
-        flags = row[FLAGS]
-        cut = set()
-        if not whole or flags & (ExecFlag.ARGV_CUT | ExecFlag.ARGV_UNREADABLE):
+        cut = {_FIELD_OF[kind] for kind in pieces.cut}
+        if not whole:
             cut.add("CommandLine")
-        if pieces.exe is None or flags & ExecFlag.EXE_CUT:
+        if pieces.exe is None:
             cut.add("Image")
-        if pieces.cwd is None or flags & ExecFlag.CWD_CUT:
+        if pieces.cwd is None:
             cut.add("CurrentDirectory")
         process.exe = path_of(pieces.exe or b"")
         process.cwd = path_of(pieces.cwd or b"")
         process.argv = arguments(argv)
         process.uid, process.euid, process.gid = uid, euid, gid
-        process.inode, process.device, process.flags = inode, device, flags
+        process.inode, process.device, process.flags = inode, device, row[FLAGS]
         process.pid_ns, process.net_ns, process.mnt_ns, process.user_ns = pid_ns, net_ns, mnt_ns, user_ns
         process.exec_seq = seq
         process.truncated = frozenset(cut)
@@ -163,13 +176,16 @@ class ProcessTable:
 
     def found(self, row: Row, agent: int) -> Process:
         """A process that ran already when watching began."""
-        parent, parent_start, exe, argv, cwd, uid, gid = unpack(row)
+        parent, parent_start, exe, argv, cwd, uid, euid, gid, flags = unpack(row)
         process = self.get(row[TGID], row[START], agent)
         if not process.exe:
             process.parent = (parent, parent_start)
             process.exe, process.argv, process.cwd = exe, tuple(argv), cwd
-            process.uid = process.euid = uid
-            process.gid = gid
+            process.uid, process.euid, process.gid = uid, euid, gid
+            process.flags = flags
+            process.truncated = (
+                _CUT if flags & (ExecFlag.ARGV_CUT | ExecFlag.ARGV_UNREADABLE) else frozenset()
+            )
         return process
 
     def exit(self, row: Row, agent: int) -> Process:
@@ -178,12 +194,26 @@ class ProcessTable:
         process = self.get(row[TGID], row[START], agent)
         process.status = status
         process.ended = row[TIME]
+        _shorten(process)
         self._ended[process.key] = None
         if len(self._ended) > ENDED_KEPT:
             oldest = next(iter(self._ended))
             del self._ended[oldest]
             self._processes.pop(oldest, None)
         return process
+
+
+def _shorten(process: Process) -> None:
+    """Keep the beginning of an ended process's arguments: an agent can make many, and long ones."""
+    room = ENDED_ARGV
+    kept: list[str] = []
+    for word in process.argv:
+        if room < len(word):
+            process.argv = tuple(kept)
+            process.truncated |= {"CommandLine"}
+            return
+        kept.append(word)
+        room -= len(word) + 1
 
 
 def _joined(chunks: dict[int, bytes], length: int) -> tuple[bytes, bool]:

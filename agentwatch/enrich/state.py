@@ -244,5 +244,5 @@ class State:
 
     def _rules(self, seq: int, row: Row, agent: Agent) -> Change:
         change = self._plain(seq, row, agent)
-        (self.rules_digest,) = change.fields
+        self.rules_digest, _ = change.fields
         return change

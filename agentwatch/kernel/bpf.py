@@ -7,6 +7,7 @@ and loading programs; both are behind the same Python functions. Every failed ca
 from __future__ import annotations
 
 import ctypes as ct
+import errno
 import os
 import struct
 from collections.abc import Iterator
@@ -373,6 +374,15 @@ def iterate(link: Handle) -> bytes:
 def map_update(map: Handle, key: bytes, value: bytes) -> None:
     """Set an element; of a per-CPU map `value` holds one for each possible CPU, padded to 8 bytes."""
     _checked(_libbpf().library.bpf_map_update_elem(map.fileno(), key, value, 0), "update a map")
+
+
+def map_add(map: Handle, key: bytes, value: bytes) -> bool:
+    """Make an element; False where there is one, which stays as it is (BPF_NOEXIST)."""
+    if _libbpf().library.bpf_map_update_elem(map.fileno(), key, value, 1) < 0:
+        if ct.get_errno() == errno.EEXIST:
+            return False
+        raise BpfError(ct.get_errno(), "add to a map")
+    return True
 
 
 def map_lookup(map: Handle, key: bytes, value_size: int) -> bytes | None:

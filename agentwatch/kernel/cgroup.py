@@ -6,6 +6,7 @@ that what a crashed instance left behind is told from what another one uses.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import re
@@ -19,6 +20,14 @@ from agentwatch.kernel.errors import KernelError
 
 PARENT = "agentwatch"
 _MOUNTS = Path("/proc/self/mounts")
+_DELETED = " (deleted)"
+_ROOT = "the root cgroup holds the whole host: an agent in it cannot be told apart or paused"
+_OURS = "agentwatch itself runs in {path}, and would be paused with the agent"
+_INSTEAD = (
+    "Give the agent a cgroup of its own: start it with `agentwatch run`, or move it "
+    "(mkdir {mount}/NAME; echo PID > {mount}/NAME/cgroup.procs) and attach to that; "
+    "connections that it had before the move stay unseen."
+)
 _REMOVE_SECONDS = 5.0
 _LOCK_SECONDS = 10.0  # it is held for a few system calls at a time
 _PAUSE = 0.002  # seconds between looks at a cgroup that empties
@@ -43,18 +52,14 @@ def find_mount(mounts: Path = _MOUNTS) -> Path:
 class Cgroup:
     """One directory of cgroup v2, held open: it is acted on by descriptor, never by a path again."""
 
-    def __init__(self, path: Path, *, made: bool) -> None:
+    def __init__(self, path: Path, *, made: bool, name: str = "") -> None:
         self.path = path
+        self.name = name or f"{path.parent.name}/{path.name}"  # its path below the mount
         self.left = not made
         self._fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.id = os.fstat(self._fd).st_ino  # the inode number of a kernfs directory is its id
         self._events = self._open("cgroup.events", os.O_RDONLY)
         self._freeze = self._open("cgroup.freeze", os.O_WRONLY)
-
-    @property
-    def name(self) -> str:
-        """Path below the mount."""
-        return f"{self.path.parent.name}/{self.path.name}"
 
     def fileno(self) -> int:
         return self._fd
@@ -67,9 +72,14 @@ class Cgroup:
         return os.open(name, flags | os.O_CLOEXEC, dir_fd=self._fd)
 
     def events(self) -> dict[str, int]:
-        """cgroup.events: `populated` and `frozen`, 0 or 1."""
-        pairs = (line.split() for line in os.pread(self._events, 256, 0).decode("ascii").splitlines())
-        return {key: int(value) for key, value in pairs}
+        """cgroup.events: `populated` and `frozen`, 0 or 1; both 0 where the directory was removed."""
+        try:
+            text = os.pread(self._events, 256, 0).decode("ascii")
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            return {"populated": 0, "frozen": 0}
+        return {key: int(value) for key, value in (line.split() for line in text.splitlines())}
 
     def populated(self) -> bool:
         """Whether a process lives in it or below it."""
@@ -220,6 +230,47 @@ def create(name: str, mount: Path | None = None) -> Cgroup:
         raise CgroupError(f"an agent named {name} is watched already ({path})") from None
     except OSError as error:
         raise CgroupError(f"{path}: {error.strerror}") from None
+
+
+def of_process(pid: int, mount: Path | None = None) -> Path:
+    """The directory that a process is in. Raises `CgroupError`."""
+    try:
+        text = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="surrogateescape")
+    except (FileNotFoundError, ProcessLookupError):
+        raise CgroupError(f"there is no process {pid}") from None
+    for line in text.splitlines():
+        if line.startswith("0::"):  # cgroups(7): hierarchy 0 is version 2
+            return (mount or find_mount()) / line[3:].removesuffix(_DELETED).lstrip("/")
+    raise CgroupError(f"process {pid} is in no cgroup v2 directory")
+
+
+def existing(path: Path, mount: Path | None = None) -> Cgroup:
+    """A directory that somebody else made, to be watched as it is; closing leaves it.
+
+    Raises `CgroupError`, saying what to do instead, for one that cannot be watched or paused by
+    itself, that this process runs in, or that another instance watches.
+    """
+    mount, path = (mount or find_mount()).resolve(), path.resolve()
+    if path == mount:
+        raise CgroupError(f"{_ROOT}\n{_INSTEAD.format(mount=mount)}")
+    if not path.is_relative_to(mount) or not (path / "cgroup.events").exists():
+        raise CgroupError(f"{path} is no directory of cgroup v2, which is mounted at {mount}")
+    if of_process(os.getpid(), mount).is_relative_to(path):
+        raise CgroupError(f"{_OURS.format(path=path)}\n{_INSTEAD.format(mount=mount)}")
+    if (path / "cgroup.type").read_text(encoding="ascii").startswith("threaded"):
+        raise CgroupError(f"{path} holds threads of processes; attach to the directory above it")
+    try:
+        cgroup = Cgroup(path, made=False, name=str(path.relative_to(mount)))
+    except OSError as error:
+        raise CgroupError(f"{path}: {error.strerror}") from None
+    # Others' directories are not locked: whoever may open one could keep it from being watched.
+    if path.parent == mount / PARENT:
+        try:
+            fcntl.flock(cgroup.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            cgroup.close()
+            raise CgroupError(f"the agent {path.name} is watched already ({path})") from None
+    return cgroup
 
 
 def sweep(parent: Path) -> None:

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
 
+from agentwatch.clock import now
 from agentwatch.kernel import bpf
 from agentwatch.kernel.bpf import AttachType, BpfError, Handle, MapType, ProgramType
 from agentwatch.kernel.cache import Recipe, cached_object
@@ -31,10 +32,11 @@ RECORDS_ROUTINE = RECORDS_BYTES * 3 // 4
 
 _NO_PREALLOC = 1  # BPF_F_NO_PREALLOC, which storage maps demand
 _CLONE = 1 << 9  # BPF_F_CLONE: a listener's storage is copied to the sockets it accepts
-_FLOW_SIZE = 128  # struct flow
+_FLOW = struct.Struct("<Q16s16sHHBBBBQQQQQ2Q2IIIHHHBB")  # struct flow
+_FLOW_ANNOUNCED, _FLOW_FOUND = 16, 64
 _TYPES = max(Type) + 1
 _COUNT = struct.Struct("<QQ")  # struct count
-_TASK_ROW = struct.Struct("<IIQQ")  # struct task_row
+_TASK_ROW = struct.Struct("<IIQQII")  # struct task_row
 _SOCKET_ROW = struct.Struct("<IIQQHHHxx")  # struct socket_row
 
 MAPS = {
@@ -45,7 +47,7 @@ MAPS = {
         MapSpec(7003, "COUNTS", MapType.PERCPU_ARRAY, 4, _COUNT.size, MAX_AGENTS * _TYPES),
         MapSpec(7004, "TAGS", MapType.TASK_STORAGE, 4, 8, 0, _NO_PREALLOC),
         MapSpec(7005, "AGENTS", MapType.CGROUP_STORAGE, 8, 8),
-        MapSpec(7006, "FLOWS", MapType.SK_STORAGE, 4, _FLOW_SIZE, 0, _NO_PREALLOC | _CLONE),
+        MapSpec(7006, "FLOWS", MapType.SK_STORAGE, 4, _FLOW.size, 0, _NO_PREALLOC | _CLONE),
         MapSpec(7007, "MONITOR", MapType.ARRAY, 4, 4, 1),
         MapSpec(7008, "SEED", MapType.ARRAY, 4, 16, 1),
         MapSpec(7009, "FOLLOWED", MapType.LRU_HASH, 8, 4, 4096),
@@ -167,7 +169,7 @@ def _maps_header() -> str:
         f"#define AW_SLOT_BYTES {SLOT_SIZE - RING_HEADER_SIZE}",
         f"#define AW_SLOTS_ROUTINE {SLOTS_ROUTINE}",
         f"#define AW_RECORDS_ROUTINE {RECORDS_ROUTINE}",
-        f"#define AW_FLOW_BYTES {_FLOW_SIZE}",
+        f"#define AW_FLOW_BYTES {_FLOW.size}",
     ]
     return "\n".join(numbers + kfuncs + limits) + "\n"
 
@@ -266,10 +268,37 @@ class Probes:
             os.close(pidfd)
 
     def tag_cgroup(self, agent: int, cgroup_id: int) -> list[tuple[int, int, int, int]]:
-        """Tag every task below a cgroup. Returns (pid, parent, start, parent's start) of its processes."""
-        key = struct.pack("<I", 0)
-        bpf.map_update(self.map("SEED"), key, struct.pack("<QII", cgroup_id, agent, 0))
-        return list(_TASK_ROW.iter_unpack(bpf.iterate(self._iterators["on_each_task"])))
+        """Tag every task below a cgroup. Returns (pid, parent, start, parent's start) of its processes.
+
+        Children of tagged tasks are tagged at birth, but one that has no tag yet may have a child
+        where the pass has been already: passes are made until one finds nothing new. Raises
+        `ProbeError` where this kernel has no task iterator.
+        """
+        link = self._iterators.get("on_each_task")
+        if link is None:
+            raise ProbeError("this kernel cannot list tasks to eBPF: what runs already cannot be watched")
+        bpf.map_update(self.map("SEED"), struct.pack("<I", 0), struct.pack("<QII", cgroup_id, agent, 0))
+        found: dict[tuple[int, int], tuple[int, int, int, int]] = {}
+        fresh = True
+        while fresh:
+            fresh = False
+            for tgid, parent, start, parent_start, pid, is_new in _TASK_ROW.iter_unpack(bpf.iterate(link)):
+                fresh = fresh or bool(is_new)
+                if pid == tgid:
+                    found[tgid, start] = (tgid, parent, start, parent_start)
+        return list(found.values())
+
+    def own_socket(self, fd: int, block: tuple[int, bytes, bytes, int, int, int, int, int, int],
+                   owner: tuple[int, int]) -> None:  # fmt: skip
+        """Tell the probes whose an open IPv4 or IPv6 socket is, before its cgroup is watched.
+
+        `block` is the schema's socket block, `owner` the process's id and start. What a listener
+        accepts is its owner's, too. A socket that the probes know already stays as it is.
+        """
+        opened = now()
+        flags = _FLOW_ANNOUNCED | _FLOW_FOUND
+        value = _FLOW.pack(*block, owner[1], opened, *[0] * 7, owner[0], owner[0], 0, 0, 0, 0, flags)
+        bpf.map_add(self.map("FLOWS"), struct.pack("<i", fd), value)
 
     def other_sockets(self) -> list[tuple[int, int, int, int, int, int, int]]:
         """Open sockets of agents in families that no hook reports (packet, vsock, AF_ALG, ...).

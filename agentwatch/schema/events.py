@@ -107,10 +107,12 @@ class ExecFlag(IntEnum):
 
     MEMFD = 1  # the executable is a memfd
     DELETED = 2  # the executable has no name in any folder any more
-    ARGV_UNREADABLE = 4  # part of argv could not be read from the new image
-    ARGV_CUT = 8  # argv is longer than what is recorded
-    EXE_CUT = 16  # the path of the executable lacks its beginning
-    CWD_CUT = 32  # the path of the working directory lacks its beginning
+
+
+class PieceFlag(IntEnum):
+    """`flags` of an exec piece."""
+
+    CUT = 1  # a path lacks its beginning
 
 
 class Piece(IntEnum):
@@ -244,13 +246,13 @@ EVENTS: tuple[EventType, ...] = (
         "exec_piece",
         Type.EXEC_PIECE,
         Ring.RECORDS,
-        "A part of what an exec says, for the exec that follows from the same thread.",
+        "A part of what an exec says, for the exec that follows from the same thread. Flag 1: cut short.",
         (
             Field("offset", "u32", "offset of the data in the whole"),
             Field("length", "u16", "bytes of data"),
             Field("kind", "u16", "1 executable, 2 working directory, 3 argv"),
         ),
-        tail=(256, 1280, 4096),
+        tail=(256, 1280, 2048, 16384),
     ),
     EventType(
         "payload",
@@ -302,7 +304,9 @@ EVENTS: tuple[EventType, ...] = (
             Field("argv", "strs", "arguments"),
             Field("cwd", "str", "working directory"),
             Field("uid", "u32", "real user id"),
+            Field("euid", "u32", "effective user id"),
             Field("gid", "u32", "real group id"),
+            Field("flags", "u32", "flags of an exec, as far as they can still be told"),
         ),
     ),
     EventType(
@@ -387,7 +391,12 @@ EVENTS: tuple[EventType, ...] = (
         Type.RULES,
         Ring.NOTES,
         "The rules in force from here on.",
-        (Field("digest", "str", "hash over the rules"),),
+        (
+            Field("digest", "str", "hash over the rules"),
+            Field(
+                "content", "bytes", "the whole set after a reload; empty at the start: the trace has it apart"
+            ),
+        ),
     ),
     EventType(
         "redacted",

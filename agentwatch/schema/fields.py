@@ -55,7 +55,7 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
                   "used (a channel came in)"),
             Field("Dialect", "str", "dialect of the protocol"),
             Field("Method", "str", "method or message that decided"),
-            Field("Confidence", "str", "likely: by the shape of encrypted messages; absent: by their content"),
+            Field("Confidence", "str", "likely: by the shape of encrypted messages; absent: by content"),
             Field("Role", "str", "what the watched process is: client or server"),
             Field("Transport", "str", "layers below the protocol: tcp, http, websocket, socks5>tcp, ..."),
             Field("Client", "str", "the client's software as it names itself"),

@@ -1,109 +1,166 @@
 """What runs already when watching begins: processes from the task iterator and /proc, sockets from
-the kernel's socket diagnosis (netlink SOCK_DIAG). All of it becomes records, like everything else.
+their own descriptors. All of it becomes records, like everything else.
+
+A socket is looked at through a copy of its descriptor (pidfd_getfd(2)), whatever network namespace
+it lives in. Its owner is told to the probes, too: hooks below the socket layer see no process.
+Not seen is the traffic of a socket that was made before its process entered the cgroup: the kernel
+counts a socket to the cgroup that it was made in.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from agentwatch.schema.events import Type
+from agentwatch.kernel.bpf import BpfError
+from agentwatch.kernel.cgroup import Cgroup
+from agentwatch.kernel.probes import Probes
+from agentwatch.schema.events import ExecFlag, Type
 from agentwatch.sources.kernel import KernelSource
 
-_LISTEN = 10  # enum in include/net/tcp_states.h: TCP_LISTEN
 _ARGV_READ = 128 << 10  # bytes
-_SOCKET_LINK = re.compile(r"socket:\[(\d+)\]")
+_SYS_PIDFD_GETFD = 438  # the same on every architecture
+_SO_COOKIE = 57
+_SOCKET_LINK = re.compile(r"socket:\[\d+\]")
+_DELETED = " (deleted)"
+_libc = ctypes.CDLL(None)
 
 Task = tuple[int, int, int, int]  # pid, parent, start, parent's start
 
 
-def note_tasks(source: KernelSource, agent: int, tasks: list[Task]) -> None:
-    """A record for each process that the task iterator found."""
-    for pid, parent, start, parent_start in tasks:
-        folder = f"/proc/{pid}"
-        uid, gid = _ids(folder)
-        fields = (
-            parent,
-            parent_start,
-            _link(f"{folder}/exe"),
-            _argv(folder),
-            _link(f"{folder}/cwd"),
-            uid,
-            gid,
-        )
-        source.note(Type.PROCESS, agent, *fields, tgid=pid, start=start)
+class Inventory:
+    """Takes stock of an agent. Notes carry `time`: what is found was there before the first event."""
+
+    def __init__(self, source: KernelSource, probes: Probes, agent: int, cgroup: Cgroup, time: int) -> None:
+        self._source, self._probes, self._agent, self._cgroup = source, probes, agent, cgroup
+        self._time = time
+        self._processes: set[tuple[int, int]] = set()
+        self._sockets: set[int] = set()
+
+    def take(self) -> None:
+        """Tag all tasks; note the processes and sockets that were not noted yet."""
+        tasks = self._probes.tag_cgroup(self._agent, self._cgroup.id)
+        members = set(self._cgroup.processes())  # those that have ended and wait for their parent are none
+        # A socket that several hold belongs to the oldest of them, which made it.
+        for task in sorted((task for task in tasks if task[0] in members), key=lambda task: task[2]):
+            self._note_process(task)
+            self._note_sockets(task)
+
+    def _note(self, type: Type, task: Task, fields: tuple[Any, ...]) -> None:
+        self._source.note(type, self._agent, *fields, tgid=task[0], start=task[2], time=self._time)
+
+    def _note_process(self, task: Task) -> None:
+        pid, parent, start, parent_start = task
+        if (pid, start) not in self._processes:
+            self._processes.add((pid, start))
+            self._note(Type.PROCESS, task, (parent, parent_start, *_facts(Path(f"/proc/{pid}"))))
+
+    def _note_sockets(self, task: Task) -> None:
+        pid, _, start, _ = task
+        for one in _sockets(pid):
+            with one, suppress(OSError, BpfError):  # it may be closed under our hands
+                (cookie,) = struct.unpack("=Q", one.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8))
+                if cookie in self._sockets:
+                    continue
+                self._sockets.add(cookie)
+                fields = _described(one, cookie)
+                self._note(Type.SOCKET_SEEN, task, fields)
+                if one.family in (socket.AF_INET, socket.AF_INET6):
+                    _, family, kind, protocol, local, local_port, remote, remote_port, _ = fields
+                    block = (cookie, local, remote, local_port, remote_port, family, kind, protocol, 0)
+                    self._probes.own_socket(one.fileno(), block, (pid, start))
 
 
-def note_sockets(source: KernelSource, agent: int, tasks: list[Task]) -> None:
-    """A record for each inet or Unix socket that these processes hold open.
-
-    Sockets are looked up in the network namespace of this process: those of processes in
-    other namespaces are seen from their first packet on.
-    """
-    owners = {inode: (pid, start) for pid, _, start, _ in tasks for inode in _socket_inodes(pid)}
-    if not owners:
-        return
-    for inode, fields in _diagnosis():
-        owner = owners.get(inode)
-        if owner is not None:
-            source.note(Type.SOCKET_SEEN, agent, *fields, tgid=owner[0], start=owner[1])
+def _facts(folder: Path) -> tuple[str, tuple[str, ...], str, int, int, int, int]:
+    """Executable, arguments, working directory, uid, euid, gid and flags of a process."""
+    exe, flags = _link(folder / "exe"), 0
+    if exe.endswith(_DELETED):
+        exe = exe.removesuffix(_DELETED)
+        flags |= ExecFlag.MEMFD | ExecFlag.DELETED if exe.startswith("/memfd:") else ExecFlag.DELETED
+    argv, whole = _argv(folder)
+    if not whole:
+        flags |= ExecFlag.ARGV_CUT
+    return exe, argv, _link(folder / "cwd"), *_ids(folder), flags
 
 
-def _link(path: str) -> str:
+def _link(path: Path) -> str:
     with suppress(OSError):
-        return os.readlink(path)
+        return os.fsencode(path.readlink()).decode("utf-8", "backslashreplace")
     return ""
 
 
-def _argv(folder: str) -> tuple[str, ...]:
-    with suppress(OSError), open(f"{folder}/cmdline", "rb") as file:  # noqa: PTH123 (one syscall, no object)
-        data = file.read(_ARGV_READ)
-        return tuple(part.decode("utf-8", "backslashreplace") for part in data.split(b"\0")[:-1])
-    return ()
+def _argv(folder: Path) -> tuple[tuple[str, ...], bool]:
+    """The arguments as they are now: a process may have overwritten them. And whether that is all."""
+    data = b""
+    with suppress(OSError), (folder / "cmdline").open("rb") as file:
+        data = file.read(_ARGV_READ + 1)
+    parts = data[:_ARGV_READ].removesuffix(b"\0").split(b"\0") if data else []
+    return tuple(part.decode("utf-8", "backslashreplace") for part in parts), len(data) <= _ARGV_READ
 
 
-def _ids(folder: str) -> tuple[int, int]:
+def _ids(folder: Path) -> tuple[int, int, int]:
+    """Real and effective user id and real group id, from /proc/PID/status."""
+    ids = {"Uid": ("0", "0"), "Gid": ("0", "0")}
     with suppress(OSError):
-        status = os.stat(folder)  # noqa: PTH116 (as above)
-        return status.st_uid, status.st_gid
-    return 0, 0
+        for line in (folder / "status").read_bytes().splitlines():
+            name, _, values = line.decode("ascii", "replace").partition(":")
+            if name in ids:
+                real, effective, *_ = values.split()
+                ids[name] = real, effective
+    return int(ids["Uid"][0]), int(ids["Uid"][1]), int(ids["Gid"][0])
 
 
-def _socket_inodes(pid: int) -> Iterator[int]:
-    with suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
-        for entry in entries:
-            found = _SOCKET_LINK.fullmatch(_link(entry.path))
-            if found:
-                yield int(found[1])
+def _sockets(pid: int) -> Iterator[socket.socket]:
+    """A copy of each IPv4, IPv6 and Unix socket that a process holds; the caller closes it."""
+    with suppress(OSError):
+        pidfd = os.pidfd_open(pid)
+        try:
+            for name in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208 (names, not paths)
+                if _SOCKET_LINK.fullmatch(_link(Path(f"/proc/{pid}/fd/{name}"))):
+                    yield from _copy(pidfd, int(name))
+        finally:
+            os.close(pidfd)
 
 
-def _diagnosis() -> Iterator[tuple[int, tuple[Any, ...]]]:
-    """(inode, fields of `socket_seen`) of every TCP, UDP and Unix socket of this network namespace."""
-    from pyroute2 import DiagSocket  # type: ignore[import-untyped]  # noqa: PLC0415 (0.1 s to import, and only needed here)
-
-    with DiagSocket() as diag:
-        diag.bind()
-        for family in (socket.AF_INET, socket.AF_INET6):
-            for protocol, socktype in ((socket.IPPROTO_TCP, 1), (socket.IPPROTO_UDP, 2)):
-                for one in diag.get_sock_stats(family=family, protocol=protocol):
-                    yield one["idiag_inode"], _inet(one, int(family), socktype, int(protocol))
-        for one in diag.get_sock_stats(family=socket.AF_UNIX):
-            yield one["udiag_ino"], _unix(one)
-
-
-def _inet(one: Any, family: int, socktype: int, protocol: int) -> tuple[Any, ...]:
-    state = "listen" if one["idiag_state"] == _LISTEN else "established" if one["idiag_dport"] else "open"
-    local, remote = (socket.inet_pton(family, one[name]) for name in ("idiag_src", "idiag_dst"))
-    ports = one["idiag_sport"], one["idiag_dport"]
-    return one["idiag_cookie"], family, socktype, protocol, local, ports[0], remote, ports[1], state
+def _copy(pidfd: int, number: int) -> Iterator[socket.socket]:
+    fd = _libc.syscall(_SYS_PIDFD_GETFD, pidfd, number, 0)
+    if fd < 0:
+        return  # closed meanwhile
+    try:
+        found = socket.socket(fileno=fd)
+    except OSError:  # something else has its number meanwhile
+        os.close(fd)
+        return
+    if found.family in (socket.AF_INET, socket.AF_INET6, socket.AF_UNIX):
+        yield found
+    else:  # sweeps report the others
+        found.close()
 
 
-def _unix(one: Any) -> tuple[Any, ...]:
-    name = one.get_attr("UNIX_DIAG_NAME") or b""
-    path = name if isinstance(name, bytes) else str(name).encode("utf-8", "surrogateescape")
-    state = "listen" if one["udiag_state"] == _LISTEN else "open"
-    return one["udiag_cookie"], int(socket.AF_UNIX), one["udiag_type"], 0, path, 0, b"", 0, state
+def _described(one: socket.socket, cookie: int) -> tuple[Any, ...]:
+    """The fields of `socket_seen`."""
+    local, local_port = _endpoint(one.family, one.getsockname())
+    remote, remote_port, state = b"", 0, "open"
+    try:
+        remote, remote_port = _endpoint(one.family, one.getpeername())
+        state = "established"
+    except OSError:  # not connected
+        if one.family != socket.AF_UNIX:
+            remote = bytes(len(local))
+        if one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            state = "listen"
+    kind, protocol = one.type & 0xF, one.proto
+    return cookie, int(one.family), kind, protocol, local, local_port, remote, remote_port, state
+
+
+def _endpoint(family: int, name: Any) -> tuple[bytes, int]:
+    if family == socket.AF_UNIX:
+        return name if isinstance(name, bytes) else os.fsencode(name), 0
+    return socket.inet_pton(family, name[0].partition("%")[0]), name[1]

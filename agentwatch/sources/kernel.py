@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import select
-import time
+from time import monotonic
 from typing import Any
 
 from agentwatch.clock import now
@@ -34,16 +34,21 @@ class KernelSource:
         self._notes: list[tuple[Any, ...]] = []
         self._agents: set[int] = set()
         self._lost: dict[tuple[int, int], int] = {}
-        self._next_loss = self._next_sweep = time.monotonic()
+        self._next_loss = self._next_sweep = monotonic()
         self._seen_sockets: set[int] = set()
 
     def watch(self, agent: int) -> None:
         """Account for the losses of this agent from now on."""
         self._agents.add(agent)
 
-    def note(self, type: Type, agent: int, *fields: Any, tgid: int = 0, start: int = 0) -> None:
-        """Queue a record of user space's own for the next round; fields in the schema's order."""
-        self._notes.append((int(type), now(), agent, tgid, start, *fields))
+    def note(
+        self, type: Type, agent: int, *fields: Any, tgid: int = 0, start: int = 0, time: int | None = None
+    ) -> None:
+        """Queue a record of user space's own for the next round; fields in the schema's order.
+
+        `time`, now unless given, is nanoseconds since boot.
+        """
+        self._notes.append((int(type), now() if time is None else time, agent, tgid, start, *fields))
 
     def wake_on(self, fd: int) -> None:
         """Have `poll` return when this descriptor is readable, too."""
@@ -75,13 +80,13 @@ class KernelSource:
         return not (self._notes or self._slots.pending() or self._records.pending())
 
     def _look_around(self) -> None:
-        clock = time.monotonic()
+        clock = monotonic()
         if clock >= self._next_loss:
             self._next_loss = clock + LOSS_INTERVAL
             self.count_losses()
         if clock >= self._next_sweep:
             self._sweep_sockets()
-            took = time.monotonic() - clock
+            took = monotonic() - clock
             self._next_sweep = clock + max(SWEEP_INTERVAL, took * SWEEP_SHARE)
 
     def count_losses(self) -> None:

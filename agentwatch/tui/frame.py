@@ -114,7 +114,7 @@ def _header(snapshot: Snapshot) -> Text:
 def _footer(snapshot: Snapshot) -> Text:
     if snapshot.asking:
         return Text(f" {QUESTION} ", "bold reverse")
-    return Text(" Ctrl-C ends the agent", "dim")
+    return Text(f" Ctrl-C {snapshot.on_signal}", "dim")
 
 
 def _alerts(snapshot: Snapshot) -> Section:

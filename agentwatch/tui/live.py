@@ -32,7 +32,7 @@ _PACKET = 160 * 1024
 _CLOSE_SECONDS = 2.0
 _RESTORE = "\x1b[?1049l\x1b[?25h"  # leave the alternate screen, show the cursor
 
-State = Literal["starting", "running", "paused", "killed", "ended"]
+State = Literal["starting", "running", "paused", "killed", "detached", "ended"]
 Choice = Literal["resume", "kill", "leave"]
 CHOICES: dict[str, Choice] = {"r": "resume", "k": "kill", "l": "leave"}
 QUESTION = "Frozen:  r resume   k kill   l leave frozen"
@@ -87,7 +87,7 @@ class Snapshot(NamedTuple):
 
     `gaps` names coverage that is missing, `output` the last lines that the command wrote,
     `more_...` count rows that were left out (of alerts, the oldest); `asking` says that the
-    question what to do with the frozen agent stands.
+    question what to do with the frozen agent stands; `on_signal` what Ctrl-C does.
     """
 
     agent: str
@@ -105,6 +105,7 @@ class Snapshot(NamedTuple):
     more_flows: int = 0
     more_alerts: int = 0
     asking: bool = False
+    on_signal: str = "ends the agent"
 
     def pack(self) -> bytes:
         """Encode for `unpack`, within one packet: strings cut, and of the rows those that matter most."""

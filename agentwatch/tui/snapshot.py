@@ -68,8 +68,8 @@ def _flow_row(flow: Flow, marked: bool) -> FlowRow:
 class Snapshots:
     """Collects alerts and output lines, and makes snapshots of a session on demand."""
 
-    def __init__(self, agent: str, mode: str, state: State) -> None:
-        self._agent, self._mode, self._state = agent, mode, state
+    def __init__(self, agent: str, mode: str, state: State, on_signal: str) -> None:
+        self._agent, self._mode, self._state, self._on_signal = agent, mode, state, on_signal
         self._began = time.monotonic()
         self.alerts: deque[AlertRow] = deque(maxlen=ALERTS_KEPT)
         self.output: deque[str] = deque(maxlen=OUTPUT_KEPT)
@@ -129,4 +129,5 @@ class Snapshots:
             alerts=tuple(self.alerts),
             output=tuple(self.output),
             asking=asking,
+            on_signal=self._on_signal,
         )  # fmt: skip

@@ -11,8 +11,11 @@ enum { OUT, IN };
 #define FLOW_SAMPLING 8   /* the current message is recorded as a sample */
 #define FLOW_ANNOUNCED 16 /* something was said of it, so its end will be too */
 #define FLOW_TURNED 32    /* a message has just begun */
+#define FLOW_FOUND 64     /* open before the watch: TCP does not report its changes of state */
 
-/* Value of the socket storage. Cloned to the sockets a listener accepts. */
+/* Value of the socket storage. Cloned to the sockets a listener accepts. User space makes it for
+ * sockets that are open when watching begins (FLOW in agentwatch/kernel/probes.py).
+ */
 struct flow {
     struct aw_socket_block socket;
     u64 start; /* of the owner */

@@ -166,14 +166,19 @@ def test_no_records_raise(
         conversation.segment(direction, seq, data, len(data) + cut, message, 0)
 
 
-TURNS = st.lists(st.tuples(st.sampled_from([OUT, IN]), OPENINGS, st.binary(max_size=12)), max_size=6)
-
-
-@given(TURNS, st.integers(1, 9))
-def test_the_size_of_segments_changes_nothing(turns: list[tuple[int, bytes, bytes]], segment: int) -> None:
+@given(
+    st.sampled_from([OUT, IN]),
+    st.lists(st.tuples(OPENINGS, st.binary(max_size=12)), max_size=6),
+    st.integers(1, 9),
+)
+def test_the_size_of_segments_changes_nothing(
+    direction: int, parts: list[tuple[bytes, bytes]], segment: int
+) -> None:
+    """Of one side alone. (Where both talk nonsense, what is made of it may hang on who was read first.)"""
     whole, cut = Talk(), Talk(segment=segment)
-    for direction, opening, rest in turns:
-        whole.passes(direction, opening + rest)
-        cut.passes(direction, opening + rest)
-    stable = [finding for finding in whole.findings if finding.protocol != "stratum"]
-    assert [finding for finding in cut.findings if finding.protocol != "stratum"] == stable
+    data = b"".join(opening + rest for opening, rest in parts)
+    whole.passes(direction, data)
+    cut.passes(direction, data)
+    assert [found for found in cut.findings if found.protocol != "stratum"] == [
+        found for found in whole.findings if found.protocol != "stratum"
+    ]

@@ -83,6 +83,12 @@ CASES = [
     "-o RemoteForward h",
     "-o RemoteForward= h",
     "-W h:22 -R 9001:localhost:22 h",
+    "-W 22 -R 9001:localhost:22 h",
+    "-W /tmp/s -R 9001:localhost:22 h",
+    "-W 22:/tmp/s -R 9001:localhost:22 h",
+    "-W [::1]:22 -R 9001:localhost:22 h",
+    "-R 9001:\\ h",
+    "-R a\\ h",
     "-W h:22 -oClearAllForwardings=no -R 9001:localhost:22 h",
     "-oClearAllForwardings=no -oClearAllForwardings=yes -R 9001:localhost:22 h",
     "-oclearallforwardings=YES -R 9001:localhost:22 h",
@@ -158,7 +164,7 @@ def test_settings_mean_what_they_mean_to_ssh(line: str, tmp_path: Path) -> None:
 
 # No name of a service among them ("cmd" is one): which names are depends on the host.
 BITS = st.one_of(
-    st.sampled_from(["h", "u@h", "ssh://u@h:22", "-", "--", "run-it", "9001:localhost:22", "9001", "1:h:2"]),
+    st.sampled_from(["h", "u@h", "ssh://u@h:22", "-", "--", "uptime", "9001:localhost:22", "9001", "1:h:2"]),
     st.sampled_from(["-N", "-fN", "-T", "-4", "-Z", "-R", "-NR", "-vR", "-R9001", "-lR", "22", "h:22"]),
     st.sampled_from(["-o", "-p", "-l", "-i", "-L", "-W", "-b", "-J"]),
     st.sampled_from(
@@ -360,3 +366,9 @@ def test_many_words_are_bounded() -> None:
     assert command is not None
     assert len(command.remote_forwards) == 64
     assert parse(["ssh", *["-N"] * 1_000_000, "h"]) is None
+
+
+def test_forward_with_a_variable_of_the_environment_is_asked() -> None:
+    command = parse(["ssh", "-R", "${X}:localhost:22", "h"])
+    assert command is not None
+    assert command.asks

@@ -229,6 +229,8 @@ def test_much_text_is_bounded() -> None:
     answer = remote_forwards(many, "h")
     assert len(answer.forwards) == 64
     assert answer.uncertain
+    hostile = ("Host " + "*a" * 2000 + "b\n") * 5000 + "Host *\nRemoteForward 9001 h:22\n"
+    assert remote_forwards(hostile, "a" * 1000) == ConfigAnswer((), None, True)
     long = "RemoteForward 9001 h:22" + " " * 10_000_000 + "\nHost " + "*a" * 2000 + "\n"
     assert remote_forwards(long, "a" * 1000).uncertain
 

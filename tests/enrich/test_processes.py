@@ -3,7 +3,7 @@ from __future__ import annotations
 from agentwatch.enrich import processes
 from agentwatch.enrich.processes import ProcessTable, arguments, path_of
 from agentwatch.schema import decode
-from agentwatch.schema.events import ExecFlag, Piece
+from agentwatch.schema.events import Piece, PieceFlag
 from tests.schema.records import raw
 
 
@@ -58,7 +58,8 @@ def test_a_hole_in_argv_ends_it_and_is_said() -> None:
         table,
         raw("exec_piece", kind=Piece.ARGV, offset=0, length=4096, data=first),
         raw("exec_piece", kind=Piece.ARGV, offset=8192, length=2, data=third),
-        raw("exec", argv_length=8194, flags=int(ExecFlag.EXE_CUT)),
+        raw("exec_piece", kind=Piece.EXE, flags=int(PieceFlag.CUT), length=2, data=b"x\0"),
+        raw("exec", argv_length=8194),
     )
     process = table.known((100, 7))
     assert process is not None
@@ -106,3 +107,19 @@ def test_a_cycle_of_parents_ends() -> None:
     one, two = table.get(1, 1, 1), table.get(2, 1, 1)
     one.parent, two.parent = two.key, one.key
     assert [p.pid for p in table.ancestors(one)] == [2]
+
+
+def test_no_process_is_nobodys_process() -> None:
+    table = ProcessTable()
+    assert table.get(0, 0, 1).pid == 0
+    assert table.all() == []
+
+
+def test_arguments_of_ended_processes_are_cut_and_that_is_said() -> None:
+    table = ProcessTable()
+    process = table.get(1, 1, 1)
+    process.argv = ("sh", "x" * processes.ENDED_ARGV, "end")
+    (row,) = decode.slots(raw("exit", tgid=1, start=1))
+    table.exit(row, 1)
+    assert list(process.argv) == ["sh"]
+    assert process.truncated == {"CommandLine"}

@@ -23,26 +23,16 @@ NO_RULES = RuleSet(rules=(), digest="")
 
 
 @dataclass
-class Watched:
-    """A command under watch. `rows` are (event's name, row) in the order in which they came."""
+class Kept:
+    """A session and all that it reads. `rows` are (event's name, row) in the order in which they came."""
 
     session: Session
-    child: Child
     rows: list[tuple[str, decode.Row]] = field(default_factory=list)
     alerts: list[dict[str, Any]] = field(default_factory=list)
 
     def step(self, timeout: float = 0.01) -> None:
         """Fold what there is, waiting a little."""
         self._keep(self.session.step(timeout))
-        self.child.reap()
-
-    def until_end(self) -> int:
-        """Watch until the whole tree has ended; the command's exit code."""
-        while self.session.cgroup.populated() or not self.session.source.drained():
-            self.step()
-        self.session.source.count_losses()
-        self.step(0)
-        return self.child.wait()
 
     def until(self, event: str, count: int = 1) -> None:
         """Watch until an event was reported so many times."""
@@ -59,6 +49,25 @@ class Watched:
             self.rows += [
                 (BY_NUMBER[row[decode.TYPE]].name, row) for row in _DECODERS[batch.kind](batch.data)
             ]
+
+
+@dataclass
+class Watched(Kept):
+    """A command under watch."""
+
+    child: Child = field(kw_only=True)
+
+    def step(self, timeout: float = 0.01) -> None:
+        super().step(timeout)
+        self.child.reap()
+
+    def until_end(self) -> int:
+        """Watch until the whole tree has ended; the command's exit code."""
+        while self.session.cgroup.populated() or not self.session.source.drained():
+            self.step()
+        self.session.source.count_losses()
+        self.step(0)
+        return self.child.wait()
 
 
 def _fields(row: decode.Row) -> dict[str, Any]:
@@ -89,6 +98,6 @@ def watched(
                 Session(Options(name, mode, rules, **options), cgroup, probes, [alerts.append]) as session,
             ):
                 child.start(cgroup, session.probes, AGENT)
-                yield Watched(session, child, alerts=alerts)
+                yield Watched(session, child=child, alerts=alerts)
         finally:
             kill(cgroup)

@@ -1,0 +1,66 @@
+"""`agentwatch attach`: watch an agent that runs already."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from agentwatch.cli.runner import Runner
+from agentwatch.cli.watching import Settings, explained, options, require_root
+from agentwatch.kernel.cgroup import Cgroup, existing, of_process
+from agentwatch.kernel.loading import ProbeLoading
+
+if TYPE_CHECKING:
+    from agentwatch.session import CgroupActuator
+
+
+@click.command()
+@options
+@click.argument("target", metavar="PID|CGROUP")
+def attach(target: str, **values: Any) -> None:
+    """Watch what runs already: a cgroup v2 directory, or that of a process.
+
+    Everything in the directory and below is the agent. Ends when nothing is left in it. Ctrl-C
+    and SIGTERM detach: the agent goes on, a frozen one stays frozen. Needs root; needs no daemon.
+
+    Example: agentwatch attach --mode enforce /sys/fs/cgroup/system.slice/trainer.service
+    """
+    require_root()
+    settings = Settings(**values)
+    with explained(), ExitStack() as stack:
+        cgroup = stack.enter_context(_cgroup(target))
+        name = settings.agent_name(cgroup.path.name)
+        loading = stack.enter_context(ProbeLoading())
+        runner = stack.enter_context(Runner(settings, name, cgroup, loading, Found()))
+        runner.watch()
+    sys.exit(runner.exit_code())
+
+
+def _cgroup(target: str) -> Cgroup:
+    return existing(of_process(int(target)) if target.isdecimal() else Path(target))
+
+
+class Found:
+    """An agent that ran before its watch and goes on after it."""
+
+    running = True
+    on_signal = "detaches, the agent goes on"
+
+    def output(self) -> list[str]:
+        return []
+
+    def tend(self) -> None:
+        """Its processes are not ours to wait for."""
+
+    def stop(self, actuator: CgroupActuator, number: int) -> None:
+        """It is not ours to end."""
+
+    def leave(self) -> None:
+        """Nothing here would end it."""
+
+    def code(self, number: int) -> int:
+        return 0

@@ -1,0 +1,127 @@
+"""What `run` and `attach` share: their options, and how what goes wrong is told. Light to import."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import click
+
+from agentwatch.cli.exits import Exit, Failure
+from agentwatch.kernel.bpf import BpfError
+from agentwatch.kernel.bytecode import BuildError
+from agentwatch.kernel.cgroup import CgroupError
+from agentwatch.kernel.loading import ProbeError
+from agentwatch.rules.levels import LEVELS
+from agentwatch.trace.error import TraceError
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The options, by the names of their parameters."""
+
+    name: str | None
+    mode: str
+    rule_paths: tuple[Path, ...]
+    exceptions: tuple[Path, ...]
+    alerts: Path | None
+    record: Path | None
+    on_pause: str
+    as_json: bool
+    live: bool
+    fail_on: str | None
+    strict: bool
+
+    def agent_name(self, default: str) -> str:
+        """`--name`, or one made from `default`: letters, digits, dots, dashes and underscores."""
+        if self.name is None:
+            return re.sub(r"[^A-Za-z0-9_-]+", "-", default).strip("-")[:32] or "agent"
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", self.name):
+            raise click.UsageError("--name takes letters, digits, dots, dashes and underscores, 64 at most")
+        return self.name
+
+
+Function = TypeVar("Function", bound=Callable[..., None])
+
+_OPTIONS = (
+    click.option("--name", help="Name of the agent; made from what is watched where it is not given."),
+    click.option(
+        "--mode",
+        type=click.Choice(["monitor", "enforce"]),
+        default="monitor",
+        show_default=True,
+        help="Only tell (monitor), or pause and kill as the rules say (enforce).",
+    ),
+    click.option(
+        "--rules",
+        "rule_paths",
+        multiple=True,
+        type=click.Path(exists=True, path_type=Path),
+        help="Sigma rules: a file or folder; may be repeated. The shipped rules where it is not given. "
+        "They are loaded again when they change, and on SIGHUP.",
+    ),
+    click.option(
+        "--exceptions",
+        multiple=True,
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="What rules are not to say of whom, until when: a file; may be repeated.",
+    ),
+    click.option(
+        "--alerts", type=click.Path(path_type=Path), help="Write alerts to FILE, one JSON object a line."
+    ),
+    click.option("--record", type=click.Path(path_type=Path), help="Record a trace to FILE, for `replay`."),
+    click.option(
+        "--on-pause",
+        type=click.Choice(["wait", "kill", "leave", "resume"]),
+        default="wait",
+        show_default=True,
+        help="What happens to a paused agent. wait: ask on a terminal, else wait for a signal. "
+        "leave: end, the tree stays frozen. resume: let it go on, for demonstrations.",
+    ),
+    click.option(
+        "--json",
+        "as_json",
+        is_flag=True,
+        help="Alerts on standard output; a command's goes to standard error.",
+    ),
+    click.option(
+        "--live", is_flag=True, help="Draw processes, flows and alerts while it runs; needs a terminal."
+    ),
+    click.option(
+        "--fail-on",
+        type=click.Choice(LEVELS),
+        help="End with 3 when there was an alert at or above this level.",
+    ),
+    click.option("--strict", is_flag=True, help="End with 6 when events were lost."),
+)
+
+
+def options(function: Function) -> Function:
+    """Give a verb the options of `Settings`."""
+    for option in reversed(_OPTIONS):
+        function = option(function)
+    return function
+
+
+def require_root() -> None:
+    """Watching needs it."""
+    if os.geteuid():
+        raise Failure("watching needs root: run it with sudo", Exit.PRIVILEGE)
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """What can go wrong before watching begins, as a sentence and the contract's exit code."""
+    try:
+        yield
+    except (ProbeError, BpfError, BuildError) as error:
+        raise Failure(f"{error}\n`agentwatch doctor` says what this host lacks.", Exit.PRIVILEGE) from None
+    except CgroupError as error:
+        raise Failure(str(error), Exit.PRIVILEGE) from None
+    except TraceError as error:
+        raise Failure(f"the trace cannot be written: {error}") from None
