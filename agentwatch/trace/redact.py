@@ -324,7 +324,11 @@ class Redactor:
         ), found
 
 
-_ARGV, _CONTENT = 3, 1  # among the fields of a note of a process, and of a file
+def _place_of(number: int, field: str) -> int:
+    return [f.name for f in BY_NUMBER[number].fields].index(field)
+
+
+_ARGV, _CONTENT = _place_of(Type.PROCESS, "argv"), _place_of(Type.FILE, "content")
 
 
 def _note(owner: _Owner, place: int, at: int, size: int, reason: str) -> _Note:

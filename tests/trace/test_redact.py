@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agentwatch.schema import decode
 from agentwatch.schema.decode import pack_notes
-from agentwatch.schema.events import PayloadFlag, Piece, Type
+from agentwatch.schema.events import BY_NAME, PayloadFlag, Piece, Type
 from agentwatch.sources.base import Batch, BatchKind, Round
 from agentwatch.trace.redact import MAX_NOTED, Redactor
 from tests.schema.records import raw
@@ -209,11 +209,14 @@ def test_many_places_are_summed_up() -> None:
 
 
 def test_notes_are_masked_too() -> None:
-    process = (int(Type.PROCESS), 5, 1, 9, 8, 1, 1, "/bin/x", ("x", "--token=abcdef", "\u00fc"), "/", 0, 0)
+    empty: dict[str, object] = {"str": "", "strs": (), "bytes": b""}
+    told = {f.name: empty.get(f.type, 0) for f in BY_NAME["process"].fields}
+    told["argv"] = ("x", "--token=abcdef", "\u00fc")
+    process = (int(Type.PROCESS), 5, 1, 9, 8, *told.values())
     file = (int(Type.FILE), 6, 1, 9, 8, "/root/.ssh/id", KEY.encode(), "")
     first, second = REDACT((Batch(BatchKind.NOTES, pack_notes([process, file])),))
     rows = decode.notes(first.data)
-    assert decode.unpack(rows[0])[3] == ("x", "--token=******", "\u00fc")
+    assert decode.unpack(rows[0])[list(told).index("argv")] == ("x", "--token=******", "\u00fc")
     assert b"b3Blb" not in decode.unpack(rows[1])[1]
     assert len(decode.notes(second.data)) == 6
 
