@@ -50,6 +50,7 @@ ANYWHERE = (
     Secret(
         "password in a URL", rb"[A-Za-z][A-Za-z0-9+.-]{1,20}://[^\x00-\x20/?#@:\"']*:([^\x00-\x20/?#@\"']+)@"
     ),
+    Secret("bearer token", rb"(?i)\b(?:bearer|authorization:[ \t]*[a-z]+)[ \t]+(" + _TOKEN + rb"{8,})"),
     Secret("AWS key", rb"\b((?:AKIA|ASIA)[A-Z0-9]{16})\b"),
     Secret("GitHub token", rb"\b(gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,})"),
     Secret("GitLab token", rb"\b(glpat-[A-Za-z0-9_-]{20,})"),
