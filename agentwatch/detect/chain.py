@@ -51,7 +51,7 @@ class Chain:
         if not _NAMED.isdisjoint(wanted):
             detectors.insert(0, self._names)
         self._by_type = {
-            number: tuple(detector for detector in detectors if number in detector.types)
+            number: tuple(detector.of for detector in detectors if number in detector.types)
             for number in {number for detector in detectors for number in detector.types}
         }
 
@@ -59,6 +59,6 @@ class Chain:
         """All events of a change, in a fixed order."""
         fact = self._facts.of(change)
         sightings = [] if fact is None else [fact]
-        for detector in self._by_type.get(change.type, ()):
-            sightings += detector.of(change)
+        for of in self._by_type.get(change.type, ()):
+            sightings += of(change)
         return sightings

@@ -34,7 +34,7 @@ Times are event times in nanoseconds. The fold is deterministic and bounded.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final, TypeVar
 
@@ -118,11 +118,17 @@ class RemoteForward:
         process = self._get(parent)
         if process is None:
             return
-        copy = replace(
-            process,
-            connects=dict(process.connects),
-            sessions=dict(process.sessions),
-            candidates={},
+        copy = _Process(
+            process.argv,
+            process.named,
+            process.command,
+            process.parsed,
+            process.config,
+            process.software,
+            process.reported,
+            dict(process.connects),
+            dict(process.sessions),
+            last_incoming=process.last_incoming,
         )
         _put(self._speaking if copy.sessions else self._quiet, child, copy, _PROCESSES_LIMIT)
 

@@ -6,6 +6,7 @@ Which fields each category has is declared in `agentwatch.schema.fields`.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from functools import lru_cache
 
 from agentwatch.detect.sighting import Sighting
 from agentwatch.enrich.flows import Flow
@@ -20,8 +21,13 @@ _TAMPERING = {Type.CGROUP_MOVE: "cgroup_move", Type.SIGNAL: "signal"}
 
 def image_flags(process: Process) -> tuple[str, ...]:
     """What stands out about a program's file: memfd, deleted, loader (run through ld.so)."""
-    flags = [name for flag, name in _IMAGE_FLAGS if process.flags & flag]
-    base = process.exe.rpartition("/")[2]
+    return _image_flags(process.exe, process.flags)
+
+
+@lru_cache(maxsize=1024)
+def _image_flags(exe: str, of_exec: int) -> tuple[str, ...]:
+    flags = [name for flag, name in _IMAGE_FLAGS if of_exec & flag]
+    base = exe.rpartition("/")[2]
     if base.startswith(("ld-linux", "ld-musl", "ld.so", "ld-2.")):
         flags.append("loader")
     return tuple(flags)
@@ -33,8 +39,10 @@ def process_fields(state: State, process: Process) -> dict[str, Value]:
     return {
         "Image": process.exe,
         "CommandLine": process.command_line,
+        "Argv": process.argv,
         "CurrentDirectory": process.cwd,
         "User": state.user_name(process.uid),
+        "UserId": process.uid,
         "ProcessId": process.pid,
         "ParentProcessId": process.parent[0] if process.parent else None,
         "ParentImage": parent.exe if parent else None,

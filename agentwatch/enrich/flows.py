@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import socket
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from agentwatch.enrich.processes import Key
 
 CLOSED_KEPT = 4096  # closed flows remembered
 FLOWS_KEPT = 65536  # flows remembered in all: the ends of some may have been lost
+ADDRESSES_KEPT = 4096  # addresses whose text is remembered
+_TRANSPORTS = {6: "tcp", 17: "udp"}
 IPV4_IN_IPV6 = b"\0" * 10 + b"\xff\xff"
 
 
@@ -39,9 +42,10 @@ class Flow:
     @property
     def transport(self) -> str:
         """`tcp`, `udp`, or the number of the IP protocol."""
-        return {6: "tcp", 17: "udp"}.get(self.protocol, str(self.protocol))
+        return _TRANSPORTS.get(self.protocol) or str(self.protocol)
 
 
+@lru_cache(maxsize=ADDRESSES_KEPT)
 def address_text(family: int, packed: bytes) -> str:
     """An address as text. IPv4 inside IPv6 is shown as what it is, IPv4."""
     if family == socket.AF_INET:
@@ -78,7 +82,7 @@ class FlowTable:
             flow.owner = owner
         if family and local_port:
             flow.local, flow.local_port = address_text(family, local), local_port
-        if family and (remote_port or any(remote)):
+        if family and (remote_port or remote.strip(b"\0")):
             flow.remote, flow.remote_port = address_text(family, remote), remote_port
         return flow
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from agentwatch.schema.decode import FLAGS, START, TGID, TID, TIME, Row, tail, unpack
 from agentwatch.schema.events import Piece, PieceFlag
@@ -13,11 +14,15 @@ Key = tuple[int, int]
 ENDED_KEPT = 16384  # ended processes remembered, for ancestry and late events
 ENDED_ARGV = 4096  # characters of an ended process's arguments remembered
 PIECES_KEPT = 256  # execs whose pieces have come but not the exec itself
+PATHS_KEPT = 1024  # paths whose text is remembered: programs and folders come again and again
+_CUT_SHORT = int(PieceFlag.CUT)
+_EXE, _CWD, _ARGV = int(Piece.EXE), int(Piece.CWD), int(Piece.ARGV)
+_NOTHING_CUT: frozenset[str] = frozenset()
 
 _FIELD_OF: dict[int, str] = {Piece.EXE: "Image", Piece.CWD: "CurrentDirectory"}
 
 
-_CUT = frozenset(("CommandLine",))
+_ARGV_CUT = frozenset(("CommandLine", "Argv"))
 
 
 @dataclass(slots=True)
@@ -50,6 +55,15 @@ class Process:
     def key(self) -> Key:
         return self.pid, self.start
 
+    def become(self, origin: Process) -> None:
+        """Take over the image, the credentials and the namespaces of another process."""
+        self.exe, self.argv, self.cwd = origin.exe, origin.argv, origin.cwd
+        self.uid, self.euid, self.gid = origin.uid, origin.euid, origin.gid
+        self.inode, self.device, self.flags = origin.inode, origin.device, origin.flags
+        self.pid_ns, self.net_ns = origin.pid_ns, origin.net_ns
+        self.mnt_ns, self.user_ns = origin.mnt_ns, origin.user_ns
+        self.exec_seq, self.truncated = origin.exec_seq, origin.truncated
+
     @property
     def command_line(self) -> str:
         """The arguments, joined by spaces as ps shows them."""
@@ -66,18 +80,25 @@ class _Pieces:
     cut: set[int] = field(default_factory=set)  # kinds that were cut short
 
 
+@lru_cache(maxsize=PATHS_KEPT)
 def path_of(names: bytes) -> str:
     """The path from names that stand from the leaf to the root, each ended by NUL."""
-    parts = names.split(b"\0")[:-1] if names.endswith(b"\0") else names.split(b"\0")
-    return "/" + "/".join(part.decode("utf-8", "backslashreplace") for part in reversed(parts))
+    parts = _texts(names)
+    parts.reverse()
+    return "/" + "/".join(parts)
 
 
 def arguments(data: bytes) -> tuple[str, ...]:
     """The arguments from argv's memory: each ended by NUL."""
-    parts = data.split(b"\0")
-    if parts and not parts[-1]:
+    return tuple(_texts(data))
+
+
+def _texts(data: bytes) -> list[str]:
+    """Texts that are each ended by NUL, the last one perhaps not."""
+    parts = data.decode("utf-8", "backslashreplace").split("\0")
+    if not parts[-1]:
         parts.pop()
-    return tuple(part.decode("utf-8", "backslashreplace") for part in parts)
+    return parts
 
 
 class ProcessTable:
@@ -126,9 +147,7 @@ class ProcessTable:
         origin = self._processes.get(parent)
         child.parent = parent
         if origin is not None and not child.exe:
-            for name in ("exe", "argv", "cwd", "uid", "euid", "gid", "inode", "device", "net_ns", "pid_ns",
-                         "mnt_ns", "user_ns", "flags", "exec_seq", "truncated"):  # fmt: skip
-                setattr(child, name, getattr(origin, name))
+            child.become(origin)
         return child
 
     def piece(self, row: Row) -> None:
@@ -137,13 +156,13 @@ class ProcessTable:
         pieces = self._pieces.pop(row[TID], None) or _Pieces()
         self._pieces[row[TID]] = pieces  # moved to the end: the oldest goes first
         data = tail(row, length)
-        if row[FLAGS] & PieceFlag.CUT and kind in _FIELD_OF:
+        if row[FLAGS] & _CUT_SHORT and kind in _FIELD_OF:
             pieces.cut.add(kind)
-        if kind == Piece.EXE:
+        if kind == _EXE:
             pieces.exe = data
-        elif kind == Piece.CWD:
+        elif kind == _CWD:
             pieces.cwd = data
-        elif kind == Piece.ARGV:
+        elif kind == _ARGV:
             pieces.argv[offset] = data
         if len(self._pieces) > PIECES_KEPT:
             del self._pieces[next(iter(self._pieces))]
@@ -157,13 +176,13 @@ class ProcessTable:
         if process.parent is None:
             process.parent = (parent, parent_start)
         argv, whole = _joined(pieces.argv, argv_length)
-        cut = {_FIELD_OF[kind] for kind in pieces.cut}
+        cut = [_FIELD_OF[kind] for kind in sorted(pieces.cut)]
         if not whole:
-            cut.add("CommandLine")
+            cut += ("CommandLine", "Argv")
         if pieces.exe is None:
-            cut.add("Image")
+            cut.append("Image")
         if pieces.cwd is None:
-            cut.add("CurrentDirectory")
+            cut.append("CurrentDirectory")
         process.exe = path_of(pieces.exe or b"")
         process.cwd = path_of(pieces.cwd or b"")
         process.argv = arguments(argv)
@@ -171,21 +190,19 @@ class ProcessTable:
         process.inode, process.device, process.flags = inode, device, row[FLAGS]
         process.pid_ns, process.net_ns, process.mnt_ns, process.user_ns = pid_ns, net_ns, mnt_ns, user_ns
         process.exec_seq = seq
-        process.truncated = frozenset(cut)
+        process.truncated = frozenset(cut) if cut else _NOTHING_CUT
         return process
 
     def found(self, row: Row, agent: int) -> Process:
         """A process that ran already when watching began."""
-        parent, parent_start, exe, argv, cwd, uid, euid, gid, flags = unpack(row)
+        parent, parent_start, exe, argv, cwd, uid, euid, gid, flags, argv_cut = unpack(row)
         process = self.get(row[TGID], row[START], agent)
         if not process.exe:
             process.parent = (parent, parent_start)
             process.exe, process.argv, process.cwd = exe, tuple(argv), cwd
             process.uid, process.euid, process.gid = uid, euid, gid
             process.flags = flags
-            process.truncated = (
-                _CUT if flags & (ExecFlag.ARGV_CUT | ExecFlag.ARGV_UNREADABLE) else frozenset()
-            )
+            process.truncated = _ARGV_CUT if argv_cut else frozenset()
         return process
 
     def exit(self, row: Row, agent: int) -> Process:
@@ -210,7 +227,7 @@ def _shorten(process: Process) -> None:
     for word in process.argv:
         if room < len(word):
             process.argv = tuple(kept)
-            process.truncated |= {"CommandLine"}
+            process.truncated |= {"CommandLine", "Argv"}
             return
         kept.append(word)
         room -= len(word) + 1
@@ -218,6 +235,8 @@ def _shorten(process: Process) -> None:
 
 def _joined(chunks: dict[int, bytes], length: int) -> tuple[bytes, bool]:
     """argv from its chunks up to the first hole, and whether that is all of it."""
+    if len(chunks) == 1 and 0 in chunks:
+        return chunks[0], len(chunks[0]) >= length
     data = b""
     for offset in sorted(chunks):
         if offset != len(data):

@@ -20,6 +20,9 @@ from agentwatch.schema.events import BY_NUMBER, SOCKET_BLOCK, PayloadFlag, Type
 NAMES_KEPT = 4096  # addresses whose name was seen in a DNS answer
 FILES_KEPT = 256  # files read for detectors
 _BLOCK = len(SOCKET_BLOCK)
+# Plain numbers: to compare with members of an enumeration costs more than the rest of a handler.
+_CONNECT, _SEND, _ACCEPT, _CONNECTED = map(int, (Type.CONNECT, Type.SEND, Type.ACCEPT, Type.CONNECTED))
+_INCOMING = int(PayloadFlag.IN)
 _ADDRESS = {socket.AF_INET: 4, socket.AF_INET6: 16}  # bytes
 
 
@@ -57,7 +60,7 @@ class Change:
     @property
     def incoming(self) -> bool:
         """Whether the bytes of a payload came from the peer."""
-        return bool(self.payload_flags & PayloadFlag.IN)
+        return bool(self.payload_flags & _INCOMING)
 
 
 class State:
@@ -106,7 +109,9 @@ class State:
     def apply(self, seq: int, row: Row) -> Change | None:
         """Fold one row; None where it says nothing on its own. Raises `DecodeError` for a bad row."""
         handler = self._handlers.get(row[TYPE])
-        return None if handler is None else handler(seq, row, self.agent(row[AGENT]))
+        if handler is None:
+            return None
+        return handler(seq, row, self.agents.get(row[AGENT]) or self.agent(row[AGENT]))
 
     def name_of(self, address: str) -> str:
         """The name that a DNS answer gave for an address, or an empty string."""
@@ -172,12 +177,12 @@ class State:
         fields = decode.unpack(row)
         flow = self._flow(row, fields, agent)
         number = row[TYPE]
-        if number == Type.CONNECT or number == Type.SEND:
+        if number in (_CONNECT, _SEND):
             flow.initiated = True
             flow.domain = self.names.get(flow.remote, "")
-        elif number == Type.ACCEPT:
+        elif number == _ACCEPT:
             flow.initiated = False
-        elif number == Type.CONNECTED:
+        elif number == _CONNECTED:
             flow.initiated = True
             flow.error = fields[-1]
         return Change(seq, number, row[TIME], agent, self._flow_owner(flow, agent), flow, fields)
@@ -193,8 +198,7 @@ class State:
         fields = decode.unpack(row)
         flow = self._flow(row, fields, agent)
         length = fields[-1]
-        incoming = bool(row[FLAGS] & PayloadFlag.IN)
-        if incoming:
+        if row[FLAGS] & _INCOMING:
             flow.bytes_in += fields[_BLOCK + 1]
         else:
             flow.bytes_out += fields[_BLOCK + 1]

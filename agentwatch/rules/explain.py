@@ -56,14 +56,14 @@ def event_of_alert(category: str, alert: Mapping[str, Any]) -> Event:
     fields: dict[str, Any] = {
         **{name: tuple(v) if isinstance(v, list) else v for name, v in (alert.get("event") or {}).items()},
         "Image": process.get("exe"),
-        "Argv": tuple(process.get("cmdline") or ()),
-        "CommandLine": " ".join(process.get("cmdline") or ()),
+        "Argv": tuple(process.get("argv") or ()),
+        "CommandLine": process.get("cmdline"),
         "CurrentDirectory": process.get("cwd"),
         "User": process.get("user"),
         "ProcessId": process.get("pid"),
         "ParentImage": parent.get("exe"),
         "ParentProcessId": parent.get("pid"),
-        "ParentCommandLine": " ".join(parent.get("cmdline") or ()),
+        "ParentCommandLine": parent.get("cmdline"),
     }
     for side, end in (("Source", flow.get("local")), ("Destination", flow.get("remote"))):
         address, _, port = str(end or "").rpartition(":")

@@ -24,20 +24,22 @@ REMEMBERED_EVENTS = 2048
 REMEMBERED_EVENT = 1024
 REMEMBERED_VALUES = 1024
 REMEMBERED_VALUE = 256
-# A value longer than this is worth scanning once for all rules that will look at it.
-LONG_VALUE = 1024
 
 # Fields worth looking at first: a value too long to be remembered is not hashed either.
 _LONG = ("CommandLine", "ParentCommandLine")
 
 # Rough cost of a guard: how often it will let a rule through for nothing. Short literals stand
-# everywhere: `_LETTER` over their length is added. Fields that can be long are left alone where
-# another serves.
+# everywhere and short values are common: `_LETTER` over their length is added. Fields that can be
+# long are left alone where another serves.
 _COST = {"eq": 1, "num": 1, "endswith": 2, "startswith": 3, "contains": 8, "wild": 8, "re": 60}
 _LETTER = 40
 _LONG_COST = 4
 
 Verdicts = tuple[tuple[int, bool], ...]
+# Of a field's value: bits of the rules that it lets through, numbers of the atoms of which a
+# literal stands in it.
+Found = tuple[int, frozenset[int]]
+_NONE: frozenset[int] = frozenset()
 
 
 class Memory:
@@ -70,9 +72,7 @@ class Plan:
     """The rules of one category, compiled and indexed. `numbers` are the rules' places in the set."""
 
     def __init__(self, rules: Sequence[tuple[int, Expr]]) -> None:
-        atoms: dict[Expr, int] = {}
         self._numbers = [place for place, _ in rules]
-        self._tests: list[Test] = [compile_condition(expr, atoms) for _, expr in rules]
         self._always = 0
         guarded: dict[str, list[tuple[Expr, int]]] = {}
         for bit, (_, expr) in enumerate(rules):
@@ -82,6 +82,9 @@ class Plan:
                 continue
             for atom in guard[1]:
                 guarded.setdefault(atom[1], []).append((atom, 1 << bit))
+        searched = {atom for guards in guarded.values() for atom, _ in guards if _literals(atom)}
+        atoms: dict[Expr, int] = {}
+        self._tests: list[Test] = [compile_condition(expr, atoms, searched) for _, expr in rules]
         self._indexes = [FieldIndex(name, guarded[name], atoms) for name in sorted(guarded)]
         # The fields that verdicts depend on, by which they are remembered.
         self._reads = _fields_read(atoms)
@@ -136,7 +139,7 @@ def _small(key: Iterable[Any]) -> bool:
         if isinstance(value, str):
             room -= len(value)
         elif isinstance(value, tuple):
-            room -= sum(len(item) + 50 if isinstance(item, str) else 50 for item in value)
+            room -= 50 * len(value) + sum([len(item) for item in value if isinstance(item, str)])
     return room >= 0
 
 
@@ -175,13 +178,20 @@ def _atom_cost(atom: Expr) -> int | None:
     if op == "re":
         # RE2's literal filter is about bytes here: folding of other letters would mislead it.
         return cost if value[0].isascii() else None
-    words = (longest(value),) if op == "wild" else value
-    if op in ("contains", "startswith", "endswith", "wild"):
-        shortest = min(map(len, words))
-        if not shortest:
-            return None
-        return cost + _LETTER // shortest
-    return cost
+    if op == "num":
+        return cost
+    shortest = min(map(len, (longest(value),) if op == "wild" else value))
+    if op == "eq":
+        return cost + _LETTER // max(1, shortest)
+    return cost + _LETTER // shortest if shortest else None
+
+
+def _literals(atom: Expr) -> tuple[str, ...]:
+    """Of a guard that is looked for anywhere in a value: words of which one must stand there."""
+    op = atom[2].removesuffix(CASED)
+    if op == "wild":
+        return _folded((longest(atom[3]),))
+    return _folded(atom[3]) if op == "contains" else ()
 
 
 def longest(parts: Sequence[str | int]) -> str:
@@ -202,11 +212,11 @@ class FieldIndex:
         self._numbers: dict[float, int] = {}
         self._prefixes: dict[int, dict[str, int]] = {}
         self._suffixes: dict[int, dict[str, int]] = {}
-        literals: dict[tuple[str, ...], int] = {}
+        literals: dict[tuple[str, ...], tuple[int, list[int]]] = {}
         patterns: dict[tuple[str, str], int] = {}
-        for (_, _, full_op, value), bits in guards:
+        for atom, bits in guards:
             self._all |= bits
-            op = full_op.removesuffix(CASED)
+            op, value = atom[2].removesuffix(CASED), atom[3]
             if op == "num":
                 _add(self._numbers, value, bits)
             elif op == "re":
@@ -218,34 +228,39 @@ class FieldIndex:
                 for word in _folded(value):
                     _add(tables.setdefault(len(word), {}), (word,), bits)
             else:
-                _add(literals, (_folded((longest(value),) if op == "wild" else value),), bits)
-        self._literals = LiteralSet(name, literals, atoms) if literals else None
+                words = _literals(atom)
+                before, numbers = literals.get(words, (0, []))
+                literals[words] = (before | bits, [*numbers, atoms[atom]])
+        self._literals = LiteralSet(literals) if literals else None
         self._patterns = PatternFilter(patterns) if patterns else None
         self._memory = Memory(REMEMBERED_VALUES)
 
     def candidates(self, facts: Facts) -> int:
-        """Bits of the rules whose guard holds or may hold."""
+        """Bits of the rules whose guard holds or may hold. Notes which literals were found."""
         value = facts.value(self.name)
         if facts.cut(self.name):
-            # All may hold. What the known part says is noted all the same: it is scanned once.
-            if self._literals is not None and isinstance(value, str) and len(value) > LONG_VALUE:
-                blob = facts.blobs(self.name, fold=True)[0]
-                self._literals.candidates(blob, facts.verdicts, missed=None)
+            # All may hold. What stands in the known part is noted all the same: one pass, not many.
+            self._look_up_all(facts)
             return self._all
-        if isinstance(value, str):
-            if len(value) > REMEMBERED_VALUE:
-                return self._look_up(facts, 0, facts.verdicts if len(value) > LONG_VALUE else None)
-            found: int | None = self._memory.get(value)
+        if type(value) is int or (isinstance(value, str) and len(value) <= REMEMBERED_VALUE):
+            found: Found | None = self._memory.get(value)
             if found is None:
                 found = self._look_up(facts, 0)
                 self._memory.put(value, found)
-            return found
-        bits = 0
+            bits, facts.found[self.name] = found
+            return bits
+        return self._look_up_all(facts)
+
+    def _look_up_all(self, facts: Facts) -> int:
+        bits, numbers = 0, _NONE
         for place in range(len(facts.texts(self.name))):
-            bits |= self._look_up(facts, place)
+            more, found = self._look_up(facts, place)
+            bits |= more
+            numbers |= found
+        facts.found[self.name] = numbers
         return bits
 
-    def _look_up(self, facts: Facts, place: int, verdicts: dict[int, bool | None] | None = None) -> int:
+    def _look_up(self, facts: Facts, place: int) -> Found:
         text = facts.folded(self.name)[place]
         bits = self._exact.get(text, 0)
         if self._numbers:
@@ -256,13 +271,14 @@ class FieldIndex:
         for length, table in self._suffixes.items():
             bits |= table.get(text[-length:], 0)
         if self._literals is None and self._patterns is None:
-            return bits
+            return bits, _NONE
         blob = facts.blobs(self.name, fold=True)[place]
         if self._patterns is not None:
             bits |= self._patterns.candidates(blob)
-        if self._literals is not None:
-            bits |= self._literals.candidates(blob, verdicts)
-        return bits
+        if self._literals is None:
+            return bits, _NONE
+        more, found = self._literals.find(blob)
+        return bits | more, found
 
 
 def _folded(words: Sequence[str]) -> tuple[str, ...]:
@@ -275,16 +291,10 @@ def _add(table: dict[Any, int], keys: Iterable[Any], bits: int) -> None:
 
 
 class LiteralSet:
-    """Groups of literals, each with the bits of the rules that one of them lets through."""
+    """Groups of literals, each with the bits of the rules and the numbers of the atoms that ask for it."""
 
-    def __init__(self, name: str, groups: Mapping[tuple[str, ...], int], atoms: Mapping[Expr, int]) -> None:
-        numbers = {
-            _folded(value): place
-            for (_, field, op, value), place in atoms.items()
-            if field == name and op == "contains"
-        }
-        self._masks = list(groups.values())
-        self._numbers = [numbers.get(group, -1) for group in groups]
+    def __init__(self, groups: Mapping[tuple[str, ...], tuple[int, list[int]]]) -> None:
+        self._groups = list(groups.values())
         self._set = re2.Set.SearchSet(_options(len(groups)))
         for group in groups:
             self._set.Add(b"|".join(re2.escape(encode(word)) for word in group))
@@ -293,22 +303,16 @@ class LiteralSet:
         if not self._set.Match(encode(next(iter(groups))[0])):
             raise RuntimeError("RE2 has no memory for the literals of the rules")
 
-    def candidates(
-        self, blob: bytes, verdicts: dict[int, bool | None] | None = None, missed: bool | None = False
-    ) -> int:
-        """Bits of the rules of which a literal stands in the value, folded and encoded.
-
-        Notes in `verdicts`, by number, what that says about atoms: a long value is scanned once.
-        `missed` is the verdict of those that are not there.
-        """
-        hits = self._set.Match(blob) or ()
-        if verdicts is not None:
-            verdicts.update(dict.fromkeys(self._numbers, missed))
-            verdicts.update((self._numbers[hit], True) for hit in hits)
-        bits = 0
+    def find(self, blob: bytes) -> Found:
+        """What the literals that stand in the value, folded and encoded, let through."""
+        hits = self._set.Match(blob)
+        if not hits:
+            return 0, _NONE
+        bits, numbers = 0, list[int]()
         for hit in hits:
-            bits |= self._masks[hit]
-        return bits
+            bits |= self._groups[hit][0]
+            numbers += self._groups[hit][1]
+        return bits, frozenset(numbers)
 
 
 class PatternFilter:
@@ -321,9 +325,15 @@ class PatternFilter:
             self._filter.Add(encode(prefix + pattern), _options())
         self._filter.Compile()
         self._masks = list(patterns.values())
+        # Those without a literal that is long enough pass whatever the value is.
+        self._unfiltered = self._passing(b"")
+        self._filters = any(mask & ~self._unfiltered for mask in self._masks)
 
     def candidates(self, blob: bytes) -> int:
         """Bits of the rules whose pattern may match the value, folded."""
+        return self._passing(blob) if self._filters else self._unfiltered
+
+    def _passing(self, blob: bytes) -> int:
         bits = 0
         for hit in self._filter.Match(blob, True) or ():
             bits |= self._masks[hit]

@@ -18,7 +18,6 @@ PRODUCTS = ("linux", "agentwatch")
 # Standard categories and fields that rules may name although no source tells of them yet.
 AWAITED: Mapping[str, frozenset[str]] = {
     "file_event": frozenset({"CommandLine", "Image", "ParentImage", "ProcessId", "TargetFilename", "User"}),
-    "process_creation": frozenset({"Argv", "UserId"}),
 }
 _TOLD: Mapping[str, frozenset[str]] = {
     category: frozenset(field.name for field in fields) for category, (_, fields) in schema.FIELDS.items()

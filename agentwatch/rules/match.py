@@ -7,7 +7,8 @@ Regular expressions and wildcards run on RE2, in time linear in the value.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import Any, Union
 
@@ -27,13 +28,17 @@ class Facts:
 
     Values are texts (booleans as `true` and `false`, numbers in decimal). A list field has a
     text for each element: a comparison holds if it holds for one of them.
+
+    `found` has the fields that were searched in one pass: for each the numbers of the atoms, of
+    those searched for, of which a literal stands in the value.
     """
 
-    __slots__ = ("_blobs", "_folded", "_texts", "event", "verdicts")
+    __slots__ = ("_blobs", "_folded", "_texts", "event", "found", "verdicts")
 
     def __init__(self, event: Event) -> None:
         self.event = event
         self.verdicts: dict[int, Verdict] = {}
+        self.found: dict[str, frozenset[int]] = {}
         self._texts: dict[str, tuple[str, ...]] = {}
         self._folded: dict[str, tuple[str, ...]] = {}
         self._blobs: dict[tuple[str, bool], tuple[bytes, ...]] = {}
@@ -43,11 +48,11 @@ class Facts:
         truncated = self.event.truncated
         if not truncated:
             return False
-        base, mark, index = name.partition("#")
+        base, index = _place(name)
         if base not in truncated:
             return name == ANY_FIELD
         items = self.event.fields.get(base)
-        return not (mark and isinstance(items, tuple) and int(index) < len(items) - 1)
+        return not (index is not None and isinstance(items, tuple) and index < len(items) - 1)
 
     def more(self, name: str) -> bool:
         """Whether a cut field may have texts beside those known."""
@@ -60,11 +65,11 @@ class Facts:
             return self.event.agent
         if name in fields:
             return fields[name]
-        base, mark, index = name.partition("#")
-        if mark:
+        base, index = _place(name)
+        if index is not None:
             items = fields.get(base)
-            if isinstance(items, tuple) and int(index) < len(items):
-                return items[int(index)]
+            if isinstance(items, tuple) and index < len(items):
+                return items[index]
         return None
 
     def texts(self, name: str) -> tuple[str, ...]:
@@ -78,7 +83,7 @@ class Facts:
         """The field's texts in lower case."""
         found = self._folded.get(name)
         if found is None:
-            found = self._folded[name] = tuple(text.lower() for text in self.texts(name))
+            found = self._folded[name] = tuple([text.lower() for text in self.texts(name)])
         return found
 
     def blobs(self, name: str, fold: bool) -> tuple[bytes, ...]:
@@ -86,12 +91,19 @@ class Facts:
         found = self._blobs.get((name, fold))
         if found is None:
             source = self.folded(name) if fold else self.texts(name)
-            found = self._blobs[name, fold] = tuple(map(encode, source))
+            found = self._blobs[name, fold] = tuple([encode(text) for text in source])
         return found
 
     def _all_texts(self) -> tuple[str, ...]:
         fields = self.event.fields
         return tuple(text for name in sorted(fields) for text in texts(fields[name]))
+
+
+@lru_cache(maxsize=1024)
+def _place(name: str) -> tuple[str, int | None]:
+    """A field's own name and, of `NAME#3`, which element."""
+    base, mark, index = name.partition("#")
+    return base, int(index) if mark else None
 
 
 def texts(value: Value) -> tuple[str, ...]:
@@ -112,21 +124,24 @@ def encode(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
 
-def compile_condition(expr: Expr, atoms: dict[Expr, int]) -> Test:
+def compile_condition(expr: Expr, atoms: dict[Expr, int], searched: Collection[Expr] = ()) -> Test:
     """A condition tree as a function of an event's facts.
 
     `atoms` numbers the atoms met so far: equal atoms of different rules are evaluated once.
+    `searched` are those that `Facts.found` may tell of.
     """
     kind = expr[0]
     if kind == "atom":
-        return _remembered(compile_atom(expr), atoms.setdefault(expr, len(atoms)))
+        number = atoms.setdefault(expr, len(atoms))
+        test = _remembered(compile_atom(expr), number)
+        return _searched(test, expr, number) if expr in searched else test
     if kind == "sel":
-        return compile_condition(expr[2], atoms)
+        return compile_condition(expr[2], atoms, searched)
     if kind == "const":
         constant = bool(expr[1])
         return lambda facts: constant
     # The logic does not depend on the order of operands, what it costs does.
-    tests = [compile_condition(operand, atoms) for operand in sorted(expr[1:], key=_cost)]
+    tests = [compile_condition(operand, atoms, searched) for operand in sorted(expr[1:], key=_cost)]
     if kind == "not":
         return _not(tests[0])
     return _all(tests) if kind == "and" else _any(tests)
@@ -147,6 +162,24 @@ def _remembered(test: Test, number: int) -> Test:
             return verdicts[number]
         verdict = verdicts[number] = test(facts)
         return verdict
+
+    return run
+
+
+def _searched(test: Test, atom: Expr, number: int) -> Test:
+    """An atom whose literals were searched for with all others: it is false where none stands."""
+    _, name, op, _ = atom
+    contains = op.removesuffix(CASED) == "contains"
+
+    def run(facts: Facts) -> Verdict:
+        found = facts.found.get(name)
+        if found is None:
+            return test(facts)
+        if number in found:
+            return True if op == "contains" else test(facts)
+        if not facts.cut(name):
+            return False
+        return None if contains else test(facts)
 
     return run
 
@@ -204,6 +237,8 @@ def _on_texts(name: str, test: TextTest, folded: bool) -> Test:
     def run(facts: Facts) -> Verdict:
         candidates = facts.folded(name) if folded else facts.texts(name)
         if not facts.cut(name):
+            if len(candidates) == 1:
+                return test(candidates[0], False)
             return any(test(text, False) for text in candidates)
         # Of a cut list the elements before the last are whole, and more may follow. Which of
         # an event's texts a keyword's cut is in does not matter.
@@ -235,7 +270,7 @@ def _contains(wanted: tuple[str, ...]) -> TextTest:
         if many is not None and len(text) > 1024:
             found = many.search(encode(text)) is not None
         else:
-            found = any(word in text for word in wanted)
+            found = any(map(text.__contains__, wanted))
         return True if found else (None if cut else False)
 
     return test

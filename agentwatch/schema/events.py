@@ -306,7 +306,8 @@ EVENTS: tuple[EventType, ...] = (
             Field("uid", "u32", "real user id"),
             Field("euid", "u32", "effective user id"),
             Field("gid", "u32", "real group id"),
-            Field("flags", "u32", "flags of an exec, as far as they can still be told"),
+            Field("flags", "u32", "flags of an exec"),
+            Field("argv_cut", "u32", "1: there were more arguments than are told"),
         ),
     ),
     EventType(

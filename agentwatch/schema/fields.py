@@ -10,8 +10,10 @@ from agentwatch.schema.events import Field
 PROCESS = (
     Field("Image", "str", "path of the program's file"),
     Field("CommandLine", "str", "arguments, joined by spaces"),
+    Field("Argv", "list", "arguments one by one, the program's name as `Argv#0`"),
     Field("CurrentDirectory", "str", "working directory"),
     Field("User", "str", "user's name, or the number where it has none"),
+    Field("UserId", "int", "number of the user (real user id)"),
     Field("ProcessId", "int", "process id in the initial pid namespace"),
     Field("ParentProcessId", "int", "process id of the parent"),
     Field("ParentImage", "str", "path of the parent's program"),

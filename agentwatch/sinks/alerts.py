@@ -89,8 +89,9 @@ def build(state: State, decision: Decision, outcome: Outcome | None, clock_offse
 
 
 _SHOWN_ELSEWHERE = frozenset(
-    ("Image", "CommandLine", "CurrentDirectory", "User", "ProcessId", "ParentProcessId", "ParentImage",
-     "ParentCommandLine", "SourceIp", "SourcePort", "DestinationIp", "DestinationPort", "Initiated")
+    ("Image", "CommandLine", "Argv", "CurrentDirectory", "User", "ProcessId", "ParentProcessId",
+     "ParentImage", "ParentCommandLine", "SourceIp", "SourcePort", "DestinationIp", "DestinationPort",
+     "Initiated")
 )  # fmt: skip
 
 

@@ -78,16 +78,14 @@ class Inventory:
                     self._probes.own_socket(one.fileno(), block, (pid, start))
 
 
-def _facts(folder: Path) -> tuple[str, tuple[str, ...], str, int, int, int, int]:
-    """Executable, arguments, working directory, uid, euid, gid and flags of a process."""
+def _facts(folder: Path) -> tuple[str, tuple[str, ...], str, int, int, int, int, int]:
+    """The fields of `process` but for the parent."""
     exe, flags = _link(folder / "exe"), 0
     if exe.endswith(_DELETED):
         exe = exe.removesuffix(_DELETED)
         flags |= ExecFlag.MEMFD | ExecFlag.DELETED if exe.startswith("/memfd:") else ExecFlag.DELETED
     argv, whole = _argv(folder)
-    if not whole:
-        flags |= ExecFlag.ARGV_CUT
-    return exe, argv, _link(folder / "cwd"), *_ids(folder), flags
+    return exe, argv, _link(folder / "cwd"), *_ids(folder), flags, int(not whole)
 
 
 def _link(path: Path) -> str:

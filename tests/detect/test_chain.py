@@ -49,6 +49,12 @@ class Fold:
                 found += self._row(row)
         return found
 
+    def applications(self) -> applications.Applications:
+        """The detector that holds the conversations."""
+        owners = [getattr(of, "__self__", None) for of in self.chain._by_type[Type.CLOSE]]
+        (found,) = [one for one in owners if isinstance(one, applications.Applications)]
+        return found
+
     def note(self, *fields: object) -> list[Sighting]:
         (row,) = decode.notes(decode.pack_notes([fields]))
         return self._row(row)
@@ -175,12 +181,12 @@ def test_conversations_are_bounded() -> None:
     fold = Fold()
     for cookie in range(1, applications.CONVERSATIONS_KEPT + 10):
         fold(payload(b"x", cookie=cookie))
-    kept = next(d for d in fold.chain._by_type[Type.CLOSE] if isinstance(d, applications.Applications))
+    kept = fold.applications()
     assert len(kept._open) == applications.CONVERSATIONS_KEPT
 
 
 def test_closed_flows_are_forgotten() -> None:
     fold = Fold()
     fold(payload(b"x"), raw("close", **CLIENT))
-    kept = next(d for d in fold.chain._by_type[Type.CLOSE] if isinstance(d, applications.Applications))
+    kept = fold.applications()
     assert not kept._open

@@ -48,7 +48,7 @@ def test_missing_pieces_are_said() -> None:
     feed(table, raw("exec", argv_length=6))
     process = table.known((100, 7))
     assert process is not None
-    assert process.truncated == {"CommandLine", "Image", "CurrentDirectory"}
+    assert process.truncated == {"CommandLine", "Argv", "Image", "CurrentDirectory"}
 
 
 def test_a_hole_in_argv_ends_it_and_is_said() -> None:
@@ -122,4 +122,4 @@ def test_arguments_of_ended_processes_are_cut_and_that_is_said() -> None:
     (row,) = decode.slots(raw("exit", tgid=1, start=1))
     table.exit(row, 1)
     assert list(process.argv) == ["sh"]
-    assert process.truncated == {"CommandLine"}
+    assert process.truncated == {"CommandLine", "Argv"}

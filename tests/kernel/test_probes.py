@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from agentwatch.enrich import processes as processes_module
 from agentwatch.enrich.processes import Process
 from agentwatch.kernel.probes import PROBES_TABLE
 from agentwatch.schema.events import ExecFlag, PayloadFlag
@@ -89,17 +90,19 @@ def test_exec_is_reported_with_its_circumstances(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 230, 256, 257, 2030, 2048, 2049, 16384, 16385, 100_000])
-def test_argv_of_any_size_is_whole(size: int) -> None:
+def test_argv_of_any_size_is_whole(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes_module, "ENDED_ARGV", 1 << 20)
     agent = run(["/bin/true", "x" * size, "end"])
     process = by_exe(agent, os.path.realpath("/bin/true"))
     assert process.argv == ("/bin/true", "x" * size, "end")
     assert process.truncated == frozenset()
 
 
-def test_argv_beyond_the_limit_is_marked() -> None:
+def test_argv_beyond_the_limit_is_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes_module, "ENDED_ARGV", 1 << 20)
     agent = run(["/bin/true", "x" * 100_000, "y" * 100_000])
     process = by_exe(agent, os.path.realpath("/bin/true"))
-    assert process.truncated == {"CommandLine"}
+    assert process.truncated == {"CommandLine", "Argv"}
     assert process.argv[1] == "x" * 100_000
 
 

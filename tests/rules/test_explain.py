@@ -57,7 +57,7 @@ def test_an_alert_is_explained_from_what_it_says() -> None:
     )
     alert = {
         "agent": "a",
-        "process": {"exe": "/bin/sh", "cmdline": ["sh"], "ancestors": []},
+        "process": {"exe": "/bin/sh", "cmdline": "sh -c ls", "argv": ["sh", "-c", "ls"], "ancestors": []},
         "flow": {"local": "[::1]:1", "remote": "10.0.0.1:22"},
         "event": {},
         "evidence": [5],
@@ -66,3 +66,14 @@ def test_an_alert_is_explained_from_what_it_says() -> None:
     assert [one.found for one in explain_alert(found.rules[0], alert)] == ["10.0.0.1", "/bin/sh"]
     alert["flow"] = {}
     assert explain_alert(found.rules[0], alert) == ()
+
+
+def test_an_alert_tells_the_words_of_a_command() -> None:
+    found = rules(rule("s:\n  CommandLine|contains: 'h -c'\n  Argv#2: ls\ncondition: s"))
+    alert = {
+        "agent": "a",
+        "process": {"exe": "/bin/sh", "cmdline": "sh -c ls", "argv": ["sh", "-c", "ls"]},
+        "evidence": [5],
+        "completeness": {"why": []},
+    }
+    assert [one.found for one in explain_alert(found.rules[0], alert)] == ["sh -c ls", "ls"]
