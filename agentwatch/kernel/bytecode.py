@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack  # type: ignore[import-untyped]
 
@@ -30,8 +30,7 @@ class BccMissing(CompileError):
     """BCC's Python bindings are not installed for this interpreter."""
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
+class Program(NamedTuple):
     """One function's bytecode, `struct bpf_insn` after `struct bpf_insn`.
 
     `maps` are (byte offset of the instruction, map id), `kfuncs` (byte offset, helper number).

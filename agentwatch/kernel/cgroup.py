@@ -220,7 +220,8 @@ def create(name: str, mount: Path | None = None) -> Cgroup:
         while True:
             with suppress(FileExistsError):
                 parent.mkdir(mode=_PRIVATE)
-            with suppress(_Vanished), _locked(parent):
+            # A lookup may still find a parent that was removed a moment ago: then again from the start.
+            with suppress(_Vanished, FileNotFoundError), _locked(parent):
                 _sweep(parent)
                 path.mkdir(mode=_PRIVATE)
                 cgroup = Cgroup(path, made=True)

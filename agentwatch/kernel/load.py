@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from agentwatch.kernel import bpf
 from agentwatch.kernel.bpf import AttachType, Handle, MapType, ProgramType
@@ -14,8 +14,7 @@ _PSEUDO_MAP_FD, _PSEUDO_KFUNC_CALL = 1, 2
 _IMMEDIATE = struct.Struct("<i")
 
 
-@dataclass(frozen=True, slots=True)
-class MapSpec:
+class MapSpec(NamedTuple):
     """One map of the table. `id` is what the C calls it; sizes in bytes.
 
     `max_entries` of a ring is its size in bytes, a power of two and of the page size.
@@ -30,8 +29,7 @@ class MapSpec:
     flags: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class ProgramSpec:
+class ProgramSpec(NamedTuple):
     """How one function is loaded. `target` names the BTF entry that a tracing program attaches to, as
     in `Object.btf_ids`: "typedef btf_trace_sched_process_exit", "func bpf_iter_task"."""
 

@@ -10,8 +10,8 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from types import TracebackType
+from typing import NamedTuple
 
 from agentwatch.clock import now
 from agentwatch.kernel import bpf
@@ -59,8 +59,7 @@ KFUNCS = {900_001: "bpf_cast_to_kern_ctx"}
 FILES = ("process.c", "socket.c", "payload.c", "unix.c", "control.c", "inventory.c")
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(NamedTuple):
     """A program, what is not seen without it, and where it attaches: to every agent's cgroup or once."""
 
     spec: ProgramSpec
@@ -190,8 +189,7 @@ def recipe() -> Recipe:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Missing:
+class Missing(NamedTuple):
     """A probe that could not be loaded or attached."""
 
     probe: str

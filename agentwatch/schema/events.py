@@ -11,8 +11,8 @@ space makes: what it found at attach time, what it was asked to read, what it di
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, IntEnum
+from typing import NamedTuple
 
 SCHEMA_VERSION = 1
 
@@ -28,8 +28,7 @@ class Ring(Enum):
     NOTES = "notes"
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """One field: a C scalar (`u8 u16 u32 u64 s32`) or `bytesN` for N raw bytes."""
 
     name: str
@@ -37,8 +36,7 @@ class Field:
     doc: str
 
 
-@dataclass(frozen=True, slots=True)
-class EventType:
+class EventType(NamedTuple):
     """One event. `tail` lists the capacities in bytes a record's trailing data may be reserved with."""
 
     name: str

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from agentwatch.schema.events import HEADER, RING_HEADER_SIZE, SLOT_SIZE, EventType, Field, Ring
 
 _SCALARS = {"u8": (1, "B"), "u16": (2, "H"), "u32": (4, "I"), "u64": (8, "Q"), "s32": (4, "i")}
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(NamedTuple):
     """A field and its byte offset from the start of the record (ring header not counted)."""
 
     field: Field
