@@ -27,7 +27,7 @@ from bench.trace import RECORDS_A_ROUND, SLOTS_A_ROUND, Workload, header
 from tests.lab import compiled
 from tests.lab.watched import watched
 
-ROUNDS = 800
+ROUNDS = 500
 RECORDS = ROUNDS * (SLOTS_A_ROUND + RECORDS_A_ROUND)
 MILLION = 1_000_000
 RATE = 100_000  # events a second

@@ -27,11 +27,12 @@ from agentwatch.replay import (
     replay_all,
 )
 from agentwatch.rules.model import RuleSet
-from agentwatch.schema.events import EVENTS, Ring
+from agentwatch.schema.decode import pack_notes
+from agentwatch.schema.events import EVENTS, Ring, Type
 from agentwatch.sources.base import Batch, BatchKind
 from agentwatch.trace.store import Rotation, segment_paths
 from agentwatch.trace.writer import TraceWriter
-from tests.recordings import connection, connections, header, record, rules_for
+from tests.recordings import BEGAN, SECOND, connection, connections, header, record, rules_for
 
 
 @pytest.fixture
@@ -210,6 +211,18 @@ def test_rules_that_are_not_the_headers_are_said(tmp_path: Path, rules: RuleSet)
     path = record(tmp_path / "x.awt", connections(1), rules, changes={"rules_digest": "00" * 32})
     (outcome,), _ = _replayed((path,))
     assert outcome.damaged and "not those that its header names" in outcome.remarks[0]
+
+
+def test_rules_change_where_the_recording_says_unless_others_are_named(
+    tmp_path: Path, rules: RuleSet
+) -> None:
+    others = rules_for(tmp_path, port=2)
+    reload = (int(Type.RULES), BEGAN + SECOND, 1, 0, 0, others.digest, others.to_bytes())
+    mixed = [*connections(1), (Batch(BatchKind.NOTES, pack_notes([reload])),)]
+    mixed += [*connections(1, first=2), *connections(1, port=2, first=3)]
+    path = record(tmp_path / "x.awt", mixed, rules)
+    assert _times(_replayed((path,))[1]) == ["22:15:00", "22:15:03"]
+    assert _times(_replayed((path,), order=Order(rules))[1]) == ["22:15:00", "22:15:02"]
 
 
 def _hostile(tmp_path: Path, rules: RuleSet, embedded: bytes) -> Path:

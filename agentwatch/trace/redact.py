@@ -50,6 +50,7 @@ ANYWHERE = (
     Secret(
         "password in a URL", rb"[A-Za-z][A-Za-z0-9+.-]{1,20}://[^\x00-\x20/?#@:\"']*:([^\x00-\x20/?#@\"']+)@"
     ),
+    Secret("bearer token", rb"(?i)\b(?:bearer|authorization:[ \t]*[a-z]+)[ \t]+(" + _TOKEN + rb"{8,})"),
     Secret("AWS key", rb"\b((?:AKIA|ASIA)[A-Z0-9]{16})\b"),
     Secret("GitHub token", rb"\b(gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,})"),
     Secret("GitLab token", rb"\b(glpat-[A-Za-z0-9_-]{20,})"),
@@ -324,7 +325,11 @@ class Redactor:
         ), found
 
 
-_ARGV, _CONTENT = 3, 1  # among the fields of a note of a process, and of a file
+def _place_of(number: int, field: str) -> int:
+    return [f.name for f in BY_NUMBER[number].fields].index(field)
+
+
+_ARGV, _CONTENT = _place_of(Type.PROCESS, "argv"), _place_of(Type.FILE, "content")
 
 
 def _note(owner: _Owner, place: int, at: int, size: int, reason: str) -> _Note:

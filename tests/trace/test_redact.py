@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agentwatch.schema import decode
 from agentwatch.schema.decode import pack_notes
-from agentwatch.schema.events import PayloadFlag, Piece, Type
+from agentwatch.schema.events import BY_NAME, PayloadFlag, Piece, Type
 from agentwatch.sources.base import Batch, BatchKind, Round
 from agentwatch.trace.redact import MAX_NOTED, Redactor
 from tests.schema.records import raw
@@ -75,6 +75,7 @@ def in_arguments(*arguments: str) -> tuple[str, ...]:
         ('{"user": "me", "password": "', "hunter22", '"}'),
         ('{"client_secret":"', "hunter22", '"}'),
         ("remote: https://me:", "hunter22", "@git.example/repo.git"),
+        ('{"headers": {"Authorization": "Bearer ', "0123456789", '"}}'),
         ("id ", "AKIAIOSFODNN7EXAMPLE", " used"),
         ("got ", "ghp_0123456789abcdefghijABCDEFGHIJ012345", "\n"),
         ("got ", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0aaaa.c2ln", "\n"),
@@ -99,6 +100,8 @@ def test_lines_of_a_private_key_and_nothing_else_of_it() -> None:
         (["curl", "-HX-Api-Key: SECRET"], "SECRET"),
         (["/usr/bin/curl", "-s", "-u", "me:SECRET", "https://api.example"], "SECRET"),
         (["sh", "-c", "curl -H 'Authorization: Bearer SECRET' https://api.example"], "Bearer SECRET"),
+        (["echo", "Authorization: Basic SECRETSECRET"], "SECRETSECRET"),
+        (["python3", "-c", "send(b'GET /\\r\\nAuthorization: Bearer SECRETSECRET\\r\\n')"], "SECRETSECRET"),
         (["git", "clone", "https://me:SECRET@git.example/x"], "SECRET"),
         (["mysql", "--password=SECRET"], "SECRET"),
         (["env", "PGPASSWORD=SECRET", "psql"], "SECRET"),
@@ -137,6 +140,8 @@ def test_a_forwarding_cannot_be_hidden(arguments: list[str]) -> None:
         "GET /?token= HTTP/1.1\r\nHost: h\r\n\r\n",
         "GET /cookie: a HTTP/1.1\r\n\r\n",
         "GET /authorization: Basic HTTP/1.1\r\n\r\n",
+        "GET /authorization: Basic HTTP/1.1\r\n\r\n",
+        "POST /bearer HTTP/1.1\r\n\r\n",
         "Authorization: HTTP/1.1\r\n",
         "SSH-2.0-OpenSSH_9.2\r\n",
         '-----BEGIN PRIVATE KEY-----\nPOST /getwork HTTP/1.1\r\n\r\n{"method":"getblocktemplate"}',
@@ -209,11 +214,14 @@ def test_many_places_are_summed_up() -> None:
 
 
 def test_notes_are_masked_too() -> None:
-    process = (int(Type.PROCESS), 5, 1, 9, 8, 1, 1, "/bin/x", ("x", "--token=abcdef", "\u00fc"), "/", 0, 0)
+    empty: dict[str, object] = {"str": "", "strs": (), "bytes": b""}
+    told = {f.name: empty.get(f.type, 0) for f in BY_NAME["process"].fields}
+    told["argv"] = ("x", "--token=abcdef", "\u00fc")
+    process = (int(Type.PROCESS), 5, 1, 9, 8, *told.values())
     file = (int(Type.FILE), 6, 1, 9, 8, "/root/.ssh/id", KEY.encode(), "")
     first, second = REDACT((Batch(BatchKind.NOTES, pack_notes([process, file])),))
     rows = decode.notes(first.data)
-    assert decode.unpack(rows[0])[3] == ("x", "--token=******", "\u00fc")
+    assert decode.unpack(rows[0])[list(told).index("argv")] == ("x", "--token=******", "\u00fc")
     assert b"b3Blb" not in decode.unpack(rows[1])[1]
     assert len(decode.notes(second.data)) == 6
 
