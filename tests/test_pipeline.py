@@ -11,7 +11,7 @@ from agentwatch.respond.decide import Decision
 from agentwatch.rules.engine import Engine
 from agentwatch.rules.model import RuleSet
 from agentwatch.schema import decode
-from agentwatch.schema.events import ExecFlag, Piece, Type
+from agentwatch.schema.events import Piece, Type
 from agentwatch.schema.layout import HEADER_SIZE
 from agentwatch.sinks.alerts import encode
 from agentwatch.sources.base import Batch, BatchKind, Round
@@ -43,14 +43,14 @@ def agent(mode: str) -> Batch:
     return notes((int(Type.AGENT), 1, 1, 0, 0, "tester", "/t", 5, mode))
 
 
-def run(argv: str, *, tgid: int = 100, time: int = 1000, flags: int = 0) -> Batch:
-    """An exec with its pieces."""
+def run(argv: str, *, tgid: int = 100, time: int = 1000, cut: bool = False) -> Batch:
+    """An exec with its pieces; with `cut` its argv is longer than what came of it."""
     words = argv.encode().replace(b" ", b"\0") + b"\0"
     return records(
         raw("exec_piece", tgid=tgid, time=time, kind=Piece.EXE, length=5, data=b"x\0bin\0"),
         raw("exec_piece", tgid=tgid, time=time, kind=Piece.CWD, length=4, data=b"tmp\0"),
         raw("exec_piece", tgid=tgid, time=time, kind=Piece.ARGV, length=len(words), data=words),
-        raw("exec", tgid=tgid, time=time, flags=flags, argv_length=len(words), uid=5),
+        raw("exec", tgid=tgid, time=time, argv_length=len(words), uid=5),
     )
 
 
@@ -138,7 +138,7 @@ def test_monitor_mode_never_acts() -> None:
 
 
 def test_an_undecided_verdict_never_acts() -> None:
-    (alert,), acts, _ = fold(MINER, (agent("enforce"), run("x", flags=int(ExecFlag.ARGV_CUT))))
+    (alert,), acts, _ = fold(MINER, (agent("enforce"), run("x", cut=True)))
     assert acts.asked == []
     assert (alert["verdict"], alert["response"], alert["undecided"]) == ("undecided", "alert", [PAUSE])
     assert alert["completeness"] == {"state": "partial", "why": ["Argv cut short", "CommandLine cut short"]}
@@ -146,13 +146,13 @@ def test_an_undecided_verdict_never_acts() -> None:
 
 def test_what_one_event_leaves_undecided_is_told_in_one_alert() -> None:
     three = rules(of_miner(ALERT, "low"), of_miner(PAUSE, "high"), of_miner(OTHER, "high"))
-    alerts, _, _ = fold(three, (agent("enforce"), run("x", flags=int(ExecFlag.ARGV_CUT))))
+    alerts, _, _ = fold(three, (agent("enforce"), run("x", cut=True)))
     assert [(alert["rule"]["id"], alert["undecided"]) for alert in alerts] == [(PAUSE, [PAUSE, ALERT, OTHER])]
 
 
 def test_what_matches_all_the_same_is_told_on_its_own() -> None:
     image = rule("s:\n  Image|endswith: /x\ncondition: s", head(OTHER, "medium"))
-    alerts, _, _ = fold(rules(of_miner(), image), (agent("monitor"), run("x", flags=int(ExecFlag.ARGV_CUT))))
+    alerts, _, _ = fold(rules(of_miner(), image), (agent("monitor"), run("x", cut=True)))
     assert [(alert["verdict"], alert["rule"]["id"], alert["undecided"]) for alert in alerts] == [
         ("match", OTHER, []),
         ("undecided", PAUSE, [PAUSE]),
