@@ -50,7 +50,7 @@ def run(argv: str, *, tgid: int = 100, time: int = 1000, cut: bool = False) -> B
         raw("exec_piece", tgid=tgid, time=time, kind=Piece.EXE, length=5, data=b"x\0bin\0"),
         raw("exec_piece", tgid=tgid, time=time, kind=Piece.CWD, length=4, data=b"tmp\0"),
         raw("exec_piece", tgid=tgid, time=time, kind=Piece.ARGV, length=len(words), data=words),
-        raw("exec", tgid=tgid, time=time, argv_length=len(words), uid=5),
+        raw("exec", tgid=tgid, time=time, argv_length=len(words) + cut, uid=5),
     )
 
 

@@ -43,4 +43,4 @@ class Names:
             "QueryResults": results,
             "QueryStatus": message.rcode if message.is_response else None,
         }
-        return (sighting("dns_query", change, fields),)
+        return (sighting(self._state, "dns_query", change, fields),)

@@ -15,6 +15,7 @@ from agentwatch.enrich.state import Change, State
 from agentwatch.event import Value
 from agentwatch.schema.events import ExecFlag, Type
 
+_OF_PARENT = frozenset(("Image", "CommandLine"))  # fields of a process that its children's events have, too
 _IMAGE_FLAGS = ((ExecFlag.MEMFD, "memfd"), (ExecFlag.DELETED, "deleted"))
 _TAMPERING = {Type.CGROUP_MOVE: "cgroup_move", Type.SIGNAL: "signal"}
 
@@ -51,7 +52,7 @@ def process_fields(state: State, process: Process) -> dict[str, Value]:
     }
 
 
-def sighting(category: str, change: Change, fields: dict[str, Value]) -> Sighting:
+def sighting(state: State, category: str, change: Change, fields: dict[str, Value]) -> Sighting:
     """An event of this category, about what the change is about."""
     return Sighting(
         category,
@@ -59,11 +60,19 @@ def sighting(category: str, change: Change, fields: dict[str, Value]) -> Sightin
         change.seq,
         change.agent.name,
         fields,
-        change.process.truncated,
+        _truncated(state, change.process),
         subject=change.agent,
         process=change.process,
         flow=change.flow,
     )
+
+
+def _truncated(state: State, process: Process) -> frozenset[str]:
+    """Fields of a process and its parent whose values were cut."""
+    parent = state.processes.known(process.parent) if process.parent else None
+    if parent is None or not parent.truncated:
+        return process.truncated
+    return process.truncated | {f"Parent{name}" for name in parent.truncated & _OF_PARENT}
 
 
 def flow_fields(flow: Flow) -> dict[str, Value]:
@@ -84,7 +93,7 @@ def flow_sighting(state: State, change: Change, found: Mapping[str, Value]) -> S
     if change.flow is not None:
         fields.update(flow_fields(change.flow))
     fields.update(found)
-    return sighting("flow", change, fields)
+    return sighting(state, "flow", change, fields)
 
 
 class Facts:
@@ -118,7 +127,7 @@ class Facts:
             return None
         fields = process_fields(self._state, change.process)
         fields.update(own)
-        return sighting(category, change, fields)
+        return sighting(self._state, category, change, fields)
 
     def _exec(self, change: Change) -> dict[str, Value]:
         return {}

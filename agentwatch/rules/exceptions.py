@@ -108,7 +108,10 @@ def _end(value: Any) -> int:
         end = datetime(value.year, value.month, value.day, tzinfo=timezone.utc) + timedelta(days=1)
     else:
         raise ValueError("expires takes a date, such as 2027-01-31")
-    return int((end - _EPOCH).total_seconds()) * NANOSECONDS
+    nanoseconds = int((end - _EPOCH).total_seconds()) * NANOSECONDS
+    if nanoseconds >= 1 << 63:
+        raise ValueError("expires is too far away; choose a date before 2262")
+    return nanoseconds
 
 
 def _pattern(field: str) -> Callable[[list[str]], Expr]:

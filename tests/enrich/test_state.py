@@ -202,3 +202,13 @@ def test_names_of_addresses_are_bounded() -> None:
         state.learn_name(str(number), "x")
     assert state.name_of("0") == ""
     assert state.name_of("4999") == "x"
+
+
+def test_what_was_cut_of_a_parent_is_cut_for_its_children() -> None:
+    state = State()
+    parent, child = state.processes.get(1, 1, 1), state.processes.get(100, 7, 1)
+    parent.truncated, child.parent = frozenset(("CommandLine", "Argv")), parent.key
+    (connect,) = fold(state, raw("connect", cookie=5, family=2, socktype=1, protocol=6, **REMOTE))
+    event = Facts(state, FIELDS).of(connect)
+    assert event is not None
+    assert event.truncated == {"ParentCommandLine"}

@@ -162,3 +162,8 @@ def test_they_travel_with_the_set_and_are_part_of_its_digest(tmp_path: Path) -> 
     assert found.digest != load_rules([tmp_path / "rules.yml"], tmp_path / "cache").digest
     file.write_text("")
     assert load_rules([tmp_path / "rules.yml"], tmp_path / "cache", [file]).exemptions == ()
+
+
+def test_an_end_that_no_clock_reaches_is_refused() -> None:
+    with pytest.raises(RuleError, match="too far away"):
+        exempt("rule: [first]\n    user: alice", "reason: a test\n    expires: 2999-01-01")
