@@ -12,7 +12,7 @@ from agentwatch.kernel.bpf import BpfError
 from agentwatch.kernel.bytecode import VMLINUX, BuildError
 from agentwatch.kernel.cache import bcc_version
 from agentwatch.kernel.cgroup import CgroupError, find_mount
-from agentwatch.kernel.loading import ProbeError
+from agentwatch.kernel.errors import ProbeError
 from agentwatch.kernel.probes import PROBES_TABLE, Probes
 from agentwatch.resources import RULES
 from agentwatch.rules.load import load_rules

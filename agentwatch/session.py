@@ -1,14 +1,13 @@
-"""A live session: one agent watched on this host, with everything between the kernel and the alerts."""
+"""A live session: everything between a watch in the kernel and the alerts."""
 
 from __future__ import annotations
 
 import gc
-import os
 import pwd
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -26,13 +25,11 @@ from agentwatch.rules.model import RuleSet
 from agentwatch.schema.events import Type
 from agentwatch.sources.base import Round
 from agentwatch.sources.files import read_agent_file
-from agentwatch.sources.inventory import Inventory
 from agentwatch.sources.kernel import KernelSource
+from agentwatch.watch import AGENT, Watch
 
 if TYPE_CHECKING:
     from agentwatch.trace.writer import TraceWriter
-
-AGENT = 1  # a session watches one agent
 
 
 def clock_offset() -> int:
@@ -95,46 +92,30 @@ class LiveRequests:
         self._probes.follow(cookie)
 
 
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How a session is run."""
-
-    name: str
-    mode: str  # monitor or enforce
-    rules: RuleSet
-    record: Path | None = None
-    command: tuple[str, ...] = ()
-    running: bool = False  # the agent runs already: stock is taken of it
-
-
 class Session:
-    """Watches one agent, from its first instruction or from where it is, to the end of its tree."""
+    """Folds what a watch reports, until the agent's tree has ended: the pipeline, live."""
 
-    def __init__(self, options: Options, cgroup: Cgroup, probes: Probes, sinks: Sequence[Sink]) -> None:
-        self.options = options
-        self.cgroup = cgroup
-        self.probes = probes
-        self._stack = ExitStack()
-        with ExitStack() as stack:
-            self.source = KernelSource(self.probes)
-            stack.callback(self.source.close)
-            self.probes.guard_monitor(os.getpid())
-            self.source.watch(AGENT)
-            stack.enter_context(self._begin())
-            self.actuator = CgroupActuator(cgroup, self.source)
-            offset = clock_offset()
-            names = users()
-            self._writer = stack.enter_context(self._recorder(offset, names)) if options.record else None
-            self.pipeline = Pipeline(
-                Engine(options.rules, clock_offset=offset),
-                state=State(names),
-                actuator=self.actuator,
-                sinks=sinks,
-                requests=LiveRequests(probes, self.source),
-                clock_offset=offset,
-            )
-            self._stack = stack.pop_all()
+    def __init__(self, watch: Watch, rules: RuleSet, sinks: Sequence[Sink]) -> None:
+        self.options = watch.options
+        self.cgroup = watch.cgroup
+        self.probes = watch.probes
+        self.source = watch.source
+        self.source.note(Type.RULES, AGENT, rules.digest, b"", time=watch.began)
+        self.actuator = CgroupActuator(watch.cgroup, watch.source)
+        self._writer: TraceWriter | None = None
+        self._redact: Callable[[Round], Round] | None = None
         self._reported_drops = 0
+        offset, names = clock_offset(), users()
+        if watch.options.record is not None:
+            self._record(watch.options.record, watch, rules, offset, names)
+        self.pipeline = Pipeline(
+            Engine(rules, clock_offset=offset),
+            state=State(names),
+            actuator=self.actuator,
+            sinks=sinks,
+            requests=LiveRequests(watch.probes, watch.source),
+            clock_offset=offset,
+        )
         # What exists by now stays: the collector need not go through it on the event path.
         gc.collect()
         gc.freeze()
@@ -147,31 +128,17 @@ class Session:
     def paused(self) -> bool:
         return self.state.agent(AGENT).state == "paused"
 
-    def _recorder(self, offset: int, names: dict[int, str]) -> TraceWriter:
-        assert self.options.record is not None
-        # Only a session that records pays for loading the recorder.
+    def _record(self, path: Path, watch: Watch, rules: RuleSet, offset: int, names: dict[int, str]) -> None:
+        """Record what comes, without the secrets in it. Only a session that records loads what that needs."""
         from agentwatch.trace.record import trace_header  # noqa: PLC0415
+        from agentwatch.trace.redact import Redactor  # noqa: PLC0415
         from agentwatch.trace.writer import TraceWriter  # noqa: PLC0415
 
-        header = trace_header(self.options, offset, names, self.probes)
-        return TraceWriter(self.options.record, header, rules=self.options.rules.to_bytes(), overwrite=True)
-
-    def _begin(self) -> ExitStack:
-        """Watch the cgroup. The first records say who is watched, under which rules, what runs already
-        and what is not seen; whatever happens while they are made is told after them."""
-        options, cgroup, began = self.options, self.cgroup, now()
-        self.source.note(Type.AGENT, AGENT, options.name, cgroup.name, cgroup.id, options.mode, time=began)
-        self.source.note(Type.RULES, AGENT, options.rules.digest, b"", time=began)
-        inventory = Inventory(self.source, self.probes, AGENT, cgroup)
-        if options.running:
-            inventory.take(began)  # first, so that the cgroup's programs know whose a socket is
-        watching = self.probes.watch_cgroup(AGENT, cgroup.fileno(), cgroup.id)
-        if options.running:
-            inventory.look_again()
-            self.source.sweeps.append(lambda: inventory.take(now()))
-        for missing in self.probes.missing:
-            self.source.note(Type.COVERAGE, AGENT, missing.probe, missing.error, missing.cost, time=began)
-        return watching
+        redactor = Redactor()
+        options = replace(self.options, command=redactor.command(self.options.command))
+        header = trace_header(options, rules, offset, names, watch.probes)
+        self._writer = TraceWriter(path, header, rules=rules.to_bytes(), overwrite=True)
+        self._redact = redactor
 
     def use_rules(self, rules: RuleSet) -> None:
         """Have other rules in force. They are recorded first: a replay changes them at the same record."""
@@ -187,6 +154,9 @@ class Session:
         if not batches:
             return
         if self._writer is not None:
+            # Before anything is derived from it, so that a replay sees what was seen live.
+            assert self._redact is not None
+            batches = self._redact(batches)
             self._writer.append(batches)
             self._count_drops()
         self.pipeline.process(batches)
@@ -211,8 +181,9 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """Detach the probes, end the trace."""
-        self._stack.close()
+        """End the trace. The watch is the caller's to close."""
+        if self._writer is not None:
+            self._writer.close()
 
     def __enter__(self) -> Session:
         return self

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agentwatch.cli.runner import Runner
 from agentwatch.cli.watching import Settings, explained, options, require_root
 from agentwatch.kernel.cgroup import Cgroup, existing, of_process
-from agentwatch.kernel.loading import ProbeLoading
+from agentwatch.watch import Watch
 
 if TYPE_CHECKING:
     from agentwatch.session import CgroupActuator
@@ -34,8 +33,10 @@ def attach(target: str, **values: Any) -> None:
     with explained(), ExitStack() as stack:
         cgroup = stack.enter_context(_cgroup(target))
         name = settings.agent_name(cgroup.path.name)
-        loading = stack.enter_context(ProbeLoading())
-        runner = stack.enter_context(Runner(settings, name, cgroup, loading, Found()))
+        watch = stack.enter_context(Watch(settings.watch(name, running=True), cgroup))
+        from agentwatch.cli.runner import Runner  # noqa: PLC0415 (loaded once the probes are attached)
+
+        runner = stack.enter_context(Runner(settings, watch, Found()))
         runner.watch()
     sys.exit(runner.exit_code())
 
@@ -47,7 +48,6 @@ def _cgroup(target: str) -> Cgroup:
 class Found:
     """An agent that ran before its watch and goes on after it."""
 
-    running = True
     on_signal = "detaches, the agent stays as it is"
 
     def output(self) -> list[str]:

@@ -12,10 +12,10 @@ import click
 
 from agentwatch.cli.watching import Settings, explained, options, require_root
 from agentwatch.kernel.cgroup import Cgroup, create
-from agentwatch.kernel.loading import ProbeLoading
 from agentwatch.respond.cgroup import kill
 from agentwatch.respond.guard import Guard
 from agentwatch.spawn import Child
+from agentwatch.watch import AGENT, Watch
 
 if TYPE_CHECKING:
     from agentwatch.session import CgroupActuator
@@ -42,15 +42,12 @@ def run(command: tuple[str, ...], **values: Any) -> None:
         stack.callback(_end_tree, cgroup)
         guard = stack.enter_context(Guard(cgroup))
         child = stack.enter_context(Child(command, capture=settings.live, stdout_to_stderr=settings.as_json))
-        # Both are forked; from here on threads may run. While the kernel verifies the probes,
-        # the rest of the program is loaded.
-        loading = stack.enter_context(ProbeLoading())
-        from agentwatch.cli.runner import Runner  # noqa: PLC0415
-        from agentwatch.session import AGENT  # noqa: PLC0415
+        # Both are forked; from here on threads may run.
+        watch = stack.enter_context(Watch(settings.watch(name, command), cgroup))
+        from agentwatch.cli.runner import Runner  # noqa: PLC0415 (loaded once the probes are attached)
 
-        started = Started(child, guard, cgroup)
-        runner = stack.enter_context(Runner(settings, name, cgroup, loading, started, command))
-        child.start(cgroup, runner.session.probes, AGENT)
+        runner = stack.enter_context(Runner(settings, watch, Started(child, guard, cgroup)))
+        child.start(cgroup, watch.probes, AGENT)
         if reason := child.failure():
             runner.tell(f"cannot run {command[0]}: {reason}")
         runner.watch()
@@ -60,7 +57,6 @@ def run(command: tuple[str, ...], **values: Any) -> None:
 class Started:
     """An agent that was started here: it ends with its watch."""
 
-    running = False
     on_signal = "ends the agent"
 
     def __init__(self, child: Child, guard: Guard, cgroup: Cgroup) -> None:

@@ -1,4 +1,4 @@
-"""The loop of `run` and `attach`, and where alerts go. Loaded while the kernel verifies the probes."""
+"""The loop of `run` and `attach`, and where alerts go. Loaded once the probes are attached."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ from typing import Any, BinaryIO, Protocol
 from agentwatch.cli.exits import Exit, Failure
 from agentwatch.cli.options import reaches, rule_set
 from agentwatch.cli.watching import Settings
-from agentwatch.kernel.cgroup import Cgroup
-from agentwatch.kernel.loading import ProbeLoading
 from agentwatch.resources import RULES
 from agentwatch.rules.levels import LEVELS
 from agentwatch.rules.load import load_rules
 from agentwatch.rules.model import RuleSet
 from agentwatch.rules.watch import RuleWatcher
-from agentwatch.session import AGENT, CgroupActuator, Options, Session
+from agentwatch.session import CgroupActuator, Session
 from agentwatch.sinks.alerts import AlertFile, open_alert_file
 from agentwatch.tui.live import QUESTION, PlainView, Prompt, Snapshot, State, open_view
 from agentwatch.tui.snapshot import Snapshots
+from agentwatch.watch import AGENT, Watch
 
 STEP_SECONDS = 0.01
 
@@ -61,8 +60,6 @@ class AlertSink:
 class Subject(Protocol):
     """What differs between an agent that was started here and one that ran before."""
 
-    running: bool
-    """Whether it runs before it is watched."""
     on_signal: str
     """What SIGINT and SIGTERM do, for the user."""
 
@@ -88,11 +85,8 @@ class Runner:
     def __init__(
         self,
         settings: Settings,
-        name: str,
-        cgroup: Cgroup,
-        loading: ProbeLoading,
+        watch: Watch,
         subject: Subject,
-        command: tuple[str, ...] = (),
     ) -> None:
         self.left = False
         self.signal = 0
@@ -101,21 +95,21 @@ class Runner:
         self._prompt: Prompt | None = None
         self._handled_pause = False
         rules = rule_set(settings.rule_paths, settings.exceptions)
-        options = Options(name, settings.mode, rules, settings.record, command, subject.running)
         with ExitStack() as stack:
             self.sink = AlertSink(stack, settings.alerts, sys.stdout.buffer if settings.as_json else None)
-            self.session = stack.enter_context(Session(options, cgroup, loading.probes(), [self.sink]))
+            self.session = stack.enter_context(Session(watch, rules, [self.sink]))
             watched = [*(settings.rule_paths or [RULES]), *settings.exceptions]
             self._watcher = stack.enter_context(RuleWatcher(watched, self._load, rules))
             self._view = open_view(sys.stderr) if settings.live else PlainView(sys.stderr)
             self._stack = stack.pop_all()
-        self._snapshots = Snapshots(name, settings.mode, self.session.state, subject.on_signal)
+        self._snapshots = Snapshots(watch.options.name, settings.mode, self.session.state, subject.on_signal)
         self.sink.shown = self._snapshots
         self._terminal = _has_terminal()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._on_signal)
-        if subject.running and cgroup.frozen():
-            self.tell(f"the agent is frozen already; resume it with: echo 0 > {cgroup.path}/cgroup.freeze")
+        if watch.options.running and watch.cgroup.frozen():
+            path = watch.cgroup.path
+            self.tell(f"the agent is frozen already; resume it with: echo 0 > {path}/cgroup.freeze")
 
     def _load(self) -> RuleSet:
         return load_rules(self._settings.rule_paths or [RULES], exceptions=self._settings.exceptions)

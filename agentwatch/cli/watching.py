@@ -13,12 +13,11 @@ from typing import TypeVar
 import click
 
 from agentwatch.cli.exits import Exit, Failure
-from agentwatch.kernel.bpf import BpfError
-from agentwatch.kernel.bytecode import BuildError
 from agentwatch.kernel.cgroup import CgroupError
-from agentwatch.kernel.loading import ProbeError
+from agentwatch.kernel.errors import KernelError
 from agentwatch.rules.levels import LEVELS
 from agentwatch.trace.error import TraceError
+from agentwatch.watch import Options
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +35,10 @@ class Settings:
     live: bool
     fail_on: str | None
     strict: bool
+
+    def watch(self, name: str, command: tuple[str, ...] = (), *, running: bool = False) -> Options:
+        """How the agent is watched."""
+        return Options(name, self.mode, self.record, command, running)
 
     def agent_name(self, default: str) -> str:
         """`--name`, or one made from `default`: letters, digits, dots, dashes and underscores."""
@@ -119,9 +122,9 @@ def explained() -> Iterator[None]:
     """What can go wrong before watching begins, as a sentence and the contract's exit code."""
     try:
         yield
-    except (ProbeError, BpfError, BuildError) as error:
-        raise Failure(f"{error}\n`agentwatch doctor` says what this host lacks.", Exit.PRIVILEGE) from None
     except CgroupError as error:
         raise Failure(str(error), Exit.PRIVILEGE) from None
+    except KernelError as error:
+        raise Failure(f"{error}\n`agentwatch doctor` says what this host lacks.", Exit.PRIVILEGE) from None
     except TraceError as error:
         raise Failure(f"the trace cannot be written: {error}") from None

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import partial
 from types import TracebackType
 from typing import NamedTuple
 
 from agentwatch.clock import now
 from agentwatch.kernel import bpf
+from agentwatch.kernel.background import Background
 from agentwatch.kernel.bpf import AttachType, BpfError, Handle, MapType, ProgramType
+from agentwatch.kernel.bytecode import Object
 from agentwatch.kernel.cache import Recipe, cached_object
+from agentwatch.kernel.errors import ProbeError
 from agentwatch.kernel.load import MapSpec, ProgramSpec, UnknownTarget, create_maps, load_program
-from agentwatch.kernel.loading import ProbeError
 from agentwatch.resources import PROBES
 from agentwatch.schema import c_header
 from agentwatch.schema.events import BY_NUMBER, RING_HEADER_SIZE, SLOT_SIZE, Type
@@ -111,6 +114,9 @@ PROBES_TABLE = (
     _iterator("on_each_task", "task", "agents that run already cannot be watched"),
     _iterator("on_each_file", "task_file", "packet, vsock and AF_ALG sockets are not seen"),
 )
+
+_LONGEST = "on_exec"
+"""What the kernel takes longest to verify: it does so beside all the rest."""
 
 REQUIRED = frozenset({"on_newtask", "on_exec", "on_exit", "on_connect4", "on_egress"})
 """Without these a process tree cannot be watched at all."""
@@ -205,21 +211,36 @@ class Probes:
         self._stack = ExitStack()
         self._loaded: dict[str, Handle] = {}
         self._iterators: dict[str, Handle] = {}
-        compiled = cached_object(recipe())
         with self._stack:
-            self._by_id = create_maps(MAPS.values())
-            for handle in self._by_id.values():
-                self._stack.enter_context(handle)
-            for probe in PROBES_TABLE:
-                try:
-                    program = load_program(compiled, probe.spec, self._by_id, KFUNCS)
-                except (BpfError, UnknownTarget, KeyError) as error:
-                    self._miss(probe, error)
-                    continue
-                self._loaded[probe.spec.name] = self._stack.enter_context(program)
-                if not probe.of_cgroup:
-                    self._attach_once(probe, program)
+            making = Background(lambda: create_maps(MAPS.values()))
+            try:
+                compiled = cached_object(recipe())
+            finally:
+                self._by_id = making.result()
+                for handle in self._by_id.values():
+                    self._stack.enter_context(handle)
+            longest, *rest = sorted(PROBES_TABLE, key=lambda probe: probe.spec.name != _LONGEST)
+            loading = Background(lambda: self._load(compiled, longest))
+            try:
+                for probe in rest:
+                    self._take(probe, partial(self._load, compiled, probe))
+            finally:
+                self._take(longest, loading.result)
             self._stack = self._stack.pop_all()
+
+    def _load(self, compiled: Object, probe: Probe) -> Handle:
+        return load_program(compiled, probe.spec, self._by_id, KFUNCS)
+
+    def _take(self, probe: Probe, load: Callable[[], Handle]) -> None:
+        """Load a program and attach it where it attaches once; one that is refused is missing."""
+        try:
+            program = load()
+        except (BpfError, UnknownTarget, KeyError) as error:
+            self._miss(probe, error)
+            return
+        self._loaded[probe.spec.name] = self._stack.enter_context(program)
+        if not probe.of_cgroup:
+            self._attach_once(probe, program)
 
     def _miss(self, probe: Probe, error: Exception) -> None:
         name = probe.spec.name

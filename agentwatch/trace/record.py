@@ -16,7 +16,8 @@ from agentwatch.trace.format import Layout, TraceHeader
 
 if TYPE_CHECKING:
     from agentwatch.kernel.probes import Probes
-    from agentwatch.session import Options
+    from agentwatch.rules.model import RuleSet
+    from agentwatch.watch import Options
 
 
 def plain_schema() -> dict[str, Any]:
@@ -39,7 +40,9 @@ LAYOUTS = {BatchKind.SLOTS: _layout(), BatchKind.RECORDS: _layout()}
 """Where time, agent and process lie in every record of a ring."""
 
 
-def trace_header(options: Options, offset: int, names: dict[int, str], probes: Probes) -> TraceHeader:
+def trace_header(
+    options: Options, rules: RuleSet, offset: int, names: dict[int, str], probes: Probes
+) -> TraceHeader:
     """What a reader must know before the first record."""
     return TraceHeader(
         schema_version=SCHEMA_VERSION,
@@ -52,7 +55,7 @@ def trace_header(options: Options, offset: int, names: dict[int, str], probes: P
         release=__version__,
         created=time.time_ns(),
         coverage={m.probe: [m.error, m.cost] for m in probes.missing},
-        rules_digest=options.rules.digest,
+        rules_digest=rules.digest,
         mode=options.mode,
         agents=(options.name,),
         command=options.command,

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentwatch.kernel.cgroup import create
-from agentwatch.kernel.probes import Probes
 from agentwatch.respond.cgroup import kill
 from agentwatch.rules.model import RuleSet
 from agentwatch.schema import decode
 from agentwatch.schema.events import BY_NUMBER
-from agentwatch.session import AGENT, Options, Session
+from agentwatch.session import Session
 from agentwatch.sources.base import BatchKind, Round
 from agentwatch.spawn import Child
+from agentwatch.watch import AGENT, Options, Watch
 
 _DECODERS = {BatchKind.SLOTS: decode.slots, BatchKind.RECORDS: decode.records, BatchKind.NOTES: decode.notes}
 NO_RULES = RuleSet(rules=(), digest="")
@@ -94,8 +94,8 @@ def watched(
         try:
             with (
                 Child(command, capture=False, stdout_to_stderr=False) as child,
-                Probes() as probes,
-                Session(Options(name, mode, rules, **options), cgroup, probes, [alerts.append]) as session,
+                Watch(Options(name, mode, **options), cgroup) as watch,
+                Session(watch, rules, [alerts.append]) as session,
             ):
                 child.start(cgroup, session.probes, AGENT)
                 yield Watched(session, child=child, alerts=alerts)

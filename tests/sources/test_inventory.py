@@ -13,9 +13,9 @@ import pytest
 from agentwatch.enrich.flows import Flow
 from agentwatch.enrich.processes import Process
 from agentwatch.kernel.cgroup import existing
-from agentwatch.kernel.probes import Probes
 from agentwatch.schema.events import ExecFlag
-from agentwatch.session import Options, Session
+from agentwatch.session import Session
+from agentwatch.watch import Options, Watch
 from tests.lab.running import PYTHON, Talker, talker
 from tests.lab.watched import NO_RULES, Kept
 
@@ -27,11 +27,11 @@ SUBSCRIBE = '{"id":1,"method":"mining.subscribe","params":["miner/1.0"]}'
 @contextmanager
 def attached(agent: Talker) -> Iterator[Kept]:
     """A session over an agent that runs."""
-    options = Options("found", "monitor", NO_RULES, running=True)
+    options = Options("found", "monitor", running=True)
     with (
         existing(agent.cgroup.path) as cgroup,
-        Probes() as probes,
-        Session(options, cgroup, probes, []) as session,
+        Watch(options, cgroup) as watch,
+        Session(watch, NO_RULES, []) as session,
     ):
         yield Kept(session)
 
