@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from agentwatch.session import CgroupActuator
 
 
-@click.command()
+@click.command(short_help="Watch what runs already.")
 @options
 @click.argument("target", metavar="PID|CGROUP")
 def attach(target: str, **values: Any) -> None:

@@ -15,7 +15,7 @@ from agentwatch.tui.text import printable
 _MARKS = {OK: "ok", DEGRADED: "DEGRADED", MISSING: "MISSING"}
 
 
-@click.command()
+@click.command(short_help="Say whether this host is ready.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def doctor(as_json: bool) -> None:
     """Try every part that watching needs, and say what is missing and what that costs.

@@ -44,7 +44,7 @@ def cli() -> None:
 def main() -> None:
     """Entry point: what goes wrong is one sentence on standard error and an exit code."""
     try:
-        sys.exit(cli.main(standalone_mode=False))
+        sys.exit(cli.main(prog_name="agentwatch", standalone_mode=False))
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

@@ -43,7 +43,7 @@ def _moment(context: click.Context, option: click.Parameter, value: str | None) 
         raise click.BadParameter(str(error)) from None
 
 
-@click.command()
+@click.command(short_help="Tell the alerts of recordings again.")
 @click.argument(
     "traces", nargs=-1, required=True, type=click.Path(path_type=Path, allow_dash=True), metavar="TRACE..."
 )

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from agentwatch.session import CgroupActuator
 
 
-@click.command(context_settings={"ignore_unknown_options": False})
+@click.command(short_help="Start a command and watch its whole process tree.")
 @options
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def run(command: tuple[str, ...], **values: Any) -> None:

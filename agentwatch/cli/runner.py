@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
+import shutil
 import signal
 import sys
 from contextlib import ExitStack
@@ -241,7 +242,7 @@ class Runner:
             say(f"the alert file is incomplete: {self.sink.failed}")
         if options.record is not None:
             say(f"trace: {options.record}")
-            say(f"replay it with: agentwatch replay {options.record}")
+            say(f"replay it with: {_program()} replay {options.record}")
         if self.left:
             path = self.session.cgroup.path
             say("the tree stays frozen")
@@ -267,6 +268,14 @@ def _has_terminal() -> bool:
     except OSError:
         return False
     return True
+
+
+def _program() -> str:
+    """How this program can be called from here."""
+    beside = Path(sys.executable).with_name("agentwatch")
+    if shutil.which("agentwatch") is not None:
+        return "agentwatch"
+    return str(beside) if beside.exists() else f"{sys.executable} -m agentwatch"
 
 
 def say(text: str) -> None:
