@@ -14,7 +14,7 @@ from typing import Any
 
 from agentwatch.detect.chain import Chain
 from agentwatch.detect.request import NoRequests, Requests
-from agentwatch.detect.sighting import Sighting
+from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import Change, State
 from agentwatch.respond.actuate import Actuator, ReportingActuator
 from agentwatch.respond.decide import Decider, Decision

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from agentwatch.detect.conversation import Conversation
 from agentwatch.detect.finding import IN, OUT, Finding
-from agentwatch.detect.sighting import Sighting
 from agentwatch.detect.tunnels import Tunnels
 from agentwatch.enrich.facts import flow_sighting
 from agentwatch.enrich.flows import Flow
+from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import Change, State
 from agentwatch.schema.events import SOCKET_BLOCK, Type
 

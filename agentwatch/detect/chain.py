@@ -13,9 +13,9 @@ from typing import ClassVar, Protocol
 from agentwatch.detect.applications import Applications
 from agentwatch.detect.names import Names
 from agentwatch.detect.request import Requests
-from agentwatch.detect.sighting import Sighting
 from agentwatch.detect.tunnels import Tunnels
 from agentwatch.enrich.facts import Facts
+from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import Change, State
 
 

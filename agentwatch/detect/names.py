@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import ClassVar
 
 from agentwatch.detect import dns
-from agentwatch.detect.sighting import Sighting
 from agentwatch.enrich.facts import process_fields, sighting
+from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import Change, State
 from agentwatch.event import Value
 from agentwatch.schema.events import PayloadFlag, Type

@@ -8,10 +8,10 @@ from typing import ClassVar
 from agentwatch.detect.finding import Finding
 from agentwatch.detect.remote_forward import RemoteForward
 from agentwatch.detect.request import Requests
-from agentwatch.detect.sighting import Sighting
 from agentwatch.enrich.facts import flow_sighting
 from agentwatch.enrich.flows import Flow
 from agentwatch.enrich.processes import Key
+from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import Change, State
 from agentwatch.schema.events import SOCKET_BLOCK, Type
 

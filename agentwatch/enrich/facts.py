@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache
 
-from agentwatch.detect.sighting import Sighting
 from agentwatch.enrich.flows import Flow
 from agentwatch.enrich.processes import Process
+from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import Change, State
 from agentwatch.event import Value
 from agentwatch.schema.events import ExecFlag, Type

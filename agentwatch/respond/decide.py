@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from agentwatch.detect.sighting import Sighting
 from agentwatch.enrich.flows import Flow
 from agentwatch.enrich.processes import Key, Process
+from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import Agent
 from agentwatch.rules.model import Rule
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from agentwatch.detect import applications
 from agentwatch.detect.chain import Chain
-from agentwatch.detect.sighting import Sighting
+from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import Change, State
 from agentwatch.schema import decode
 from agentwatch.schema.events import PayloadFlag, Piece, Type
