@@ -10,7 +10,7 @@ struct iter_task {
         void *seq;
         u64 session;
         u64 number;
-    } *meta;
+    } * meta;
     struct task_struct *task;
 };
 

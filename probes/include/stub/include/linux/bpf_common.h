@@ -1,1 +1,1 @@
-#define BPF_CLASS(code) ((code) & 0x07)
+#define BPF_CLASS(code) ((code)&0x07)
