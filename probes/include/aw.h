@@ -119,9 +119,10 @@ INLINE void submit_slot(void *record, enum urgency urgency) {
     bpf_ringbuf_submit(record, urgency == URGENT ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
 }
 
-/* The RECORDS ring wakes the reader whenever it has caught up, unless told not to. */
+/* Forced: the kernel's own choice wakes a reader that has caught up, which it has not while pieces
+ * that were submitted without waking it lie before this record. */
 INLINE void submit_record(void *record, enum urgency urgency) {
-    bpf_ringbuf_submit(record, urgency == URGENT ? 0 : BPF_RB_NO_WAKEUP);
+    bpf_ringbuf_submit(record, urgency == URGENT ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
 }
 
 /* Whether a record of the RECORDS ring may be reserved. */
