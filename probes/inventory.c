@@ -2,8 +2,6 @@
 #include <aw.h>
 
 #define CGROUP_DEPTH 16
-#define S_IFMT 0170000
-#define S_IFSOCK 0140000
 #define SOCKFS_MAGIC 0x534F434B
 
 /* Value of SEED: the cgroup whose tasks the iterator tags, and with which agent. */

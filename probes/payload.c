@@ -192,7 +192,8 @@ INLINE void fill_payload(struct aw_payload *event, const struct flow *flow,
     ((struct aw_payload *)bpf_ringbuf_reserve(MAP(RECORDS),                                        \
                                               sizeof(struct aw_payload) + (capacity), 0))
 
-/* Records `length` bytes of the packet. Small segments take little of the ring. */
+/* Records `length` bytes of the packet, and wakes the reader: any of them may be what decides.
+ * Small segments take little of the ring; a flow's first ones have a part of it for themselves. */
 INLINE void record(struct __sk_buff *skb, const struct flow *flow, const struct packet *packet,
                    u16 message, u64 length, u32 agent) {
     enum urgency urgency = message == 1 ? URGENT : ROUTINE;

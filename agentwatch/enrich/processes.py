@@ -17,11 +17,8 @@ PIECES_KEPT = 256  # execs whose pieces have come but not the exec itself
 PATHS_KEPT = 1024  # paths whose text is remembered: programs and folders come again and again
 _CUT_SHORT = int(PieceFlag.CUT)
 _EXE, _CWD, _ARGV = int(Piece.EXE), int(Piece.CWD), int(Piece.ARGV)
-_NOTHING_CUT: frozenset[str] = frozenset()
-
 _FIELD_OF: dict[int, str] = {Piece.EXE: "Image", Piece.CWD: "CurrentDirectory"}
-
-
+_NOTHING_CUT: frozenset[str] = frozenset()
 _ARGV_CUT = frozenset(("CommandLine", "Argv"))
 
 
@@ -204,7 +201,7 @@ class ProcessTable:
             process.exe, process.argv, process.cwd = exe, tuple(argv), cwd
             process.uid, process.euid, process.gid = uid, euid, gid
             process.flags = flags
-            process.truncated = _ARGV_CUT if argv_cut else frozenset()
+            process.truncated = _ARGV_CUT if argv_cut else _NOTHING_CUT
         return process
 
     def exit(self, row: Row, agent: int) -> Process:

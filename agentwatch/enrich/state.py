@@ -180,7 +180,7 @@ class State:
         number = row[TYPE]
         if number in _CONNECTING:
             flow.initiated = True
-            flow.domain = self.names.get(flow.remote, "")
+            flow.domain = self.name_of(flow.remote)
         elif number == _ACCEPT:
             flow.initiated = False
         elif number == _CONNECTED:

@@ -349,12 +349,6 @@ def attach_tracing(program: Handle) -> Handle:
     return Handle(_checked(fd, "attach a tracing program"))
 
 
-def attach_raw_tracepoint(program: Handle, name: str) -> Handle:
-    """Attach a raw tracepoint program by the tracepoint's name (BPF_RAW_TRACEPOINT_OPEN)."""
-    fd = _libbpf().library.bpf_raw_tracepoint_open(name.encode(), program.fileno())
-    return Handle(_checked(fd, f"attach to raw tracepoint {name}"))
-
-
 def attach_iterator(program: Handle) -> Handle:
     """A link over all objects of the iterator's kind, for `iterate`."""
     fd = _libbpf().library.bpf_link_create(program.fileno(), 0, AttachType.TRACE_ITER, None)

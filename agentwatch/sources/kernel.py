@@ -51,10 +51,6 @@ class KernelSource:
         """
         self._notes.append((int(type), now() if time is None else time, agent, tgid, start, *fields))
 
-    def wake_on(self, fd: int) -> None:
-        """Have `poll` return when this descriptor is readable, too."""
-        self._epoll.register(fd, select.EPOLLIN)
-
     def poll(self, timeout: float = POLL_SECONDS) -> Round:
         """Wait up to `timeout` seconds for an urgent record; all that is there by then, or ()."""
         if not self._notes and self._slots.pending() < ROUND_SLOTS // 2:
