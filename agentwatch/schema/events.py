@@ -227,7 +227,7 @@ EVENTS: tuple[EventType, ...] = (
             Field("segments_out", "u16", "segments or datagrams sent; 65535 and more"),
             Field("segments_in", "u16", "the same, received"),
             Field("starts", "u16", "segments sent after 1 s of silence"),
-            Field("pushes", "u16", "segments received after 1 s of silence, the last before it received, too"),
+            Field("pushes", "u16", "segments received after 1 s of silence, the last before received, too"),
         ),
     ),
     EventType(
