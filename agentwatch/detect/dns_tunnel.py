@@ -134,9 +134,16 @@ class DnsTunnels:
         return domain
 
 
+def registered_domain(name: str) -> str:
+    """The part of a name that someone registered: its last two labels, or three below some suffixes."""
+    return _split(name)[1]
+
+
 def _split(name: str) -> tuple[list[str], str]:
     """The labels below the registered domain, and that domain."""
     labels = name.split(".")
+    if labels[-1].isdigit():  # an address
+        return [], name
     own = 3 if ".".join(labels[-2:]) in _TWO_LEVELS else 2
     return labels[:-own], ".".join(labels[-own:])
 
