@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 from agentwatch.detect.dns import DnsMessage
@@ -89,7 +90,6 @@ class _Domain:
     letters: int = 0
     bits: float = 0.0
     carrying: int = 0
-    responses: int = 0
     failures: int = 0
     answered: int = 0  # bytes
     types: dict[str, int] = field(default_factory=dict)
@@ -110,16 +110,21 @@ class DnsTunnels:
     def message(self, message: DnsMessage, size: int, time: int) -> dict[str, Value] | None:
         """A query or a response of `size` bytes; what it newly shows. `time`: nanoseconds since boot."""
         question = message.questions[0]
+        is_plain = message.rcode == "NOERROR" and question.type not in CARRYING
+        if message.is_response and is_plain:
+            return None
         labels, registered = _split(question.name)
         if not labels:
             return None
         domain = self._domain(registered, time)
         if message.is_response:
-            _take_response(domain, question.type, message, size)
+            _take_response(domain, message, size)
         else:
             _take_query(domain, labels, question.type)
+        if domain.names < _NAMES_AT_LEAST or domain.told < EARLY_BOUND:
+            return None
         bound = domain.told_at or _bound(domain) * (_LENIENCE if _is_expected(registered) else 1)
-        if domain.names < _NAMES_AT_LEAST or domain.told < bound or not _is_tunnel(domain):
+        if domain.told < bound or not _is_tunnel(domain):
             return None
         domain.told_at = 2 * domain.told
         return _facts(registered, domain, time)
@@ -139,13 +144,14 @@ def registered_domain(name: str) -> str:
     return _split(name)[1]
 
 
-def _split(name: str) -> tuple[list[str], str]:
+@lru_cache(maxsize=1024)  # names come again and again
+def _split(name: str) -> tuple[tuple[str, ...], str]:
     """The labels below the registered domain, and that domain."""
     labels = name.split(".")
     if labels[-1].isdigit():  # an address
-        return [], name
+        return (), name
     own = 3 if ".".join(labels[-2:]) in _TWO_LEVELS else 2
-    return labels[:-own], ".".join(labels[-own:])
+    return tuple(labels[:-own]), ".".join(labels[-own:])
 
 
 def _is_expected(registered: str) -> bool:
@@ -168,12 +174,12 @@ def _take_query(domain: _Domain, labels: Iterable[str], type: str) -> None:
     domain.bits += len(data) * entropy(data)
 
 
-def _take_response(domain: _Domain, type: str, message: DnsMessage, size: int) -> None:
-    domain.responses += 1
-    if message.rcode != "NOERROR":
-        domain.failures += 1
-    elif type in CARRYING:
+def _take_response(domain: _Domain, message: DnsMessage, size: int) -> None:
+    """A response that says no, or may carry data."""
+    if message.rcode == "NOERROR":
         domain.answered += size
+    else:
+        domain.failures += 1
 
 
 def entropy(text: str) -> float:

@@ -26,7 +26,7 @@ BATCH: Final = 64
 """Forks looked at together."""
 WITHIN_NS: Final = 10_000_000_000
 """How long the forks of a batch may take."""
-SAMPLE: Final = 7
+SAMPLE: Final = 9
 """Each so manieth child of a batch has its generation counted."""
 DEEPEST: Final = 5
 DEEP: Final = 3
@@ -38,34 +38,26 @@ _DEPTH_LIMIT: Final = 32
 
 
 class Forks:
-    """The forks of one agent. `fork` returns what a batch newly shows, mostly nothing."""
+    """The forks of one agent. `batch` takes its children; `look` says what a full one newly shows."""
 
     def __init__(self, processes: ProcessTable) -> None:
+        self.batch: list[Process] = []
         self._processes = processes
-        self._batch: list[Process] = []
         self._alive: list[Process] = []  # children of the batches before that had not ended
         self._deep = 0  # deep batches in a row
-        self._batch_began = self._began = 0
-        self._count = 0  # forks since the first of these batches
+        self._began = 0  # when the first of these batches did
+        self._count = 0  # forks since then
         self._next = 0  # forks at which it is told again
 
-    def fork(self, child: Process, time: int) -> dict[str, Value] | None:
-        """A child was made. `time`: nanoseconds since boot."""
-        batch = self._batch
-        if not batch:
-            self._batch_began = time
-        batch.append(child)
-        if len(batch) < BATCH:
-            return None
-        self._batch = []
-        return self._look(batch, time)
-
-    def _look(self, batch: list[Process], time: int) -> dict[str, Value] | None:
-        if time - self._batch_began > WITHIN_NS:
+    def look(self) -> dict[str, Value] | None:
+        """What the batch makes of those before; it is empty then."""
+        batch, self.batch = self.batch, []
+        first, last = batch[0].start, batch[-1].start
+        if last - first > WITHIN_NS:
             self._reset()
             return None
         if not self._count:
-            self._began = self._batch_began
+            self._began = first
         self._count += BATCH
         depths = [_depth(self._processes, child) for child in batch[::SAMPLE]]
         is_deep = max(depths) >= DEEPEST and sum(depths) >= DEEP * len(depths)
@@ -83,7 +75,7 @@ class Forks:
         if self._count < self._next:
             return None
         self._next = 2 * self._count
-        span = max(0, time - self._began) / 1e9
+        span = max(0, last - self._began) / 1e9
         return {
             "Kind": "fork_storm",
             "Forks": self._count,
@@ -127,7 +119,11 @@ class ForkStorms:
         forks = self._agents.get(number)
         if forks is None:
             forks = self._agents[number] = Forks(self._state.processes)
-        found = forks.fork(change.process, change.time)
+        batch = forks.batch
+        batch.append(change.process)
+        if len(batch) < BATCH:
+            return ()
+        found = forks.look()
         if found is None:
             return ()
         return (behaviour_sighting(self._state, "process_behaviour", change, found),)

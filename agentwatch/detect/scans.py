@@ -24,7 +24,6 @@ from typing import ClassVar, Final, TypeVar
 
 from agentwatch.detect.addresses import is_loopback
 from agentwatch.enrich.facts import behaviour_sighting
-from agentwatch.enrich.flows import Flow
 from agentwatch.enrich.processes import Key
 from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import Change, State
@@ -52,6 +51,8 @@ _ANSWER_BYTES: Final = 8
 
 Facts = dict[str, Value]
 _KINDS: Final = ("port_scan", "host_sweep")
+_NOTHING: Final[list[Facts]] = []
+_FEW: Final = 8  # connects that wait which are not worth a look: so few failures are told of nobody
 _Place = tuple[str, str, int]  # transport, address, port
 _Kept = TypeVar("_Kept")
 
@@ -90,30 +91,30 @@ class Scans:
 
     def connect(self, cookie: int, who: Key, address: str, port: int, time: int) -> list[Facts]:
         """A TCP socket begins to connect."""
-        self._forget(time)
-        self._lose_patience(time)
+        if len(self._waiting) >= _FEW:
+            self._lose_patience(time)
         earlier = self._waiting.pop(cookie, None)
         if earlier is not None:
             self._failed(earlier, time)
         target = self._target(("tcp", address, port), who, time)
         _put(self._waiting, cookie, target, SOCKETS_KEPT)
-        return self._told()
+        return self._told() if self._found else _NOTHING
 
     def connected(self, cookie: int, failed: bool, time: int) -> list[Facts]:
         """Its result has come."""
         target = self._waiting.pop(cookie, None) or self._open.get(cookie)
         if target is None:
-            return []
+            return _NOTHING
         if failed:
             self._failed(target, time)
         else:
-            self._weigh(target, TALKED, time)
+            if target.weight != TALKED:
+                self._weigh(target, TALKED, time)
             _put(self._open, cookie, target, SOCKETS_KEPT)
-        return self._told()
+        return self._told() if self._found else _NOTHING
 
     def send(self, cookie: int, who: Key, address: str, port: int, received: int, time: int) -> list[Facts]:
         """A datagram goes to another target than before; the socket has received so many bytes."""
-        self._forget(time)
         sent = self._sent.pop(cookie, 0) + 1
         _put(self._sent, cookie, sent, SOCKETS_KEPT)
         target = self._target(("udp", address, port), who, time)
@@ -123,15 +124,16 @@ class Scans:
 
     def closed(self, cookie: int, sent: int, time: int) -> list[Facts]:
         """A socket ended, having sent so many bytes."""
-        self._sent.pop(cookie, None)
-        waiting = self._waiting.pop(cookie, None)
-        if waiting is not None:
-            self._failed(waiting, time)
-            return self._told()
         target = self._open.pop(cookie, None)
-        if target is None or sent or target.weight != TALKED:
-            return []
-        self._weigh(target, EMPTY, time)
+        if target is not None:
+            if sent or target.weight != TALKED:
+                return _NOTHING
+            self._weigh(target, EMPTY, time)
+            return self._told()
+        waiting = self._waiting.pop(cookie, None)
+        if waiting is None:
+            return _NOTHING
+        self._failed(waiting, time)
         return self._told()
 
     def datagrams(
@@ -139,11 +141,12 @@ class Scans:
     ) -> list[Facts]:
         """A connected datagram socket ended. The connect was no contact: it may only look at routes."""
         if self._sent.pop(cookie, None) is not None or not sent:
-            return []
-        self._forget(time)
+            return _NOTHING
         target = self._target(("udp", address, port), who, time)
-        self._weigh(target, TALKED if received else UNANSWERED, time)
-        return self._told()
+        weight = TALKED if received else UNANSWERED
+        if target.weight != weight:
+            self._weigh(target, weight, time)
+        return self._told() if self._found else _NOTHING
 
     def _target(self, place: _Place, who: Key, time: int) -> _Target:
         target = self._targets.get(place)
@@ -151,6 +154,7 @@ class Scans:
             target.attempts += 1
             target.last = time
             return target
+        self._forget(time)
         if len(self._targets) >= TARGETS_KEPT:
             self._drop(next(iter(self._targets.values())))
         groups = self._groups(place)
@@ -251,13 +255,29 @@ class ScanDetector:
 
     def of(self, change: Change) -> Iterable[Sighting]:
         """What this contact, or its result, adds to those before."""
-        flow = change.flow
-        if flow is None:
+        flow, number = change.flow, change.type
+        if flow is None or (number == _CONNECT and flow.socktype != _STREAM):
             return ()
         scans = self._agents.get(flow.agent)
         if scans is None:
             scans = self._agents[flow.agent] = Scans()
-        found = _step(scans, change, flow)
+        if number == _CONNECT:
+            found = scans.connect(flow.cookie, flow.owner, flow.remote, flow.remote_port, change.time)
+        elif number == _CONNECTED:
+            found = scans.connected(flow.cookie, change.fields[-1] != 0, change.time)
+        elif number == _SEND:
+            found = scans.send(
+                flow.cookie, flow.owner, flow.remote, flow.remote_port, flow.bytes_in, change.time
+            )
+        elif flow.socktype == _STREAM:
+            found = scans.closed(flow.cookie, change.fields[_BYTES_OUT], change.time)
+        elif flow.socktype == _DATAGRAM and flow.remote_port:
+            sent, received, *_ = change.fields[_BYTES_OUT:]
+            found = scans.datagrams(
+                flow.cookie, flow.owner, flow.remote, flow.remote_port, sent, received, change.time
+            )
+        else:
+            return ()
         if not found:
             return ()
         return [behaviour_sighting(self._state, "network_behaviour", change, one) for one in found]
@@ -266,21 +286,3 @@ class ScanDetector:
 _STREAM, _DATAGRAM = 1, 2  # SOCK_STREAM, SOCK_DGRAM
 _CONNECT, _CONNECTED, _SEND = int(Type.CONNECT), int(Type.CONNECTED), int(Type.SEND)
 _BYTES_OUT = len(SOCKET_BLOCK)
-
-
-def _step(scans: Scans, change: Change, flow: Flow) -> list[Facts]:
-    number, time, cookie = change.type, change.time, flow.cookie
-    if number == _CONNECT:
-        if flow.socktype != _STREAM:
-            return []
-        return scans.connect(cookie, flow.owner, flow.remote, flow.remote_port, time)
-    if number == _CONNECTED:
-        return scans.connected(cookie, change.fields[-1] != 0, time)
-    if number == _SEND:
-        return scans.send(cookie, flow.owner, flow.remote, flow.remote_port, flow.bytes_in, time)
-    sent, received = change.fields[_BYTES_OUT : _BYTES_OUT + 2]
-    if flow.socktype == _DATAGRAM:
-        if not flow.remote_port:
-            return []
-        return scans.datagrams(cookie, flow.owner, flow.remote, flow.remote_port, sent, received, time)
-    return scans.closed(cookie, sent, time)

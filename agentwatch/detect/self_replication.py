@@ -187,15 +187,13 @@ class SelfReplication:
     def of(self, change: Change) -> Iterable[Sighting]:
         """What this command adds to those before."""
         process = change.process
+        handler = _tool(process.exe) or (_tool(process.argv[0]) if process.argv else None)
+        if handler is None and not self._agents:
+            return ()
         agent = self._agents.get(process.agent)
         found: list[dict[str, Value]] = []
         if agent is not None and agent.copies:
             found += _run_here(agent, process)
-        name = process.exe.rpartition("/")[2]
-        handler = _TOOLS.get(name)
-        if handler is None and process.argv:
-            name = process.argv[0].rpartition("/")[2]
-            handler = _TOOLS.get(name)
         if handler is not None:
             if agent is None:
                 agent = self._agents[process.agent] = _Agent()
@@ -325,3 +323,8 @@ _TOOLS: Final[dict[str, _Handler]] = {
     "ssh": SelfReplication.ssh,
     **dict.fromkeys(("cat", "base64", "gzip", "tar"), SelfReplication.reads),
 }
+
+
+@lru_cache(maxsize=1024)  # programs come again and again
+def _tool(path: str) -> _Handler | None:
+    return _TOOLS.get(basename(path))

@@ -38,7 +38,7 @@ class Kernel:
         self._last = direction
 
     def totals(self) -> Totals:
-        return Totals(*self.bytes, *self.squares, *self.segments, self.starts, self.pushes)
+        return Totals._make([*self.bytes, *self.squares, *self.segments, self.starts, self.pushes])
 
 
 def grade(model: Iterator[Segment], *, named: bool, alpn: bool, minutes: float = MINUTES) -> int:
@@ -230,8 +230,8 @@ def time_queries(dice: random.Random) -> Iterator[Segment]:
 
 
 HONEST = [
-    terminal, web_socket_keepalive, jupyter, wandb, heartbeat, long_poll, model_api, grpc_keepalive, prometheus,
-    mqtt, subscription, watch, chat_gateway, remote_editor, time_queries,
+    terminal, web_socket_keepalive, jupyter, wandb, heartbeat, long_poll, model_api, grpc_keepalive,
+    prometheus, mqtt, subscription, watch, chat_gateway, remote_editor, time_queries,
 ]  # fmt: skip
 
 

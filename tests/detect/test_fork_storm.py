@@ -25,16 +25,18 @@ class Tree:
         self._pids = iter(range(1000, 10**9))
         self._step = step
         self._time = 0
+        self._starts: dict[int, int] = {}
         self.root = self.run(self.fork(1))
 
-    def _say(self, name: str, pid: int, **fields: int) -> None:
+    def _say(self, name: str, pid: int, **fields: Any) -> None:
         self._time += self._step
-        record = raw(name, time=self._time, tgid=pid, start=pid, **fields)
+        start = self._starts.setdefault(pid, self._time)
+        record = raw(name, time=self._time, tgid=pid, start=start, **fields)
         self.found += (dict(event.fields) for event in self.fold(record))
 
     def fork(self, parent: int) -> int:
         child = next(self._pids)
-        self._say("fork", child, parent=parent, parent_start=parent)
+        self._say("fork", child, parent=parent, parent_start=self._starts.get(parent, 1))
         return child
 
     def run(self, pid: int) -> int:
@@ -177,7 +179,7 @@ def _steps() -> Iterator[str]:
 def test_any_order(steps: list[tuple[str, int, int]]) -> None:
     fold = Fold(wanted=("process_behaviour",))
     for time, (name, pid, parent) in enumerate(steps):
-        fields = {"parent": parent, "parent_start": 1} if name == "fork" else {}
+        fields: dict[str, Any] = {"parent": parent, "parent_start": 1} if name == "fork" else {}
         fold(raw(name, time=time, tgid=pid, start=1, **fields))
 
 
@@ -186,6 +188,8 @@ def test_tables_are_bounded() -> None:
     for _ in range(6000):
         tree.fork(tree.root)
     machine = Forks(tree.fold.state.processes)
-    for process in tree.fold.state.processes.all():
-        machine.fork(process, 1)
+    children = tree.fold.state.processes.all()
+    for place in range(0, len(children) - fork_storm.BATCH, fork_storm.BATCH):
+        machine.batch += children[place : place + fork_storm.BATCH]
+        machine.look()
     assert len(machine._alive) <= 2 * fork_storm.WIDE + fork_storm.BATCH
