@@ -31,6 +31,9 @@ SAMPLE: Final = 9
 DEEPEST: Final = 5
 DEEP: Final = 3
 """Generations of a deep batch: of its deepest child, and on average."""
+DEEP_ALIVE: Final = 2.5
+MOSTLY: Final = BATCH * 9 // 10
+"""The same average where so many of its children live: their parents go on to make more."""
 DEEP_BATCHES: Final = 2
 WIDE: Final = 1024
 """Living children of a wide storm."""
@@ -60,9 +63,10 @@ class Forks:
             self._began = first
         self._count += BATCH
         depths = [_depth(self._processes, child) for child in batch[::SAMPLE]]
-        is_deep = max(depths) >= DEEPEST and sum(depths) >= DEEP * len(depths)
+        alive = [child for child in batch if not child.ended]
+        is_deep = _is_deep(depths, len(alive))
         self._deep = self._deep + 1 if is_deep else 0
-        self._alive += [child for child in batch if not child.ended]
+        self._alive += alive
         if len(self._alive) >= WIDE:
             self._alive = [child for child in self._alive if not child.ended]
         is_wide = len(self._alive) >= WIDE
@@ -87,6 +91,13 @@ class Forks:
     def _reset(self) -> None:
         self._alive = []
         self._deep = self._count = self._next = 0
+
+
+def _is_deep(depths: list[int], alive: int) -> bool:
+    total, count = sum(depths), len(depths)
+    if max(depths) >= DEEPEST and total >= DEEP * count:
+        return True
+    return alive >= MOSTLY and total >= DEEP_ALIVE * count
 
 
 def _depth(processes: ProcessTable, process: Process) -> int:
