@@ -25,6 +25,8 @@ DESTINATIONS_KEPT: Final = 4096
 """Destinations remembered over all agents; the one that got nothing for longest is let go first."""
 FLOWS_KEPT: Final = 8192
 """Open flows whose totals are remembered; the one silent for longest is let go, and counts again."""
+LEAST: Final = 4096
+"""Bytes sent on a flow from which on it counts."""
 RATIO: Final = 4
 """Bytes out for each byte in from which on a destination is sent to, not talked to."""
 MAGNITUDES: Final = ((10**10, "huge"), (10**9, "large"), (10**8, "medium"), (10**7, "small"))
@@ -92,11 +94,10 @@ class Exfiltration:
     def of(self, change: Change) -> Iterable[Sighting]:
         """What the totals of this flow make of its destination."""
         flow = change.flow
-        if flow is None:
+        sent = change.fields[_BYTES_OUT]
+        if sent < LEAST or flow is None or not flow.remote or is_inside(flow.remote):
             return ()
-        sent, received = change.fields[_BYTES_OUT : _BYTES_OUT + 2]
-        if not sent or not flow.remote or is_inside(flow.remote):
-            return ()
+        received = change.fields[_BYTES_OUT + 1]
         found = self._volumes.flow(
             flow.cookie, flow.agent, _destination(flow), sent, received, ended=change.type == _CLOSE
         )

@@ -29,13 +29,12 @@ from agentwatch.event import Value
 from agentwatch.schema.events import SOCKET_BLOCK, Type
 
 FLOWS_KEPT: Final = 4096
-"""Open flows whose beginnings are remembered; the one silent for longest is let go first."""
+"""Flows whose beginnings are remembered; the one silent for longest, closed or not, is let go first."""
 TOLD_FROM: Final = 50
 """Scores are told from here on, at each further ten."""
 COUNTED: Final = 0xFFFF
 """Segments that the kernel counts; a flow with more is no miner's, or was told long ago."""
 
-_CLOSE = int(Type.CLOSE)
 _FIRST = len(SOCKET_BLOCK)
 _OPAQUE: Final = frozenset(("", "tls", "quic"))
 """Protocols below which mining may lie unseen."""
@@ -111,7 +110,7 @@ def _between(value: float, low: float, full: float, full_end: float, end: float)
 class FlowShapes:
     """Events of category `network_behaviour` with Kind mining_shape, for flows that hide what they carry."""
 
-    types: ClassVar = frozenset((int(Type.FLOW_PROGRESS), _CLOSE))
+    types: ClassVar = frozenset((int(Type.FLOW_PROGRESS),))
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -121,9 +120,6 @@ class FlowShapes:
         """The score of a flow, where it reaches a further ten."""
         flow = change.flow
         if flow is None:
-            return ()
-        if change.type == _CLOSE:
-            self._begun.pop(flow.cookie, None)
             return ()
         totals = Totals(*change.fields[_FIRST:])
         begun = self._begun.pop(flow.cookie, None)

@@ -35,6 +35,8 @@ DEEP_ALIVE: Final = 2.5
 MOSTLY: Final = BATCH * 9 // 10
 """The same average where so many of its children live: their parents go on to make more."""
 DEEP_BATCHES: Final = 2
+FEW_ALIVE: Final = BATCH // 8
+"""Children of a batch fewer of which live when it is looked at make no storm."""
 WIDE: Final = 1024
 """Living children of a wide storm."""
 _DEPTH_LIMIT: Final = 32
@@ -56,14 +58,14 @@ class Forks:
         """What the batch makes of those before; it is empty then."""
         batch, self.batch = self.batch, []
         first, last = batch[0].start, batch[-1].start
-        if last - first > WITHIN_NS:
+        alive = [child for child in batch if not child.ended]
+        if last - first > WITHIN_NS or len(alive) < FEW_ALIVE:
             self._reset()
             return None
         if not self._count:
             self._began = first
         self._count += BATCH
         depths = [_depth(self._processes, child) for child in batch[::SAMPLE]]
-        alive = [child for child in batch if not child.ended]
         is_deep = _is_deep(depths, len(alive))
         self._deep = self._deep + 1 if is_deep else 0
         self._alive += alive

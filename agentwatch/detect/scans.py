@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import ClassVar, Final, TypeVar
+from typing import ClassVar, Final
 
 from agentwatch.detect.addresses import is_loopback
 from agentwatch.enrich.facts import behaviour_sighting
@@ -35,7 +35,7 @@ WINDOW_NS: Final = 300_000_000_000
 TARGETS_KEPT: Final = 4096
 """Targets remembered of an agent; the one first contacted longest ago is let go first."""
 SOCKETS_KEPT: Final = 4096
-"""Sockets remembered of an agent while their connect waits, and as many while they are open."""
+"""Sockets remembered of an agent while their connect waits; as many that send datagrams to many."""
 PATIENCE_NS: Final = 3_000_000_000
 """A connect without an answer for so long counts as failed, until an answer comes."""
 
@@ -54,7 +54,6 @@ _KINDS: Final = ("port_scan", "host_sweep")
 _NOTHING: Final[list[Facts]] = []
 _FEW: Final = 8  # connects that wait which are not worth a look: so few failures are told of nobody
 _Place = tuple[str, str, int]  # transport, address, port
-_Kept = TypeVar("_Kept")
 
 
 @dataclass(slots=True, eq=False)
@@ -72,69 +71,70 @@ class _Target:
     who: Key
     groups: tuple[_Group, _Group]
     first: int
-    last: int
-    attempts: int = 1
+    failures: int = 0
     weight: int = 0
 
 
 class Scans:
-    """The contacts of one agent. Each method returns what it newly shows, mostly nothing."""
+    """The contacts of one agent. Each method returns what it newly shows, mostly nothing.
+
+    `who` contacts `port` at `address` with the socket `cookie`. Who is always answered leaves no
+    trace here: targets are remembered from the first failure on, their own or their neighbours'.
+    """
 
     def __init__(self) -> None:
         self._targets: dict[_Place, _Target] = {}  # by first contact
         self._hosts: dict[tuple[str, str], _Group] = {}
         self._ports: dict[tuple[str, int], _Group] = {}
-        self._waiting: dict[int, _Target] = {}  # TCP sockets whose connect has no result, by its time
-        self._open: dict[int, _Target] = {}  # others that may still tell more
+        self._waiting: dict[int, tuple[_Place, Key, int]] = {}  # TCP connects without a result, and when
         self._sent: dict[int, int] = {}  # datagram sockets: targets so far
         self._found: list[Facts] = []
 
     def connect(self, cookie: int, who: Key, address: str, port: int, time: int) -> list[Facts]:
         """A TCP socket begins to connect."""
-        if len(self._waiting) >= _FEW:
+        waiting = self._waiting
+        if len(waiting) >= _FEW:
             self._lose_patience(time)
-        earlier = self._waiting.pop(cookie, None)
+        earlier = waiting.pop(cookie, None)
         if earlier is not None:
-            self._failed(earlier, time)
-        target = self._target(("tcp", address, port), who, time)
-        _put(self._waiting, cookie, target, SOCKETS_KEPT)
+            self._failed(earlier[0], earlier[1], time)
+        waiting[cookie] = (("tcp", address, port), who, time)
+        if len(waiting) > SOCKETS_KEPT:
+            del waiting[next(iter(waiting))]
         return self._told() if self._found else _NOTHING
 
-    def connected(self, cookie: int, failed: bool, time: int) -> list[Facts]:
+    def connected(
+        self, cookie: int, who: Key, address: str, port: int, failed: bool, time: int
+    ) -> list[Facts]:
         """Its result has come."""
-        target = self._waiting.pop(cookie, None) or self._open.get(cookie)
-        if target is None:
-            return _NOTHING
+        self._waiting.pop(cookie, None)
         if failed:
-            self._failed(target, time)
-        else:
-            if target.weight != TALKED:
-                self._weigh(target, TALKED, time)
-            _put(self._open, cookie, target, SOCKETS_KEPT)
+            self._failed(("tcp", address, port), who, time)
+        elif ("tcp", address) in self._hosts or ("tcp", port) in self._ports:
+            self._weigh(self._target(("tcp", address, port), who, time), TALKED, time)
+        return self._told() if self._found else _NOTHING
+
+    def closed(
+        self, cookie: int, who: Key, address: str, port: int, reached: bool, sent: int, time: int
+    ) -> list[Facts]:
+        """A TCP socket ended that had `reached` its target, and had sent so many bytes there."""
+        if self._waiting.pop(cookie, None) is not None:
+            self._failed(("tcp", address, port), who, time)
+        elif reached and not sent:
+            target = self._target(("tcp", address, port), who, time)
+            if target.weight <= 0:
+                self._weigh(target, EMPTY, time)
         return self._told() if self._found else _NOTHING
 
     def send(self, cookie: int, who: Key, address: str, port: int, received: int, time: int) -> list[Facts]:
         """A datagram goes to another target than before; the socket has received so many bytes."""
         sent = self._sent.pop(cookie, 0) + 1
-        _put(self._sent, cookie, sent, SOCKETS_KEPT)
-        target = self._target(("udp", address, port), who, time)
+        self._sent[cookie] = sent
+        if len(self._sent) > SOCKETS_KEPT:
+            del self._sent[next(iter(self._sent))]
         if received < sent * _ANSWER_BYTES:
-            self._weigh(target, UNANSWERED, time)
-        return self._told()
-
-    def closed(self, cookie: int, sent: int, time: int) -> list[Facts]:
-        """A socket ended, having sent so many bytes."""
-        target = self._open.pop(cookie, None)
-        if target is not None:
-            if sent or target.weight != TALKED:
-                return _NOTHING
-            self._weigh(target, EMPTY, time)
-            return self._told()
-        waiting = self._waiting.pop(cookie, None)
-        if waiting is None:
-            return _NOTHING
-        self._failed(waiting, time)
-        return self._told()
+            self._weigh(self._target(("udp", address, port), who, time), UNANSWERED, time)
+        return self._told() if self._found else _NOTHING
 
     def datagrams(
         self, cookie: int, who: Key, address: str, port: int, sent: int, received: int, time: int
@@ -142,25 +142,22 @@ class Scans:
         """A connected datagram socket ended. The connect was no contact: it may only look at routes."""
         if self._sent.pop(cookie, None) is not None or not sent:
             return _NOTHING
-        target = self._target(("udp", address, port), who, time)
-        weight = TALKED if received else UNANSWERED
-        if target.weight != weight:
-            self._weigh(target, weight, time)
+        if not received:
+            self._weigh(self._target(("udp", address, port), who, time), UNANSWERED, time)
+        elif ("udp", address) in self._hosts or ("udp", port) in self._ports:
+            self._weigh(self._target(("udp", address, port), who, time), TALKED, time)
         return self._told() if self._found else _NOTHING
 
     def _target(self, place: _Place, who: Key, time: int) -> _Target:
         target = self._targets.get(place)
-        if target is not None:
-            target.attempts += 1
-            target.last = time
-            return target
-        self._forget(time)
-        if len(self._targets) >= TARGETS_KEPT:
-            self._drop(next(iter(self._targets.values())))
-        groups = self._groups(place)
-        target = self._targets[place] = _Target(place, who, groups, time, time)
-        for group in groups:
-            group.members[place] = target
+        if target is None:
+            self._forget(time)
+            if len(self._targets) >= TARGETS_KEPT:
+                self._drop(next(iter(self._targets.values())))
+            groups = self._groups(place)
+            target = self._targets[place] = _Target(place, who, groups, time)
+            for group in groups:
+                group.members[place] = target
         return target
 
     def _groups(self, place: _Place) -> tuple[_Group, _Group]:
@@ -174,12 +171,14 @@ class Scans:
             hosts = self._ports[transport, port] = _Group(TOLD_AT)
         return host, hosts
 
-    def _failed(self, target: _Target, time: int) -> None:
-        self._weigh(target, max(1, UNIT // target.attempts), time)
+    def _failed(self, place: _Place, who: Key, time: int) -> None:
+        target = self._target(place, who, time)
+        target.failures += 1
+        self._weigh(target, max(1, UNIT // target.failures), time)
 
     def _weigh(self, target: _Target, weight: int, time: int) -> None:
         change = weight - target.weight
-        if not change or self._targets.get(target.place) is not target:
+        if not change:
             return
         target.weight = weight
         for kind, group in zip(_KINDS, target.groups, strict=True):
@@ -190,12 +189,11 @@ class Scans:
 
     def _lose_patience(self, time: int) -> None:
         while self._waiting:
-            cookie, target = next(iter(self._waiting.items()))
-            if time - target.last < PATIENCE_NS:
+            cookie, (place, who, begun) = next(iter(self._waiting.items()))
+            if time - begun < PATIENCE_NS:
                 return
             del self._waiting[cookie]
-            _put(self._open, cookie, target, SOCKETS_KEPT)
-            self._failed(target, time)
+            self._failed(place, who, time)
 
     def _forget(self, time: int) -> None:
         while self._targets:
@@ -237,13 +235,6 @@ def _facts(kind: str, group: _Group, time: int) -> Facts:
     }
 
 
-def _put(table: dict[int, _Kept], key: int, value: _Kept, limit: int) -> None:
-    """Add the newest and drop the oldest over the limit."""
-    table[key] = value
-    if len(table) > limit:
-        del table[next(iter(table))]
-
-
 class ScanDetector:
     """Events of category `network_behaviour` with Kind port_scan and host_sweep."""
 
@@ -261,21 +252,25 @@ class ScanDetector:
         scans = self._agents.get(flow.agent)
         if scans is None:
             scans = self._agents[flow.agent] = Scans()
+        cookie, who, address, port, time = (
+            flow.cookie,
+            flow.owner,
+            flow.remote,
+            flow.remote_port,
+            change.time,
+        )
         if number == _CONNECT:
-            found = scans.connect(flow.cookie, flow.owner, flow.remote, flow.remote_port, change.time)
+            found = scans.connect(cookie, who, address, port, time)
         elif number == _CONNECTED:
-            found = scans.connected(flow.cookie, change.fields[-1] != 0, change.time)
+            found = scans.connected(cookie, who, address, port, flow.error != 0, time)
         elif number == _SEND:
-            found = scans.send(
-                flow.cookie, flow.owner, flow.remote, flow.remote_port, flow.bytes_in, change.time
-            )
+            found = scans.send(cookie, who, address, port, flow.bytes_in, time)
         elif flow.socktype == _STREAM:
-            found = scans.closed(flow.cookie, change.fields[_BYTES_OUT], change.time)
-        elif flow.socktype == _DATAGRAM and flow.remote_port:
-            sent, received, *_ = change.fields[_BYTES_OUT:]
-            found = scans.datagrams(
-                flow.cookie, flow.owner, flow.remote, flow.remote_port, sent, received, change.time
-            )
+            reached = flow.initiated is True and not flow.error
+            found = scans.closed(cookie, who, address, port, reached, change.fields[_BYTES_OUT], time)
+        elif flow.socktype == _DATAGRAM and port:
+            sent, received, _ = change.fields[_BYTES_OUT:]
+            found = scans.datagrams(cookie, who, address, port, sent, received, time)
         else:
             return ()
         if not found:

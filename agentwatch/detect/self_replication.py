@@ -187,7 +187,8 @@ class SelfReplication:
     def of(self, change: Change) -> Iterable[Sighting]:
         """What this command adds to those before."""
         process = change.process
-        handler = _tool(process.exe) or (_tool(process.argv[0]) if process.argv else None)
+        argv = process.argv
+        handler = _tool(process.exe, argv[0] if argv else "")
         if handler is None and not self._agents:
             return ()
         agent = self._agents.get(process.agent)
@@ -326,5 +327,6 @@ _TOOLS: Final[dict[str, _Handler]] = {
 
 
 @lru_cache(maxsize=1024)  # programs come again and again
-def _tool(path: str) -> _Handler | None:
-    return _TOOLS.get(basename(path))
+def _tool(exe: str, name: str) -> _Handler | None:
+    """What the program is by its file or, as those that are many in one file, by its name."""
+    return _TOOLS.get(basename(exe)) or _TOOLS.get(basename(name))

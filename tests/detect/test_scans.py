@@ -37,13 +37,13 @@ class Contacts:
 
     def refused(self, address: str, port: int, who: tuple[int, int] = WHO) -> None:
         cookie = self.begins(address, port, who)
-        self.found += self.scans.connected(cookie, True, self.time)
-        self.found += self.scans.closed(cookie, 0, self.time)
+        self.found += self.scans.connected(cookie, who, address, port, True, self.time)
+        self.found += self.scans.closed(cookie, who, address, port, False, 0, self.time)
 
     def reached(self, address: str, port: int, sent: int = 100) -> None:
         cookie = self.begins(address, port)
-        self.found += self.scans.connected(cookie, False, self.time)
-        self.found += self.scans.closed(cookie, sent, self.time)
+        self.found += self.scans.connected(cookie, WHO, address, port, False, self.time)
+        self.found += self.scans.closed(cookie, WHO, address, port, True, sent, self.time)
 
     def datagram(self, address: str, port: int, received: int = 0) -> None:
         cookie = self._next()
@@ -91,7 +91,9 @@ def test_silence_is_failure_before_the_kernel_gives_up() -> None:
 def test_a_connect_that_the_kernel_refuses_at_once_has_no_result_but_an_end() -> None:
     contacts = Contacts()
     for number in range(1, 30):
-        contacts.found += contacts.scans.closed(contacts.begins(f"10.77.0.{number}", 22), 0, contacts.time)
+        address = f"10.77.0.{number}"
+        cookie = contacts.begins(address, 22)
+        contacts.found += contacts.scans.closed(cookie, WHO, address, 22, True, 0, contacts.time)
     assert contacts.kinds == {"host_sweep"}
 
 
@@ -202,19 +204,14 @@ def test_a_target_found_at_last_takes_its_failure_back() -> None:
     assert contacts.found == []
 
 
+_WHERE = (st.integers(0, 9), st.just(WHO), st.sampled_from("abc"), st.integers(0, 3))
 STEPS = st.one_of(
-    st.tuples(st.just("connect"), st.integers(0, 9), st.just(WHO), st.sampled_from("abc"), st.integers(0, 3)),
-    st.tuples(st.just("connected"), st.integers(0, 9), st.booleans()),
-    st.tuples(
-        st.just("send"), st.integers(0, 9), st.just(WHO), st.sampled_from("abc"), st.integers(0, 3),
-        st.integers(0, 50),
-    ),
-    st.tuples(st.just("closed"), st.integers(0, 9), st.integers(0, 2)),
-    st.tuples(
-        st.just("datagrams"), st.integers(0, 9), st.just(WHO), st.sampled_from("abc"), st.integers(0, 3),
-        st.integers(0, 2), st.integers(0, 2),
-    ),
-)  # fmt: skip
+    st.tuples(st.just("connect"), *_WHERE),
+    st.tuples(st.just("connected"), *_WHERE, st.booleans()),
+    st.tuples(st.just("send"), *_WHERE, st.integers(0, 50)),
+    st.tuples(st.just("closed"), *_WHERE, st.booleans(), st.integers(0, 2)),
+    st.tuples(st.just("datagrams"), *_WHERE, st.integers(0, 2), st.integers(0, 2)),
+)
 
 
 @given(st.lists(st.tuples(STEPS, st.integers(-SECOND, 200 * SECOND))))
@@ -233,8 +230,9 @@ def test_tables_are_bounded() -> None:
     contacts = Contacts(step=0)
     for port in range(scans.TARGETS_KEPT + 2000):
         contacts.begins("10.77.0.1", port)
+        contacts.refused("10.77.0.1", port)
         contacts.found += contacts.scans.send(100_000 + port, WHO, "10.77.0.2", 9, 0, 0)
     machine = contacts.scans
     assert len(machine._targets) == scans.TARGETS_KEPT
-    for table in (machine._waiting, machine._open, machine._sent):
-        assert len(table) <= scans.SOCKETS_KEPT
+    assert len(machine._waiting) <= scans.SOCKETS_KEPT
+    assert len(machine._sent) <= scans.SOCKETS_KEPT
