@@ -30,10 +30,10 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object a 
 
 
 @contextmanager
-def _asking(path: Path) -> Iterator[Client]:
-    """A connection; what goes wrong is told in a sentence."""
+def _asking(path: Path, *, follow: bool = False) -> Iterator[Client]:
+    """A connection; what goes wrong is told in a sentence. What is followed is waited for."""
     try:
-        with Client(path) as client:
+        with Client(path, timeout=None) if follow else Client(path) as client:
             yield client
     except NoDaemon as error:
         raise Failure(f"{error}. Start one with: agentwatch daemon") from None
@@ -130,7 +130,7 @@ def ps(path: Path, as_json: bool, ended: bool, agent: str | None) -> None:
 def alerts(path: Path, as_json: bool, follow: bool, limit: int, agent: str | None) -> None:
     """Show the latest alerts of AGENT, of all agents where none is named."""
     show = _json if as_json else _alert_line
-    with _asking(path) as client:
+    with _asking(path, follow=follow) as client:
         if not follow:
             for alert in client.ask("alerts", agent=agent, limit=limit)["alerts"]:
                 show(alert)
@@ -147,7 +147,7 @@ def alerts(path: Path, as_json: bool, follow: bool, limit: int, agent: str | Non
 @click.argument("agent", required=False)
 def events(path: Path, category: str | None, agent: str | None) -> None:
     """Follow the events of AGENT, of all agents where none is named, one JSON object a line."""
-    with _asking(path) as client:
+    with _asking(path, follow=True) as client:
         for item, dropped in _followed(client, "events", agent=agent, category=category):
             _say_dropped(dropped + item.pop("missed", 0))
             if "category" in item:

@@ -26,7 +26,7 @@ class Client:
     Raises `NoDaemon` where there is none, `ProtocolError` where it refuses or speaks another protocol.
     """
 
-    def __init__(self, path: Path = SOCKET, *, timeout: float = _SECONDS) -> None:
+    def __init__(self, path: Path = SOCKET, *, timeout: float | None = _SECONDS) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         self._socket.settimeout(timeout)
         try:
@@ -59,11 +59,10 @@ class Client:
 
     def follow(self, verb: str, **arguments: Any) -> Iterator[tuple[Any, int]]:
         """What comes of a request that follows: first its result, then items, each with the number of
-        those dropped before it. Waits for ever."""
+        those dropped before it. Waits as long as the client's timeout says; None is for ever."""
         if verb != "events":
             arguments["follow"] = True
         number = self._send(verb, arguments)
-        self._socket.settimeout(None)
         while True:
             message = self._read()
             if message.get("id") == number:

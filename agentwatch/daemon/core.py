@@ -16,7 +16,7 @@ from typing import Any
 from agentwatch.clock import now
 from agentwatch.config.model import Config, Policy
 from agentwatch.control.desk import Desk
-from agentwatch.control.protocol import ProtocolError
+from agentwatch.control.protocol import VERBS, ProtocolError
 from agentwatch.daemon.link import Link, LinkError
 from agentwatch.daemon.memory import Memory
 from agentwatch.daemon.notify import Notifier
@@ -220,6 +220,7 @@ class Daemon:
 
     def _on_alert(self, alert: dict[str, Any]) -> None:
         self._desk.note_alert(alert)
+        self._next_tend = 0  # it may have acted, which is to be remembered
         self._front.send("item", "alerts", self._desk.alert_number, alert)
 
     def _on_event(self, sighting: Sighting) -> None:
@@ -240,10 +241,15 @@ class Daemon:
         pid, uid, name, cgroup = peer
         who = f"{name} (uid {uid}, pid {pid})"
         try:
-            if verb in ("pause", "resume", "kill", "attach", "detach", "mark", "reload"):
-                self._refuse_agents(cgroup)
-                say(f"{who}: {verb} {arguments.get('agent', arguments.get('target', ''))!r}")
-            return {"result": self._act(verb, arguments, who)}
+            if not VERBS[verb].acts:
+                return {"result": self._desk.answer(verb, arguments, who)}
+            self._refuse_agents(cgroup)
+            say(f"{who}: {verb} {arguments.get('agent', arguments.get('target', ''))!r}")
+            result = self._act(verb, arguments, who)
+            # Who is told that it was done may rely on it, even if we are killed now.
+            self._session.step(0)
+            self._roster.tend()
+            return {"result": result}
         except ProtocolError as error:
             return {"error": str(error), "code": error.code}
         except (CgroupError, ValueError) as error:
