@@ -100,16 +100,18 @@ class Scans:
             self._failed(earlier[0], earlier[1], time)
         waiting[cookie] = (("tcp", address, port), who, time)
         if len(waiting) > SOCKETS_KEPT:
-            del waiting[next(iter(waiting))]
+            place, oldest, _ = waiting.pop(next(iter(waiting)))
+            self._failed(place, oldest, time)
         return self._told() if self._found else _NOTHING
 
     def connected(
         self, cookie: int, who: Key, address: str, port: int, failed: bool, time: int
     ) -> list[Facts]:
         """Its result has come."""
-        self._waiting.pop(cookie, None)
+        waited = self._waiting.pop(cookie, None)
         if failed:
-            self._failed(("tcp", address, port), who, time)
+            if waited is not None:  # otherwise patience was lost already
+                self._failed(("tcp", address, port), who, time)
         elif ("tcp", address) in self._hosts or ("tcp", port) in self._ports:
             self._weigh(self._target(("tcp", address, port), who, time), TALKED, time)
         return self._told() if self._found else _NOTHING

@@ -88,6 +88,14 @@ def test_silence_is_failure_before_the_kernel_gives_up() -> None:
     assert contacts.kinds == {"host_sweep"}
 
 
+def test_a_failure_counts_once_however_late_it_is_told() -> None:
+    contacts = Contacts(step=0.5)
+    waiting = [(contacts.begins(f"10.77.0.{number}", 445), f"10.77.0.{number}") for number in range(1, 30)]
+    for cookie, address in waiting:
+        contacts.found += contacts.scans.connected(cookie, WHO, address, 445, True, contacts.time)
+    assert contacts.scans._ports["tcp", 445].score == len(waiting) * scans.UNIT
+
+
 def test_a_connect_that_the_kernel_refuses_at_once_has_no_result_but_an_end() -> None:
     contacts = Contacts()
     for number in range(1, 30):
