@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agentwatch.clock import now
 from agentwatch.enrich.state import Change, State
@@ -26,6 +26,7 @@ from agentwatch.schema.events import Type
 from agentwatch.sources.base import Round
 from agentwatch.sources.files import read_agent_file
 from agentwatch.sources.kernel import KernelSource
+from agentwatch.sources.nvml import Nvml
 from agentwatch.watch import AGENT, Watch
 
 if TYPE_CHECKING:
@@ -105,12 +106,14 @@ class Session:
         self._writer: TraceWriter | None = None
         self._redact: Callable[[Round], Round] | None = None
         self._reported_drops = 0
+        self._gpus = Nvml(self._note)
+        watch.source.sweeps.append(self._gpus.sweep)
         offset, names = clock_offset(), users()
         if watch.options.record is not None:
             self._record(watch.options.record, watch, rules, offset, names)
         self.pipeline = Pipeline(
             Engine(rules, clock_offset=offset),
-            state=State(names),
+            state=State(names, watch.options.training),
             actuator=self.actuator,
             sinks=sinks,
             requests=LiveRequests(watch.probes, watch.source),
@@ -139,6 +142,9 @@ class Session:
         header = trace_header(options, rules, offset, names, watch.probes)
         self._writer = TraceWriter(path, header, rules=rules.to_bytes(), overwrite=True)
         self._redact = redactor
+
+    def _note(self, type: Type, *fields: Any, **of_record: int) -> None:
+        self.source.note(type, AGENT, *fields, **of_record)
 
     def use_rules(self, rules: RuleSet) -> None:
         """Have other rules in force. They are recorded first: a replay changes them at the same record."""
@@ -181,7 +187,8 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """End the trace. The watch is the caller's to close."""
+        """End the trace and the sampling of GPUs. The watch is the caller's to close."""
+        self._gpus.close()
         if self._writer is not None:
             self._writer.close()
 

@@ -30,6 +30,7 @@ class Options:
     record: Path | None = None
     command: tuple[str, ...] = ()
     running: bool = False  # the agent runs already: stock is taken of it
+    training: tuple[str, ...] = ()  # paths of programs and scripts that are the registered training job
 
 
 class Watch:

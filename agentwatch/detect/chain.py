@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable
 from typing import ClassVar, Protocol
 
 from agentwatch.detect.applications import Applications
+from agentwatch.detect.gpu import GpuWork
 from agentwatch.detect.names import Names
 from agentwatch.detect.request import Requests
 from agentwatch.detect.tunnels import Tunnels
@@ -42,6 +43,7 @@ class Chain:
         # Flows are recognised whether or not a rule asks: views and reports show protocols.
         tunnels = Tunnels(state, requests)
         self._always: tuple[Detector, ...] = (Applications(state, tunnels), tunnels)
+        self._gpus = GpuWork(state)
         self.want(wanted)
 
     def want(self, wanted: Collection[str]) -> None:
@@ -50,6 +52,8 @@ class Chain:
         detectors: list[Detector] = [*self._always]
         if not _NAMED.isdisjoint(wanted):
             detectors.insert(0, self._names)
+        if "gpu" in wanted:
+            detectors.append(self._gpus)
         self._by_type = {
             number: tuple(detector.of for detector in detectors if number in detector.types)
             for number in {number for detector in detectors for number in detector.types}

@@ -59,5 +59,5 @@ def trace_header(
         mode=options.mode,
         agents=(options.name,),
         command=options.command,
-        extra={"users": {str(uid): name for uid, name in names.items()}},
+        extra={"users": {str(uid): name for uid, name in names.items()}, "training": options.training},
     )

@@ -1,0 +1,172 @@
+"""GPUs as a source: keeps the sampler (`nvml_child`) going and turns what it says into records.
+
+On a host without NVIDIA's library nothing is started. A sampler that fails is started again,
+later each time: the driver may be loaded, replaced or unloaded at any moment. One that is silent
+hangs in the driver; it is given up, and no other is started before it has ended.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import msgpack  # type: ignore[import-untyped]
+
+from agentwatch.schema.events import BY_NAME, Type
+
+LIBRARY = "libnvidia-ml.so.1"
+NODES = ("/dev/nvidiactl", "/dev/nvidia0")
+LOOK_SECONDS = 5.0  # between looks for a library that is not there
+SILENT_SECONDS = 10.0  # without a word, the sampler hangs
+RETRY_SECONDS = (1.0, 60.0)  # until a sampler that failed is started again: doubles, up to the second
+_FOLDERS = (
+    "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/lib/wsl/lib",
+    "/usr/local/nvidia/lib64", "/usr/local/lib", "/run/opengl-driver/lib",
+)  # fmt: skip
+_CHILD = Path(__file__).with_name("nvml_child.py")
+_PACKET = 256 << 10
+_DRIVER_NOT_LOADED, _GPU_NOT_FOUND = 9, 28  # of nvml.h
+_PROBE = "nvml"
+_COST = "who uses the GPUs is not seen"
+
+Note = Callable[..., None]
+"""`KernelSource.note` of an agent: (type, field, ..., tgid, start, time)."""
+
+
+def library() -> Path | None:
+    """NVIDIA's library, where the sampler's loader will look for it."""
+    folders = [*os.environ.get("LD_LIBRARY_PATH", "").split(":"), *_FOLDERS]
+    paths = (Path(folder, LIBRARY) for folder in folders if folder)
+    return next((path for path in paths if path.exists()), None)
+
+
+def installed() -> bool:
+    """Whether there is anything to ask about, or to miss: the library or a device node."""
+    return library() is not None or any(map(os.path.exists, NODES))
+
+
+class Nvml:
+    """Samples of the GPUs as records, one round a second. `sweep` never waits."""
+
+    def __init__(self, note: Note) -> None:
+        self._note = note
+        self._child: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
+        self._next = 0.0  # when to look or to start again
+        self._heard = 0.0
+        self._retry = RETRY_SECONDS[0]
+        self._failure = ""  # what was said last: the same is not said again
+        self._gap = False
+        self._any_seen = False
+
+    def sweep(self) -> None:
+        """Take what the sampler sent; start it, or give it up, where it is time."""
+        if self._channel is not None:
+            self._receive(self._channel)
+        elif monotonic() >= self._next and self._ended():
+            self._start()
+
+    def close(self) -> None:
+        """End the sampler."""
+        self._hang_up()
+        if self._child is not None:
+            self._child.kill()
+            with suppress(subprocess.TimeoutExpired):  # it hangs in the driver: nobody can wait for it
+                self._child.wait(timeout=0.2)
+
+    def _ended(self) -> bool:
+        return self._child is None or self._child.poll() is not None
+
+    def _start(self) -> None:
+        if not installed():
+            self._next = monotonic() + LOOK_SECONDS
+            return
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._child = subprocess.Popen(
+                [sys.executable, "-I", str(_CHILD), str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+            )
+        ours.setblocking(False)
+        self._channel, self._heard = ours, monotonic()
+
+    def _receive(self, channel: socket.socket) -> None:
+        for data in _packets(channel):
+            if not data:
+                self._fail(_last_words(self._child), 0)
+                return
+            self._heard = monotonic()
+            time, rows, failure, code = msgpack.unpackb(data, use_list=False)
+            if failure:
+                self._fail(failure, code)
+                return
+            self._answered()
+            for name, tgid, start, *fields in rows:
+                self._any_seen |= name == "gpu_device"
+                self._note(Type(BY_NAME[name].number), *fields, tgid=tgid, start=start, time=time)
+        if monotonic() - self._heard > SILENT_SECONDS:
+            self._fail("the driver does not answer", 0)
+
+    def _answered(self) -> None:
+        self._retry, self._failure = RETRY_SECONDS[0], ""
+        if self._gap:
+            self._gap = False
+            self._note(Type.COVERAGE, _PROBE, "", "")
+
+    def _fail(self, reason: str, code: int) -> None:
+        """Say it, once, and start again later."""
+        self._hang_up()
+        if self._child is not None:
+            self._child.kill()
+        self._next = monotonic() + self._retry
+        self._retry = min(2 * self._retry, RETRY_SECONDS[1])
+        if reason == self._failure:
+            return
+        self._failure = reason
+        self._note(Type.GPU_GONE, "", reason)
+        # A host whose driver was never there has a library and no GPU: nothing is missed.
+        idle = code in (_DRIVER_NOT_LOADED, _GPU_NOT_FOUND) and not any(map(os.path.exists, NODES))
+        if self._any_seen or not idle:
+            self._gap = True
+            self._note(Type.COVERAGE, _PROBE, reason, _COST)
+
+    def _hang_up(self) -> None:
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+
+
+def _packets(channel: socket.socket) -> Iterator[bytes]:
+    """What has come; an empty packet when the sampler is gone."""
+    while True:
+        try:
+            data = channel.recv(_PACKET)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        yield data
+        if not data:
+            return
+
+
+def _last_words(child: subprocess.Popen[bytes] | None) -> str:
+    """How a sampler ended that said nothing."""
+    code: Any = None
+    if child is not None:
+        with suppress(subprocess.TimeoutExpired):
+            code = child.wait(timeout=0.05)
+    if code is not None and code < 0:
+        return f"the sampler was ended by {signal.Signals(-code).name}"
+    return "the sampler ended: is nvidia-ml-py installed?" if code else "the sampler ended"
