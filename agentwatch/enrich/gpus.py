@@ -72,7 +72,6 @@ class GpuTable:
     def __init__(self) -> None:
         self._gpus: dict[str, Gpu] = {}
         self._uses: dict[tuple[Key, str], GpuUse] = {}
-        self._busy: dict[int, int] = {}  # GPU time in ns by agent
 
     def known(self, uuid: str) -> Gpu | None:
         return self._gpus.get(uuid)
@@ -92,10 +91,6 @@ class GpuTable:
             if use.current:
                 found.setdefault(key, []).append(use)
         return found
-
-    def agent_time(self, agent: int) -> int:
-        """GPU time of all processes of an agent, ended ones too, in ns."""
-        return self._busy.get(agent, 0)
 
     def time_by_process(self) -> dict[Key, int]:
         """GPU time of each process remembered, in ns."""
@@ -126,11 +121,11 @@ class GpuTable:
         gpu.processes = processes
 
     def use(self, time: int, process: Process, uuid: str, sm: int, memory_busy: int, encoder: int,
-            decoder: int, memory: int) -> None:  # fmt: skip
-        """How much of it a process uses."""
+            decoder: int, memory: int) -> int:  # fmt: skip
+        """How much of it a process uses. Returns the GPU time that this adds, in ns."""
         gpu = self._gpus.get(uuid)
         if gpu is None:
-            return
+            return 0
         key = process.key, uuid
         use = self._uses.pop(key, None)
         if use is None or use.gpu is not gpu:
@@ -145,7 +140,7 @@ class GpuTable:
         use.sm, use.memory_busy, use.encoder, use.decoder = sm, memory_busy, encoder, decoder
         busy = max(0, sm) * gpu.step // 100
         use.busy += busy
-        self._busy[process.agent] = self._busy.get(process.agent, 0) + busy
+        return busy
 
     def go(self, uuid: str, reason: str) -> tuple[str, ...]:
         """A GPU, or (without a UUID) every one, cannot be seen any more. The UUIDs of those that were."""

@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
@@ -20,7 +20,8 @@ from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
 
-from agentwatch.schema.events import BY_NAME, Type
+from agentwatch.schema.events import BY_NAME, HOST, Type
+from agentwatch.sources.kernel import KernelSource
 
 LIBRARY = "libnvidia-ml.so.1"
 NODES = ("/dev/nvidiactl", "/dev/nvidia0")
@@ -36,9 +37,6 @@ _PACKET = 256 << 10
 _DRIVER_NOT_LOADED, _GPU_NOT_FOUND = 9, 28  # of nvml.h
 _PROBE = "nvml"
 _COST = "who uses the GPUs is not seen"
-
-Note = Callable[..., None]
-"""`KernelSource.note` of an agent: (type, field, ..., tgid, start, time)."""
 
 
 def library() -> Path | None:
@@ -56,8 +54,8 @@ def installed() -> bool:
 class Nvml:
     """Samples of the GPUs as records, one round a second. `sweep` never waits."""
 
-    def __init__(self, note: Note) -> None:
-        self._note = note
+    def __init__(self, source: KernelSource) -> None:
+        self._source = source
         self._child: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
         self._next = 0.0  # when to look or to start again
@@ -114,7 +112,8 @@ class Nvml:
             self._answered()
             for name, tgid, start, *fields in rows:
                 self._any_seen |= name == "gpu_device"
-                self._note(Type(BY_NAME[name].number), *fields, tgid=tgid, start=start, time=time)
+                number = Type(BY_NAME[name].number)
+                self._source.note(number, HOST, *fields, tgid=tgid, start=start, time=time)
         if monotonic() - self._heard > SILENT_SECONDS:
             self._fail("the driver does not answer", 0)
 
@@ -122,7 +121,7 @@ class Nvml:
         self._retry, self._failure = RETRY_SECONDS[0], ""
         if self._gap:
             self._gap = False
-            self._note(Type.COVERAGE, _PROBE, "", "")
+            self._source.note(Type.COVERAGE, HOST, _PROBE, "", "")
 
     def _fail(self, reason: str, code: int) -> None:
         """Say it, once, and start again later."""
@@ -134,12 +133,12 @@ class Nvml:
         if reason == self._failure:
             return
         self._failure = reason
-        self._note(Type.GPU_GONE, "", reason)
+        self._source.note(Type.GPU_GONE, HOST, "", reason)
         # A host whose driver was never there has a library and no GPU: nothing is missed.
         idle = code in (_DRIVER_NOT_LOADED, _GPU_NOT_FOUND) and not any(map(os.path.exists, NODES))
         if self._any_seen or not idle:
             self._gap = True
-            self._note(Type.COVERAGE, _PROBE, reason, _COST)
+            self._source.note(Type.COVERAGE, HOST, _PROBE, reason, _COST)
 
     def _hang_up(self) -> None:
         if self._channel is not None:
