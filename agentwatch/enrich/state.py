@@ -145,6 +145,15 @@ class State:
     def user_name(self, uid: int) -> str:
         return self.users.get(uid) or str(uid)
 
+    def gpu_time(self, process: Process) -> int:
+        """GPU time of a process and all below it that are remembered, in ns: see `GpuUse.busy`."""
+        total = 0
+        for key, busy in self.gpus.time_by_process().items():
+            user = self.processes.known(key)
+            if user is process or (user is not None and process in self.processes.ancestors(user)):
+                total += busy
+        return total
+
     def _owner(self, row: Row, agent: Agent) -> Process:
         return self.processes.get(row[TGID], row[START], agent.number)
 

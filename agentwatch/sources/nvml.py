@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic
-from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
 
@@ -24,7 +23,8 @@ from agentwatch.schema.events import BY_NAME, HOST, Type
 from agentwatch.sources.kernel import KernelSource
 
 LIBRARY = "libnvidia-ml.so.1"
-NODES = ("/dev/nvidiactl", "/dev/nvidia0")
+COST = "who uses the GPUs is not seen"  # what it costs not to have NVML
+_NODES = (Path("/dev/nvidiactl"), Path("/dev/nvidia0"))
 LOOK_SECONDS = 5.0  # between looks for a library that is not there
 SILENT_SECONDS = 10.0  # without a word, the sampler hangs
 RETRY_SECONDS = (1.0, 60.0)  # until a sampler that failed is started again: doubles, up to the second
@@ -34,9 +34,8 @@ _FOLDERS = (
 )  # fmt: skip
 _CHILD = Path(__file__).with_name("nvml_child.py")
 _PACKET = 256 << 10
-_DRIVER_NOT_LOADED, _GPU_NOT_FOUND = 9, 28  # of nvml.h
 _PROBE = "nvml"
-_COST = "who uses the GPUs is not seen"
+_DRIVER_NOT_LOADED, _GPU_NOT_FOUND = 9, 28  # of nvml.h
 
 
 def library() -> Path | None:
@@ -46,9 +45,14 @@ def library() -> Path | None:
     return next((path for path in paths if path.exists()), None)
 
 
+def device_nodes() -> bool:
+    """Whether the driver has made device nodes: there are GPUs that can be used."""
+    return any(node.exists() for node in _NODES)
+
+
 def installed() -> bool:
     """Whether there is anything to ask about, or to miss: the library or a device node."""
-    return library() is not None or any(map(os.path.exists, NODES))
+    return library() is not None or device_nodes()
 
 
 class Nvml:
@@ -64,11 +68,14 @@ class Nvml:
         self._failure = ""  # what was said last: the same is not said again
         self._gap = False
         self._any_seen = False
+        self._unexplained = False  # the sampler has gone without a word
 
     def sweep(self) -> None:
         """Take what the sampler sent; start it, or give it up, where it is time."""
         if self._channel is not None:
             self._receive(self._channel)
+        elif self._unexplained:
+            self._explain()
         elif monotonic() >= self._next and self._ended():
             self._start()
 
@@ -102,7 +109,8 @@ class Nvml:
     def _receive(self, channel: socket.socket) -> None:
         for data in _packets(channel):
             if not data:
-                self._fail(_last_words(self._child), 0)
+                self._hang_up()
+                self._unexplained = True
                 return
             self._heard = monotonic()
             time, rows, failure, code = msgpack.unpackb(data, use_list=False)
@@ -116,6 +124,17 @@ class Nvml:
                 self._source.note(number, HOST, *fields, tgid=tgid, start=start, time=time)
         if monotonic() - self._heard > SILENT_SECONDS:
             self._fail("the driver does not answer", 0)
+
+    def _explain(self) -> None:
+        """How a sampler ended that said nothing, as soon as it has ended."""
+        code = self._child.poll() if self._child is not None else None
+        if code is None:
+            return
+        self._unexplained = False
+        if code < 0:
+            self._fail(f"the sampler was ended by {signal.Signals(-code).name}", 0)
+        else:
+            self._fail("the sampler ended: is nvidia-ml-py installed?", 0)
 
     def _answered(self) -> None:
         self._retry, self._failure = RETRY_SECONDS[0], ""
@@ -135,10 +154,10 @@ class Nvml:
         self._failure = reason
         self._source.note(Type.GPU_GONE, HOST, "", reason)
         # A host whose driver was never there has a library and no GPU: nothing is missed.
-        idle = code in (_DRIVER_NOT_LOADED, _GPU_NOT_FOUND) and not any(map(os.path.exists, NODES))
+        idle = code in (_DRIVER_NOT_LOADED, _GPU_NOT_FOUND) and not device_nodes()
         if self._any_seen or not idle:
             self._gap = True
-            self._source.note(Type.COVERAGE, HOST, _PROBE, reason, _COST)
+            self._source.note(Type.COVERAGE, HOST, _PROBE, reason, COST)
 
     def _hang_up(self) -> None:
         if self._channel is not None:
@@ -158,14 +177,3 @@ def _packets(channel: socket.socket) -> Iterator[bytes]:
         yield data
         if not data:
             return
-
-
-def _last_words(child: subprocess.Popen[bytes] | None) -> str:
-    """How a sampler ended that said nothing."""
-    code: Any = None
-    if child is not None:
-        with suppress(subprocess.TimeoutExpired):
-            code = child.wait(timeout=0.05)
-    if code is not None and code < 0:
-        return f"the sampler was ended by {signal.Signals(-code).name}"
-    return "the sampler ended: is nvidia-ml-py installed?" if code else "the sampler ended"

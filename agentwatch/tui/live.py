@@ -252,7 +252,8 @@ class PlainView:
             lines.append(f"agent {snapshot.agent}: {snapshot.state}")
         if (snapshot.lost, snapshot.gaps) != self._partial:
             self._partial = snapshot.lost, snapshot.gaps
-            lines.append(f"evidence is partial: {partial_reason(snapshot)}")
+            reason = partial_reason(snapshot)
+            lines.append(f"evidence is partial: {reason}" if reason else "nothing is missing any more")
         with contextlib.suppress(OSError):
             for line in lines:
                 self._stream.write(printable(line) + "\n")

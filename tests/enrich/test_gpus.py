@@ -160,3 +160,19 @@ def test_records_of_gpus_that_were_never_told_say_nothing() -> None:
     assert made.look((100, 50), uuid="GPU-9")
     assert not made.state.gpus.all()
     assert not made.state.gpus.current()
+
+
+def test_gpu_time_of_a_tree_is_that_of_all_below() -> None:
+    made = machine()
+    made.agent_process(300)
+    made.agent_process(200)
+    found = {pid: made.state.processes.running(pid, TICKS) for pid in (100, 200, 300)}
+    root, child, other = found[100], found[200], found[300]
+    assert root is not None
+    assert child is not None
+    assert other is not None
+    child.parent = root.key
+    for _ in range(3):
+        made.look((100, 10), (200, 50), (300, 1))
+    assert made.state.gpu_time(root) == 2 * SECOND * 60 // 100
+    assert made.state.gpu_time(child) == SECOND

@@ -13,7 +13,9 @@ from tests.lab import PROGRAMS, build_folder
 
 BUSY, IDLE = 97, 0  # percent
 GIB = 1 << 30
-DRIVER_NOT_LOADED, NOT_SUPPORTED, NO_PERMISSION, GPU_IS_LOST, VERSION_MISMATCH = 9, 3, 4, 15, 18
+# Codes of nvml.h.
+UNINITIALIZED, NOT_SUPPORTED, NO_PERMISSION = 1, 3, 4
+DRIVER_NOT_LOADED, GPU_IS_LOST, VERSION_MISMATCH = 9, 15, 18
 
 
 @functools.cache
@@ -34,7 +36,7 @@ class Gpus:
     driver: str = "550.54.15"
     gpus: dict[str, str] = field(default_factory=dict)  # values of each GPU, by UUID
     instances: dict[str, str] = field(default_factory=dict)  # of each MIG instance
-    processes: dict[int, str] = field(default_factory=dict)  # of each process, by id
+    processes: dict[tuple[str, int], str] = field(default_factory=dict)  # by GPU and process id
     orders: list[str] = field(default_factory=list)  # `fail ...` and `hang ...`
 
     def gpu(
@@ -53,7 +55,7 @@ class Gpus:
         self, uuid: str, pid: int, sm: int = BUSY, *, encoder: int = 0, memory: int = 2 * GIB
     ) -> None:
         """A process that uses a GPU."""
-        self.processes[pid] = f"{uuid} {pid} {sm} 20 {encoder} {memory}"
+        self.processes[uuid, pid] = f"{uuid} {pid} {sm} 20 {encoder} {memory}"
 
     def tell(self) -> None:
         """Make it so, at once for whoever asks next."""

@@ -20,6 +20,7 @@ from tests.lab.gpu import (
     GPU_IS_LOST,
     NO_PERMISSION,
     NOT_SUPPORTED,
+    UNINITIALIZED,
     VERSION_MISMATCH,
     Gpus,
     stand_in,
@@ -143,12 +144,22 @@ def test_missing_driver_is_said_and_found_when_it_is_loaded(gpus: Gpus, sampled:
     assert not sampled.named("coverage")
 
 
-def test_driver_that_vanishes_is_a_gap_until_it_is_back(gpus: Gpus, sampled: Sampled) -> None:
+@pytest.mark.parametrize(
+    ("code", "why"), [(DRIVER_NOT_LOADED, "Driver Not Loaded"), (UNINITIALIZED, "Uninitialized")]
+)
+def test_driver_that_vanishes_is_a_gap_until_it_is_back(
+    gpus: Gpus, sampled: Sampled, code: int, why: str
+) -> None:
     gpus.gpu(FIRST)
     gpus.tell()
     sampled.until("gpu_sample")
-    gpus.unload()
-    assert sampled.until("coverage")["error"] == "Driver Not Loaded"
+    gpus.orders = [f"fail * {code}"]
+    gpus.tell()
+    assert sampled.until("coverage")["error"] == why
+    assert sampled.named("gpu_gone")[-1] | {"time": 0} == {
+        "uuid": "", "reason": why, "tgid": 0, "start": 0, "time": 0,
+    }  # fmt: skip
+    gpus.orders.clear()
     gpus.tell()
     sampled.until("gpu_device", 2)
     assert sampled.until("coverage", 2) == {
