@@ -28,6 +28,7 @@ ENOUGH: Final = 30  # samples that a judgement takes
 DIP: Final = 15  # percent below the median
 RARE: Final = 3  # percent of the samples: dips or transfers that are fewer are no rhythm
 LOADS_KEPT: Final = 1024  # loads followed at once; the longest silent one is let go first
+SHAPE: Final = 70  # of 100: how much a flow must have the shape of mining
 FLOWS_LOOKED: Final = 10_000_000_000  # ns between looks for mining flows
 
 
@@ -151,7 +152,8 @@ def mining(flow: Flow) -> str:
     """`stratum` or `mining_shape`, as far as detectors found it in a flow; else empty."""
     if flow.application == "stratum":
         return "stratum"
-    return "mining_shape" if "mining_shape" in flow.attributes else ""
+    score = flow.attributes.get("mining_shape")
+    return "mining_shape" if isinstance(score, int) and score >= SHAPE else ""
 
 
 def device_fields(gpu: Gpu) -> dict[str, Value]:

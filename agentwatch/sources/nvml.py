@@ -95,16 +95,19 @@ class Nvml:
             self._next = monotonic() + LOOK_SECONDS
             return
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._child = subprocess.Popen(
-                [sys.executable, "-I", str(_CHILD), str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-            )
         ours.setblocking(False)
         self._channel, self._heard = ours, monotonic()
+        try:
+            with theirs:
+                self._child = subprocess.Popen(
+                    [sys.executable, "-I", str(_CHILD), str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                )
+        except OSError as error:  # no memory, too many processes
+            self._fail(f"the sampler cannot be started: {error.strerror}", 0)
 
     def _receive(self, channel: socket.socket) -> None:
         for data in _packets(channel):

@@ -85,12 +85,13 @@ def fold() -> Fold:
 
 def test_use_is_told_with_all_that_is_known(fold: Fold) -> None:
     found = fold.look(80)
-    shown = {
-        name: found[name] for name in ("Kind", "Device", "DeviceName", "Mig", "SmPercent", "MemoryBytes")
-    }
-    assert shown == {
-        "Kind": "use", "Device": "0", "DeviceName": "H100", "Mig": "false", "SmPercent": 80, "MemoryBytes": 2 << 30,
-    }  # fmt: skip
+    assert (found["Kind"], found["Device"], found["DeviceName"], found["Mig"]) == (
+        "use",
+        "0",
+        "H100",
+        "false",
+    )
+    assert (found["SmPercent"], found["MemoryPercent"], found["MemoryBytes"]) == (80, 5, 2 << 30)
     assert (found["PowerWatts"], found["Measured"], found["Registered"]) == (300, "process", "false")
     assert (found["SustainedSeconds"], found["Rhythm"], found["MiningFlow"]) == (0, None, None)
 
@@ -200,12 +201,13 @@ def test_mining_flow_of_the_process_is_named_and_shown(fold: Fold) -> None:
     assert fold.last.flow.remote == "10.0.0.2"
 
 
-def test_flow_of_mining_shape_counts_too(fold: Fold) -> None:
+@pytest.mark.parametrize(("score", "found"), [(90, "mining_shape"), (gpu.SHAPE - 1, None), ("much", None)])
+def test_flow_of_mining_shape_counts_too(fold: Fold, score: object, found: str | None) -> None:
     fold.rows(decode.slots(raw("connect", tgid=100, time=fold.now, **CLIENT)))
     flow = fold.state.flows.known(5)
     assert flow is not None
-    flow.attributes["mining_shape"] = 90
-    assert fold.look(90)["MiningFlow"] == "mining_shape"
+    flow.attributes["mining_shape"] = score
+    assert fold.look(90)["MiningFlow"] == found
 
 
 @pytest.mark.parametrize(("registered", "found"), [(False, "stratum"), (True, None)])
@@ -235,3 +237,21 @@ def test_loads_are_bounded(fold: Fold) -> None:
     for number in range(gpu.LOADS_KEPT + 5):
         work._load((number, 1), "GPU-1")
     assert len(work._loads) == gpu.LOADS_KEPT
+
+
+_NUMBERS = st.integers(-(2**63), 2**64 - 1)
+_UUIDS = st.sampled_from(["GPU-1", "MIG-1", ""])
+_RECORDS = st.one_of(
+    st.tuples(st.just(Type.GPU_DEVICE), _UUIDS, st.text(), st.text(), _UUIDS, _NUMBERS, _NUMBERS, st.text()),
+    st.tuples(st.just(Type.GPU_SAMPLE), _UUIDS, *[_NUMBERS] * 9),
+    st.tuples(st.just(Type.GPU_USE), _UUIDS, *[_NUMBERS] * 5),
+    st.tuples(st.just(Type.GPU_GONE), _UUIDS, st.text()),
+)
+
+
+@given(st.lists(st.tuples(_NUMBERS, _RECORDS), max_size=50))
+def test_any_records_of_a_strange_trace_are_folded(records: list[tuple[int, tuple[Any, ...]]]) -> None:
+    fold = Fold()
+    for time, (type, *fields) in records:
+        fold.now = time
+        fold.note(type, *fields, tgid=100)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -227,8 +227,23 @@ def test_gap_is_said_while_it_lasts(gpus: Gpus, burner: Path, tmp_path: Path) ->
     run.until("Loaded")
     gpus.unload()
     assert run.process.stderr is not None
-    assert any("who uses the GPUs is not seen" in line for line in run.process.stderr)
+    with watchdog(run.process):
+        assert any("who uses the GPUs is not seen" in line for line in run.process.stderr)
+        gpus.tell()
+        assert any("nothing is missing any more" in line for line in run.process.stderr)
     run.end()
+    assert run.process.returncode == 0
+
+
+@contextmanager
+def watchdog(process: subprocess.Popen[str], seconds: float = 30) -> Iterator[None]:
+    """End a process whose output is waited for in vain."""
+    timer = threading.Timer(seconds, process.terminate)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def test_host_without_gpus_pays_nothing(
