@@ -98,6 +98,7 @@ class GpuWork:
 
     def _devices(self, change: Change, uuids: Sequence[str], found: dict[str, Value]) -> list[Sighting]:
         gpus = [gpu for gpu in map(self._state.gpus.known, uuids) if gpu is not None]
+        change.process.exec_seq = change.seq  # it is of no process: each record is a cause of its own
         own = process_fields(self._state, change.process)
         return [sighting(self._state, "gpu", change, {**own, **found, **device_fields(gpu)}) for gpu in gpus]
 

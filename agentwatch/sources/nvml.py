@@ -105,6 +105,7 @@ class Nvml:
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
+                    start_new_session=True,  # Ctrl-C is for us: the sampler ends when we do
                 )
         except OSError as error:  # no memory, too many processes
             self._fail(f"the sampler cannot be started: {error.strerror}", 0)

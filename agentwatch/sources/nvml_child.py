@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import socket
 import sys
 import time
@@ -234,7 +233,6 @@ class _Channel:
 
 def main(descriptor: int) -> None:
     """Sample until the watcher is gone or nothing can be asked."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the watcher
     channel = _Channel(descriptor)
     try:
         nvml.nvmlInit()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,9 +17,14 @@ from agentwatch.detect.request import NoRequests
 from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import State
 from agentwatch.event import Value
+from agentwatch.pipeline import Pipeline
+from agentwatch.resources import RULES
+from agentwatch.rules.engine import Engine
+from agentwatch.rules.load import load_rules
 from agentwatch.schema import decode
 from agentwatch.schema.events import HOST, Type
 from agentwatch.schema.fields import FIELDS
+from agentwatch.sources.base import Batch, BatchKind
 from tests.schema.records import raw
 
 SECOND = 1_000_000_000
@@ -177,6 +183,26 @@ def test_gpus_that_appear_and_are_lost_are_events_of_the_host(fold: Fold) -> Non
         ("lost", "GPU-2", "Driver Not Loaded"),
     ]
     assert not fold.note(Type.GPU_GONE, "", "Driver Not Loaded")
+
+
+def test_each_loss_is_an_alert_and_one_of_the_driver_a_single_one(tmp_path: Path) -> None:
+    alerts: list[dict[str, Any]] = []
+    rules = load_rules([RULES / "gpu" / "gpu_lost.yml"], cache=tmp_path)
+    pipeline = Pipeline(Engine(rules), sinks=[alerts.append])
+
+    def note(time: int, type: Type, *fields: object) -> None:
+        batch = decode.pack_notes([(int(type), time, HOST, 0, 0, *fields)])
+        pipeline.process((Batch(BatchKind.NOTES, batch),))
+
+    for time in (1, 2):
+        for uuid in ("GPU-1", "GPU-2"):
+            note(time, Type.GPU_DEVICE, uuid, "0", "H100", "", -1, 80 << 30, "550")
+            note(time, Type.GPU_GONE, uuid, "GPU is lost")
+    assert [alert["event"]["Uuid"] for alert in alerts] == ["GPU-1", "GPU-2"] * 2
+    for uuid in ("GPU-1", "GPU-2"):
+        note(3, Type.GPU_DEVICE, uuid, "0", "H100", "", -1, 80 << 30, "550")
+    note(4, Type.GPU_GONE, "", "Driver Not Loaded")
+    assert len(alerts) == 5
 
 
 CLIENT: dict[str, Any] = {

@@ -314,3 +314,15 @@ def test_codes_are_those_of_the_interface() -> None:
 
     assert nvml._DRIVER_NOT_LOADED == pynvml.NVML_ERROR_DRIVER_NOT_LOADED == DRIVER_NOT_LOADED
     assert nvml._GPU_NOT_FOUND == pynvml.NVML_ERROR_GPU_NOT_FOUND
+
+
+@pytest.mark.skipif(not nvml.device_nodes(), reason="needs a GPU of NVIDIA's")
+def test_real_driver_answers() -> None:
+    sampled = Sampled()
+    sample = sampled.until("gpu_sample")
+    sampled.source.close()
+    (first, *_) = sampled.named("gpu_device")
+    assert first["driver"]
+    assert first["memory"] > 0
+    assert 0 <= sample["memory"] <= first["memory"]
+    assert -1 <= sample["sm"] <= 100
