@@ -8,7 +8,6 @@ hangs in the driver; it is given up, and no other is started before it has ended
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -136,7 +135,7 @@ class Nvml:
             return
         self._unexplained = False
         if code < 0:
-            self._fail(f"the sampler was ended by {signal.Signals(-code).name}", 0)
+            self._fail(f"the sampler was ended by signal {-code}", 0)
         else:
             self._fail("the sampler ended: is nvidia-ml-py installed?", 0)
 
@@ -159,7 +158,7 @@ class Nvml:
         self._source.note(Type.GPU_GONE, HOST, "", reason)
         # A host whose driver was never there has a library and no GPU: nothing is missed.
         idle = code in (_DRIVER_NOT_LOADED, _GPU_NOT_FOUND) and not device_nodes()
-        if self._any_seen or not idle:
+        if not self._gap and (self._any_seen or not idle):
             self._gap = True
             self._source.note(Type.COVERAGE, HOST, _PROBE, reason, COST)
 

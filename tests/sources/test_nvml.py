@@ -257,7 +257,7 @@ def test_sampler_that_dies_is_said_and_started_again(gpus: Gpus, sampled: Sample
     sampled.until("gpu_sample")
     assert sampled.source._child is not None
     sampled.source._child.kill()
-    assert sampled.until("coverage")["error"] == "the sampler was ended by SIGKILL"
+    assert sampled.until("coverage")["error"] == "the sampler was ended by signal 9"
     sampled.until("gpu_device", 2)
 
 
