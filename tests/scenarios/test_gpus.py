@@ -30,10 +30,10 @@ PYTHON = "/usr/bin/python3"
 BURNER = """
 import os, socket, sys, time
 stop, pool = sys.argv[1], int(sys.argv[2])
+print(os.getpid(), flush=True)  # first: who speaks stratum is frozen at once
 if pool:
     connection = socket.create_connection(("127.0.0.1", pool))
     connection.sendall(b'{"id":1,"method":"mining.subscribe","params":["burner/1"]}\\n')
-print(os.getpid(), flush=True)
 while not os.path.exists(stop):
     time.sleep(0.05)
 """
