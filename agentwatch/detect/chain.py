@@ -15,6 +15,7 @@ from agentwatch.detect.beacons import Beacons
 from agentwatch.detect.exfiltration import Exfiltration
 from agentwatch.detect.flow_shape import FlowShapes
 from agentwatch.detect.fork_storm import ForkStorms
+from agentwatch.detect.gpu import GpuWork
 from agentwatch.detect.names import Names
 from agentwatch.detect.request import Requests
 from agentwatch.detect.scans import ScanDetector
@@ -55,6 +56,7 @@ class Chain:
             ("network_behaviour", Beacons(state)),
             ("process_behaviour", ForkStorms(state)),
             ("process_behaviour", SelfReplication(state)),
+            ("gpu", GpuWork(state)),
         )
         self.want(wanted)
 

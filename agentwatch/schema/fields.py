@@ -131,6 +131,33 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
             Field("Signal", "int", "number of the signal"),
         ),
     ),
+    "gpu": (
+        "A process of the agent uses a GPU (told once a second), or a GPU appeared or was lost.",
+        (
+            *PROCESS,
+            Field("Kind", "str", "use, appeared or lost"),
+            Field("Device", "str", "number of the GPU; of a MIG instance 0/1"),
+            Field("DeviceName", "str", "name of the model"),
+            Field("Uuid", "str", "the GPU's or instance's identity"),
+            Field("Mig", "str", "true for a MIG instance, else false"),
+            Field("SmPercent", "int", "its share of the multiprocessors' time; absent where unknown"),
+            Field("MemoryPercent", "int", "time in which it read or wrote the GPU's memory"),
+            Field("MemoryBytes", "int", "GPU memory it holds"),
+            Field("EncoderPercent", "int", "its share of the video encoder"),
+            Field("PowerWatts", "int", "power of the whole GPU"),
+            Field("Measured", "str", "process, or device (no shares are told, and it is the only process)"),
+            Field("SustainedSeconds", "int", "how long it has been at 50 % or more, pauses to 15 s included"),
+            Field("EncoderSeconds", "int", "the same of the video encoder"),
+            Field("TransferPercent", "int", "share of the samples of this load (the last 2 minutes) in which "
+                  "the GPU moved 8 MB/s or more over PCIe"),
+            Field("Rhythm", "str", "of 30 s of load or more: dips (it varies), transfers, flat (neither)"),
+            Field("GpuSeconds", "int", "GPU time of the process so far: a second at 50 % is half a second"),
+            Field("Registered", "str", "true: of the agent's root command, with no shell between, or of what "
+                  "--training names; else false"),
+            Field("MiningFlow", "str", "stratum or mining_shape: a flow of the process or of an ancestor"),
+            Field("Reason", "str", "why a GPU was lost, in the driver's words"),
+        ),
+    ),
     "loss": (
         "Events were lost.",
         (
