@@ -51,10 +51,16 @@ class Applications:
         return conversation
 
     def _found(self, change: Change, flow: Flow, finding: Finding) -> Sighting:
-        flow.application = finding.protocol
-        name = finding.attributes.get("DestinationHostname")
+        attributes = finding.attributes
+        if "Behaviour" not in attributes or not flow.application:
+            flow.application = finding.protocol
+        name = attributes.get("DestinationHostname")
+        if not name and not flow.domain and attributes.get("Role") == "client":
+            name = attributes.get("ServerName")
         if isinstance(name, str) and name:
             flow.domain = name
         if finding.protocol == "ssh":
             self._tunnels.banner(change, flow, finding)
-        return flow_sighting(self._state, change, {"Protocol": finding.protocol, **finding.attributes})
+        sighting = flow_sighting(self._state, change, {"Protocol": finding.protocol, **attributes})
+        sighting.truncated |= finding.cut
+        return sighting

@@ -12,6 +12,9 @@ from agentwatch.enrich.streams import Chunk, Stream
 MAX_FINDINGS: Final = 64
 """Distinct findings of one flow; further ones are dropped (a flow has a handful)."""
 
+MAX_DATAGRAMS: Final = 8
+"""Datagrams of one flow that may be nothing known before it is let go."""
+
 _NOTHING: Final[list[Finding]] = []
 
 
@@ -68,12 +71,35 @@ class Recogniser:
         self.finished = self._layer.finished
 
 
+class DatagramRecogniser:
+    """The layer of datagrams: the first that says what it is decides for the flow."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._layer: Layer | None = None
+        self._unknown = 0
+        self.finished = False
+
+    def feed(self, direction: int, data: bytes, gap: bool, start: bool) -> None:
+        if self._layer is None:
+            if not data:
+                return
+            entry = registry.recognise_datagram(data)
+            if entry is None:
+                self._unknown += 1
+                self.finished = self._unknown >= MAX_DATAGRAMS
+                return
+            self._layer = entry.layer(self._context)
+        self._layer.feed(direction, data, gap, start)
+        self.finished = self._layer.finished
+
+
 class Conversation:
     """Both directions of one flow.
 
     `initiated`: whether the watched process connected (True), accepted (False), or is not known
-    to have done either (None). `transport`: `tcp`; `unix` for streams without sequence numbers;
-    `udp` flows hold no conversation that is recognised here.
+    to have done either (None). `transport`: `tcp`; `udp`; `unix` for streams without sequence
+    numbers.
     """
 
     __slots__ = ("_found", "_layer", "_ordered", "_seen", "_streams", "_unread")
@@ -86,7 +112,7 @@ class Conversation:
         self._streams = (Stream(), Stream())
         self._unread = [-1, -1]
         context = Context(self._report, Recogniser, transport, client)
-        self._layer: Layer | None = Recogniser(context) if transport != "udp" else None
+        self._layer: Layer | None = DatagramRecogniser(context) if transport == "udp" else Recogniser(context)
 
     @property
     def finished(self) -> bool:

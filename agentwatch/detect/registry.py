@@ -10,7 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from agentwatch.detect import http, proxy_protocol, socks, ssh, stratum, stratum_v2, websocket
+from agentwatch.detect import (
+    http,
+    proxy_protocol,
+    quic,
+    socks,
+    ssh,
+    stratum,
+    stratum_v2,
+    tls,
+    websocket,
+    wireguard,
+)
 from agentwatch.detect.layer import Context, Layer, Opaque
 
 HEAD_LIMIT: Final = 1024
@@ -44,7 +55,7 @@ def _is_json(head: bytes) -> bool | None:
 
 
 PROTOCOLS: Final[Sequence[Entry]] = (
-    Entry(b"\x16", _starts(b"\x16\x03"), _opaque("tls")),
+    Entry(b"\x16", tls.is_tls, tls.Tls),
     Entry(b"P", _starts(b"PRI * HTTP/2.0"), _opaque("http2")),
     Entry(b"GPHDOTC", http.is_http, http.Http),
     Entry(b"C", _starts(b"Content-Length:", b"Content-Type:"), _opaque("lsp")),
@@ -59,12 +70,23 @@ PROTOCOLS: Final[Sequence[Entry]] = (
     Entry(b"P\r", proxy_protocol.is_header, proxy_protocol.ProxyHeader),
 )
 
+DATAGRAMS: Final[Sequence[Entry]] = (
+    Entry(quic.FIRST_BYTES, quic.is_quic, quic.Quic),
+    Entry(b"\x01\x02", wireguard.is_wireguard, wireguard.Wireguard),
+    Entry(b"T", wireguard.is_disco, wireguard.Disco),
+)
+"""The same for datagrams, each of which is judged by itself."""
+
 UNRECOGNISED: Final[Callable[[Context], Layer]] = stratum_v2.NoiseHandshake
 """Gets what no line recognised: protocols that look like random bytes."""
 
-_BY_FIRST_BYTE: Final = tuple(
-    tuple(entry for entry in PROTOCOLS if byte in entry.first_bytes) for byte in range(256)
-)
+
+def _by_first_byte(entries: Sequence[Entry]) -> tuple[tuple[Entry, ...], ...]:
+    return tuple(tuple(entry for entry in entries if byte in entry.first_bytes) for byte in range(256))
+
+
+_BY_FIRST_BYTE: Final = _by_first_byte(PROTOCOLS)
+_DATAGRAMS_BY_FIRST_BYTE: Final = _by_first_byte(DATAGRAMS)
 
 
 def recognise(head: bytes) -> tuple[Entry | None, bool]:
@@ -76,3 +98,11 @@ def recognise(head: bytes) -> tuple[Entry | None, bool]:
             return entry, False
         undecided = undecided or answer is None
     return None, undecided and len(head) < HEAD_LIMIT
+
+
+def recognise_datagram(data: bytes) -> Entry | None:
+    """The protocol of a datagram (not empty)."""
+    for entry in _DATAGRAMS_BY_FIRST_BYTE[data[0]]:
+        if entry.recognise(data):
+            return entry
+    return None

@@ -346,7 +346,7 @@ def test_more_is_recorded_of_messages_that_begin_like_handshakes(opening: bytes,
     )
     (connect,) = agent.named("connect")
     ours = [e for e in agent.named("payload") if e["cookie"] == connect["cookie"]]
-    sizes = {number: 0 for number in (1, 2)}
+    sizes = dict.fromkeys((1, 2), 0)
     for event in ours:
         if not event["flags"] & PayloadFlag.IN:
             sizes[event["message"]] += len(event["data"])
