@@ -16,6 +16,7 @@ from agentwatch.schema.events import SOCKET_BLOCK, Type
 
 CONVERSATIONS_KEPT = 2048  # flows followed at once; the longest silent one is let go first
 _SEQUENCE = len(SOCKET_BLOCK)
+_DIGESTS = frozenset(("Hassh", "HasshServer"))  # of a key exchange: the banners were told before
 
 
 class Applications:
@@ -59,7 +60,7 @@ class Applications:
             name = attributes.get("ServerName")
         if isinstance(name, str) and name:
             flow.domain = name
-        if finding.protocol == "ssh":
+        if finding.protocol == "ssh" and _DIGESTS.isdisjoint(attributes):
             self._tunnels.banner(change, flow, finding)
         sighting = flow_sighting(self._state, change, {"Protocol": finding.protocol, **attributes})
         sighting.truncated |= finding.cut

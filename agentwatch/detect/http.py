@@ -7,7 +7,7 @@ from typing import Final
 
 from agentwatch.detect.finding import text
 from agentwatch.detect.layer import Context, Layer
-from agentwatch.detect.stratum import JsonMessages, Verdict, report
+from agentwatch.detect.stratum import Exchange, JsonMessages, Verdict
 from agentwatch.detect.websocket import WebSocket
 
 MAX_HEAD: Final = 4096
@@ -112,7 +112,7 @@ class Http:
         self._json: JsonMessages | None = None
         self._inside: Layer | None = None
         self._reported_request = False
-        self._mining: set[tuple[str, str, bool]] = set()
+        self._mining = Exchange()
         self.finished = False
 
     def feed(self, direction: int, data: bytes, gap: bool, start: bool) -> None:
@@ -213,7 +213,7 @@ class Http:
             )
         if "x-mining-extensions" in head.headers:
             verdict = Verdict("getwork", "X-Mining-Extensions", True)
-            report(self._context.inside("http"), direction, verdict, self._mining)
+            self._mining.tell(self._context.inside("http"), direction, verdict)
         if head.headers.get("upgrade", "").lower() == "websocket":
             context.emit(
                 "websocket",
@@ -236,7 +236,7 @@ class Http:
             verdict = Verdict(
                 "getwork", "X-Stratum" if "x-stratum" in head.headers else "X-Roll-NTime", False
             )
-            report(self._context.inside("http"), direction, verdict, self._mining)
+            self._mining.tell(self._context.inside("http"), direction, verdict)
         if self._inside is not None and (head.status == 101 or 200 <= head.status < 300):
             side.state = _INSIDE
             return
@@ -267,7 +267,7 @@ class Http:
     def _bodies(self) -> JsonMessages:
         """The layer of bodies; most conversations have none that is read."""
         if self._json is None:
-            self._json = JsonMessages(self._context.inside("http"), single=True)
+            self._json = JsonMessages(self._context.inside("http"), single=True, exchange=self._mining)
         return self._json
 
     def _read_chunk_line(self, direction: int, side: _Side, data: bytes) -> bytes:

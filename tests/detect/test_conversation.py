@@ -86,6 +86,7 @@ def test_proxies_nest() -> None:
             "Role": "client",
             "Dialect": "bitcoin",
             "Method": "mining.subscribe",
+            "Stage": "asked",
         }
     ]
 
