@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import ClassVar
 
+from agentwatch.detect import names
 from agentwatch.detect.conversation import Conversation
 from agentwatch.detect.finding import IN, OUT, Finding
 from agentwatch.detect.tunnels import Tunnels
@@ -53,6 +54,9 @@ class Applications:
 
     def _found(self, change: Change, flow: Flow, finding: Finding) -> Sighting:
         attributes = finding.attributes
+        if finding.protocol == "dns":
+            flow.application = "dns"
+            return self._sighting(names.told(self._state, change, attributes), finding)
         if "Behaviour" not in attributes or not flow.application:
             flow.application = finding.protocol
         name = attributes.get("DestinationHostname")
@@ -62,6 +66,10 @@ class Applications:
             flow.domain = name
         if finding.protocol == "ssh" and _DIGESTS.isdisjoint(attributes):
             self._tunnels.banner(change, flow, finding)
-        sighting = flow_sighting(self._state, change, {"Protocol": finding.protocol, **attributes})
+        fields = {"Protocol": finding.protocol, **attributes}
+        return self._sighting(flow_sighting(self._state, change, fields), finding)
+
+    @staticmethod
+    def _sighting(sighting: Sighting, finding: Finding) -> Sighting:
         sighting.truncated |= finding.cut
         return sighting

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from agentwatch.detect import (
+    dns,
     http,
     proxy_protocol,
     quic,
@@ -67,6 +68,7 @@ PROTOCOLS: Final[Sequence[Entry]] = (
     Entry(b"\x81\x82\x01\x02", websocket.is_websocket, websocket.WebSocket),
     Entry(b"\x00", stratum_v2.is_setup_connection, stratum_v2.SetupConnection),
     Entry(b"\x00", stratum_v2.is_setup_success, stratum_v2.SetupSuccess),
+    Entry(b"\x00\x01\x02", dns.is_stream, dns.DnsStream),
     Entry(b"P\r", proxy_protocol.is_header, proxy_protocol.ProxyHeader),
 )
 
