@@ -34,12 +34,12 @@ class Recogniser:
         self.finished = False
 
     def feed(self, direction: int, data: bytes, gap: bool, start: bool) -> None:
+        if gap and self._layer is None:
+            self._cut(direction, start)
         if self._layer is not None:
             self._layer.feed(direction, data, gap, start)
             self.finished = self._layer.finished
             return
-        if gap:
-            self._heads[direction] = b"" if start else None
         if not data:
             return
         head = self._heads[direction]
@@ -56,9 +56,18 @@ class Recogniser:
             self._heads[direction] = None
             self._unrecognised(direction, head, gap, start)
 
+    def _cut(self, direction: int, start: bool) -> None:
+        """What has come is all there will be of this beginning."""
+        head = self._heads[direction]
+        entry, _ = registry.recognise(head, more=False) if head else (None, False)
+        if head and entry is not None:
+            self._enter(entry, direction, head)
+        else:
+            self._heads[direction] = b"" if start else None
+
     def _unrecognised(self, direction: int, data: bytes, gap: bool, start: bool) -> None:
         if self._fallback is None:
-            self._fallback = registry.UNRECOGNISED(self._context)
+            self._fallback = registry.Unrecognised(self._context)
         self._fallback.feed(direction, data, gap, start)
 
     def _enter(self, entry: registry.Entry, direction: int, head: bytes) -> None:

@@ -2,7 +2,8 @@
 
 A line names the bytes that a stream of this protocol can start with, a function that looks at
 the first bytes of one direction (at most HEAD_LIMIT) and says yes, no, or None for "more bytes,
-please", and what makes the layer once it said yes. The first line that says yes wins.
+please", and what makes the layer once it said yes. The first line that says yes wins, once all
+before it have said no.
 """
 
 from __future__ import annotations
@@ -11,10 +12,14 @@ from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from agentwatch.detect import (
+    bore,
     dns,
+    frp,
+    gsocket,
     http,
     proxy_protocol,
     quic,
+    rathole,
     socks,
     ssh,
     stratum,
@@ -22,6 +27,7 @@ from agentwatch.detect import (
     tls,
     websocket,
     wireguard,
+    yamux,
 )
 from agentwatch.detect.layer import Context, Layer, Opaque
 
@@ -61,6 +67,7 @@ PROTOCOLS: Final[Sequence[Entry]] = (
     Entry(b"GPHDOTC", http.is_http, http.Http),
     Entry(b"C", _starts(b"Content-Length:", b"Content-Type:"), _opaque("lsp")),
     Entry(b"S", ssh.is_ssh, ssh.Ssh),
+    Entry(b"{", bore.is_bore, bore.Bore),
     Entry(b"{[ \t\r\n\xef", _is_json, stratum.JsonMessages),
     Entry(b"sj", stratum.is_xatum, stratum.Xatum),
     Entry(b"\x05", socks.is_socks5, socks.Socks),
@@ -68,6 +75,10 @@ PROTOCOLS: Final[Sequence[Entry]] = (
     Entry(b"\x81\x82\x01\x02", websocket.is_websocket, websocket.WebSocket),
     Entry(b"\x00", stratum_v2.is_setup_connection, stratum_v2.SetupConnection),
     Entry(b"\x00", stratum_v2.is_setup_success, stratum_v2.SetupSuccess),
+    Entry(b"\x00", yamux.is_yamux, yamux.Yamux),
+    Entry(b"\x17", frp.is_headed_tls, frp.HeadedTls),
+    Entry(b"owv", frp.is_message, frp.Message),
+    Entry(b"\x01\x02", gsocket.is_gsocket, gsocket.Gsocket),
     Entry(b"\x00\x01\x02", dns.is_stream, dns.DnsStream),
     Entry(b"P\r", proxy_protocol.is_header, proxy_protocol.ProxyHeader),
 )
@@ -79,8 +90,18 @@ DATAGRAMS: Final[Sequence[Entry]] = (
 )
 """The same for datagrams, each of which is judged by itself."""
 
-UNRECOGNISED: Final[Callable[[Context], Layer]] = stratum_v2.NoiseHandshake
-"""Gets what no line recognised: protocols that look like random bytes."""
+
+class Unrecognised:
+    """Gets what no line recognised: handshakes told by the shape of both sides' messages."""
+
+    finished = False
+
+    def __init__(self, context: Context) -> None:
+        self._shapes: tuple[Layer, ...] = (stratum_v2.NoiseHandshake(context), rathole.Rathole(context))
+
+    def feed(self, direction: int, data: bytes, gap: bool, start: bool) -> None:
+        for shape in self._shapes:
+            shape.feed(direction, data, gap, start)
 
 
 def _by_first_byte(entries: Sequence[Entry]) -> tuple[tuple[Entry, ...], ...]:
@@ -91,15 +112,19 @@ _BY_FIRST_BYTE: Final = _by_first_byte(PROTOCOLS)
 _DATAGRAMS_BY_FIRST_BYTE: Final = _by_first_byte(DATAGRAMS)
 
 
-def recognise(head: bytes) -> tuple[Entry | None, bool]:
-    """The protocol of a stream that starts with `head` (not empty), and whether that may yet change."""
-    undecided = False
+def recognise(head: bytes, more: bool = True) -> tuple[Entry | None, bool]:
+    """The protocol of a stream that starts with `head` (not empty), and whether that may yet change.
+
+    `more`: further bytes may come, so a line that is undecided holds up those after it.
+    """
+    patient = more and len(head) < HEAD_LIMIT
     for entry in _BY_FIRST_BYTE[head[0]]:
         answer = entry.recognise(head)
         if answer:
             return entry, False
-        undecided = undecided or answer is None
-    return None, undecided and len(head) < HEAD_LIMIT
+        if answer is None and patient:
+            return None, True
+    return None, False
 
 
 def recognise_datagram(data: bytes) -> Entry | None:
