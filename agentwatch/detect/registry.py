@@ -17,6 +17,7 @@ from agentwatch.detect import (
     frp,
     gsocket,
     http,
+    http2,
     proxy_protocol,
     quic,
     rathole,
@@ -63,7 +64,7 @@ def _is_json(head: bytes) -> bool | None:
 
 PROTOCOLS: Final[Sequence[Entry]] = (
     Entry(b"\x16", tls.is_tls, tls.Tls),
-    Entry(b"P", _starts(b"PRI * HTTP/2.0"), _opaque("http2")),
+    Entry(b"P", http2.is_http2, http2.Http2),
     Entry(b"GPHDOTC", http.is_http, http.Http),
     Entry(b"C", _starts(b"Content-Length:", b"Content-Type:"), _opaque("lsp")),
     Entry(b"S", ssh.is_ssh, ssh.Ssh),
