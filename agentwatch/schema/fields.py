@@ -76,7 +76,7 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
             Field("Alpn", "list", "of tls, quic: protocols that the client offers; when answered the chosen "
                   "one, where it is visible (TLS 1.2)"),
             Field("Ja4", "str", "of tls, quic: fingerprint of the ClientHello (FoxIO's JA4)"),
-            Field("TlsVersion", "str", "of tls, quic: 1.3, 1.2, ...: highest offered, when answered the chosen"),
+            Field("TlsVersion", "str", "of tls, quic: 1.3, 1.2, ...: highest offered, answered: chosen"),
             Field("Cipher", "str", "of tls, answered: number of the cipher suite in hexadecimal"),
             Field("Hassh", "str", "of ssh: digest of what the client's key exchange offers"),
             Field("HasshServer", "str", "of ssh: the same of the server's"),
