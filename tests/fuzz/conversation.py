@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from agentwatch.detect import dns
 from agentwatch.detect.conversation import Conversation
 from agentwatch.detect.finding import IN, OUT
+from agentwatch.detect.http2 import PREFACE
 from tests.detect import (
     hellos,
     test_dns,
@@ -76,7 +77,7 @@ def _handshakes() -> list[bytes]:
     return [
         packed(_TCP, (OUT, hellos.records(hellos.CHROME, 300)), (IN, server)),
         packed(_UDP, (OUT, halves[0]), (OUT, halves[1])),
-        packed(_TCP, (OUT, test_http2.PREFACE + test_http2.SETTINGS + request)),
+        packed(_TCP, (OUT, PREFACE + test_http2.SETTINGS + request)),
         packed(_TCP, (OUT, ssh[0]), (IN, ssh[1])),
         packed(_TCP, (OUT, len(test_dns.QUERY).to_bytes(2, "big") + test_dns.QUERY)),
     ]
