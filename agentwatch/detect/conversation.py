@@ -15,6 +15,9 @@ MAX_FINDINGS: Final = 64
 MAX_DATAGRAMS: Final = 8
 """Datagrams of one flow that may be nothing known before it is let go."""
 
+_LATER: Final = (b"{", b"[", b"\x16", b"S")
+"""First bytes of what may start after something unrecognised."""
+
 _NOTHING: Final[list[Finding]] = []
 
 
@@ -22,8 +25,8 @@ class Recogniser:
     """The layer of raw bytes: finds out which protocol they are, then hands them to its layer.
 
     The first direction to be recognised decides for both. A conversation that nothing recognises
-    is looked at again where a message starts like JSON: some relays want a word of their own
-    before the protocol starts.
+    is looked at again where a message starts like JSON, TLS or SSH: some relays want a word of
+    their own before the protocol starts, and some protocols ask for TLS first.
     """
 
     def __init__(self, context: Context) -> None:
@@ -34,7 +37,8 @@ class Recogniser:
         self.finished = False
 
     def feed(self, direction: int, data: bytes, gap: bool, start: bool) -> None:
-        if gap and self._layer is None:
+        later = start and data[:1] in _LATER
+        if (gap or later) and self._layer is None:
             self._cut(direction, start)
         if self._layer is not None:
             self._layer.feed(direction, data, gap, start)
@@ -43,7 +47,7 @@ class Recogniser:
         if not data:
             return
         head = self._heads[direction]
-        if head is None and not (start and data[:1] in (b"{", b"[")):
+        if head is None and not later:
             self._unrecognised(direction, data, gap, start)
             return
         head = head + data if head else data
@@ -64,6 +68,8 @@ class Recogniser:
             self._enter(entry, direction, head)
         else:
             self._heads[direction] = b"" if start else None
+            if head:
+                self._unrecognised(direction, head, False, True)
 
     def _unrecognised(self, direction: int, data: bytes, gap: bool, start: bool) -> None:
         if self._fallback is None:

@@ -272,10 +272,12 @@ class _Side:
         """Whether the message is complete."""
         return len(self.message) >= 4 and len(self.message) >= 4 + int.from_bytes(self.message[1:4], "big")
 
-    def feed(self, data: bytes, gap: bool) -> bool:
+    def feed(self, data: bytes, gap: bool, start: bool) -> bool:
         """Takes bytes; whether the message is now known as far as it will be."""
         if self.over:
             return False
+        if start and not self.message:  # whatever came before was no part of the handshake
+            self._header, self._remaining = b"", 0
         self.over = gap  # what lies behind the gap may begin anywhere
         at = 0
         while at < len(data) and not self.over:
@@ -310,7 +312,7 @@ class Tls:
 
     def feed(self, direction: int, data: bytes, gap: bool, start: bool) -> None:
         side = self._sides[direction]
-        if not side.feed(data, gap):
+        if not side.feed(data, gap, start):
             return
         self._read(direction, side)
         self.finished = self._answered or all(one.over for one in self._sides)

@@ -18,6 +18,8 @@ TOOL_BY_ALPN: Final = {
     "argotunnel": "cloudflared",
     "frp": "frp",
     "teleport-reversetunnel": "teleport",
+    "teleport-reversetunnelv2": "teleport",
+    "ziti-edge": "openziti",
 }
 """Protocols that a tool names inside TLS and QUIC (ALPN)."""
 

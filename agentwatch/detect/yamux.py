@@ -69,6 +69,7 @@ class Yamux:
                 at += len(part)
                 if side.wanted:
                     self._inside.feed(direction, part, False, start)
+                    start = False
             else:
                 side.header += data[at : at + 1]
                 at += 1

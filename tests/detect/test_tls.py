@@ -80,6 +80,21 @@ def test_a_hello_inside_a_tunnel_keeps_the_destination_asked_for() -> None:
     assert found["Transport"] == "connect>tcp"
 
 
+@pytest.mark.parametrize(
+    ("wish", "granted"),
+    [(b"\0\0\0\x08\x04\xd2\x16\x2f", b"S"), (b"EHLO x\r\n", b"220 go\r\n")],
+    ids=["PostgreSQL", "SMTP"],
+)
+@pytest.mark.parametrize("segment", [0, 1])
+def test_a_protocol_may_ask_for_it_first(wish: bytes, granted: bytes, segment: int) -> None:
+    talk = Talk(segment=segment)
+    talk.says(wish)
+    talk.hears(granted)
+    talk.says(records(CHROME))
+    talk.hears(records(server_hello(0x1301, [])))
+    assert [found["ServerName"] for found in talk.seen("tls")] == ["late.example"] * 2
+
+
 def test_a_tunnel_tool_named_in_alpn() -> None:
     talk = Talk()
     talk.says(records(client_hello([0x1301], [hellos.alpn(b"frp")])))
