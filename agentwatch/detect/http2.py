@@ -96,6 +96,8 @@ class _Block:
         self._data = data
         self._at = 0
         self._added: list[tuple[str, str]] = []  # the dynamic table, newest first
+        self.ended = False
+        """Whether the reading ended before the block."""
 
     def fields(self) -> dict[str, str]:
         """Fields up to the end or to what is not read; of those with one name the first."""
@@ -105,7 +107,7 @@ class _Block:
                 name, value = self._field()
                 found.setdefault(name, value)
         except _Ended:
-            pass
+            self.ended = True
         return found
 
     def _field(self) -> tuple[str, str]:
@@ -188,21 +190,23 @@ class Http2:
             length = int.from_bytes(self._bytes[:3], "big")
             kind, flags, body = self._bytes[3], self._bytes[4], self._bytes[_FRAME_HEADER:]
             if kind == _HEADERS and (len(body) >= min(length, _MAX_BLOCK) or gap):
-                self._report(_Block(_block(flags, body[:length])).fields())
+                block = _Block(_block(flags, body[:length]))
+                self._report(block.fields(), block.ended or len(body) < length)
             elif len(body) >= length:
                 self._bytes = body[length:]
             else:
                 break
         if not self.finished and (gap or len(self._bytes) > _MAX_BLOCK):
-            self._report({})
+            self._report({}, True)
 
-    def _report(self, fields: dict[str, str]) -> None:
+    def _report(self, fields: dict[str, str], cut: bool) -> None:
         self.finished = True
         found = {_FIELDS[name]: text(value) for name, value in fields.items() if name in _FIELDS}
         if "DestinationHostname" in found:
             found["DestinationHostname"] = _host(found["DestinationHostname"])
         context = self._context if self._client is None else self._context.sent_by(self._client)
-        context.emit("http2", **found)
+        unknown = frozenset(_FIELDS.values()) - found.keys() if cut else frozenset()
+        context.emit("http2", "", unknown, **found)
 
 
 def _host(authority: str) -> str:

@@ -27,7 +27,7 @@ _MAX_RECORD: Final = 16384 + 256
 _HANDSHAKE: Final = 22
 
 _SERVER_NAME, _SIGNATURE_ALGORITHMS, _ALPN, _SUPPORTED_VERSIONS = 0x0000, 0x000D, 0x0010, 0x002B
-_IN_EXTENSIONS: Final = frozenset(("ServerName", "Alpn", "Ja4", "TlsVersion"))
+_OFFERED: Final = frozenset(("ServerName", "Alpn", "Ja4"))
 _CHOSEN: Final = frozenset(("Alpn", "TlsVersion"))
 _MAX_PROTOCOLS: Final = 16
 
@@ -240,10 +240,10 @@ def _ja4_alpn(protocols: Sequence[bytes]) -> str:
     return first.hex()[0] + first.hex()[-1]
 
 
-def asked(context: Context, protocol: str, hello: Hello) -> dict[str, Value]:
+def asked(context: Context, protocol: str, hello: Hello) -> tuple[dict[str, Value], frozenset[str]]:
     """Reports a ClientHello as `protocol` (tls, quic), and the tunnel tool that it names, if it does.
 
-    Returns the fields, for what is reported of the answer.
+    Returns the fields, and which of them a cut hides, for what is reported of the answer.
     """
     fields: dict[str, Value] = {
         "ServerName": hello.server_name,
@@ -251,11 +251,12 @@ def asked(context: Context, protocol: str, hello: Hello) -> dict[str, Value]:
         "Ja4": ja4(hello, "q" if protocol == "quic" else "t") if hello.whole else None,
     }
     offered = {**fields, "TlsVersion": hello.version_text, "Stage": "asked"}
-    context.emit(protocol, "", _unknown(hello, offered, _IN_EXTENSIONS), **offered)
+    cut = _unknown(hello, offered, _OFFERED | _CHOSEN)
+    context.emit(protocol, "", cut, **offered)
     for name in hello.alpn:
         if name in TOOL_BY_ALPN:
             emit_tool(context, TOOL_BY_ALPN[name], f"ALPN {name}", ServerName=hello.server_name)
-    return fields
+    return fields, cut & _OFFERED
 
 
 class _Side:
@@ -307,6 +308,7 @@ class Tls:
         self._context = context
         self._sides = (_Side(), _Side())
         self._asked: dict[str, Value] = {}
+        self._cut = _OFFERED  # until a ClientHello says what it offers
         self._answered = False
         self.finished = False
 
@@ -323,7 +325,7 @@ class Tls:
             body = body[: int.from_bytes(side.message[1:4], "big")]
         if kind == b"\x01" and (hello := parse_client_hello(body, whole)) is not None:
             self._context = self._context.sent_by(direction)
-            self._asked = asked(self._context, "tls", hello)
+            self._asked, self._cut = asked(self._context, "tls", hello)
         elif kind == b"\x02" and (hello := parse_server_hello(body, whole)) is not None:
             self._answered = True
             self._answer(direction, hello)
@@ -332,7 +334,8 @@ class Tls:
         fields = self._asked | {"TlsVersion": hello.version_text, "Cipher": f"{hello.ciphers[0]:04x}"}
         if hello.alpn:
             fields["Alpn"] = hello.alpn
-        cut = _unknown(hello, fields, _CHOSEN)
+        cut = self._cut - {"Alpn"} if hello.alpn else self._cut
+        cut |= _unknown(hello, fields, _CHOSEN)
         self._context.sent_by(1 - direction).emit("tls", "", cut, Stage="answered", **fields)
 
 

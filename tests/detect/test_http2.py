@@ -88,6 +88,7 @@ def test_where_the_request_is_out_of_reach_the_protocol_is_named() -> None:
         talk = Talk()
         talk.says(PREFACE + frame(1, 4, b"\x82" + rest))
         assert talk.seen("http2") == [{"Transport": "tcp", "Role": "client", "Method": "GET"}]
+        assert talk.findings[0].cut == {"DestinationHostname", "Path", "Client"}
     talk = Talk()
     talk.says(PREFACE + frame(4, 0, bytes(600)), captured=512)
     assert talk.seen("http2") == [{"Transport": "tcp", "Role": "client"}]

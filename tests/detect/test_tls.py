@@ -68,6 +68,14 @@ def test_of_a_hello_cut_by_the_capture_the_rest_is_unknown() -> None:
     (found,) = talk.says(records(CHROME), captured=512)
     assert found.cut == {"ServerName", "Alpn", "Ja4", "TlsVersion"}
     assert not found.attributes.keys() & found.cut
+    (answered,) = talk.hears(records(server_hello(0xC02F, [hellos.alpn(b"h2")])))
+    assert answered.cut == {"ServerName", "Ja4"}
+
+
+def test_where_the_client_was_not_seen_what_it_asked_for_is_unknown() -> None:
+    (found,) = Talk(initiated=None).hears(records(server_hello(0x1301, [])))
+    assert found.cut == {"ServerName", "Alpn", "Ja4"}
+    assert (found.attributes["Role"], found.attributes["Stage"]) == ("client", "answered")
 
 
 def test_a_hello_inside_a_tunnel_keeps_the_destination_asked_for() -> None:
