@@ -53,10 +53,19 @@ class Applications:
         return conversation
 
     def _found(self, change: Change, flow: Flow, finding: Finding) -> Sighting:
-        attributes = finding.attributes
         if finding.protocol == "dns":
             flow.application = "dns"
-            return self._sighting(names.told(self._state, change, attributes), finding)
+            sighting = names.told(self._state, change, finding.attributes)
+        else:
+            self._take_over(change, flow, finding)
+            fields = {"Protocol": finding.protocol, **finding.attributes}
+            sighting = flow_sighting(self._state, change, fields)
+        sighting.truncated |= finding.cut
+        return sighting
+
+    def _take_over(self, change: Change, flow: Flow, finding: Finding) -> None:
+        """What the finding says of the flow itself."""
+        attributes = finding.attributes
         if "Behaviour" not in attributes or not flow.application:
             flow.application = finding.protocol
         name = attributes.get("DestinationHostname")
@@ -66,10 +75,3 @@ class Applications:
             flow.domain = name
         if finding.protocol == "ssh" and _DIGESTS.isdisjoint(attributes):
             self._tunnels.banner(change, flow, finding)
-        fields = {"Protocol": finding.protocol, **attributes}
-        return self._sighting(flow_sighting(self._state, change, fields), finding)
-
-    @staticmethod
-    def _sighting(sighting: Sighting, finding: Finding) -> Sighting:
-        sighting.truncated |= finding.cut
-        return sighting

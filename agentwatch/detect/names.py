@@ -41,7 +41,7 @@ def _on_another_port(change: Change) -> bool:
     if flow is None or flow.protocol != _UDP:
         return False
     if not dns.is_question(change.data):
-        return flow.application == "dns"
+        return flow.application == "dns" and change.data[2:3] >= b"\x80"
     if flow.local_port in _LOCAL_NAMES or flow.remote_port in _LOCAL_NAMES:
         return False
     flow.application = flow.application or "dns"
