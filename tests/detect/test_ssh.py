@@ -71,6 +71,31 @@ def test_digests_of_both_sides(segment: int) -> None:
     assert talk.conversation.finished
 
 
+def test_the_digest_that_others_publish_for_openssh_9_6() -> None:
+    kex = (
+        b"sntrup761x25519-sha512@openssh.com,curve25519-sha256,curve25519-sha256@libssh.org,"
+        b"ecdh-sha2-nistp256,ecdh-sha2-nistp384,ecdh-sha2-nistp521,diffie-hellman-group-exchange-sha256,"
+        b"diffie-hellman-group16-sha512,diffie-hellman-group18-sha512,diffie-hellman-group14-sha256,"
+        b"ext-info-c,kex-strict-c-v00@openssh.com"
+    )
+    ciphers = (
+        b"chacha20-poly1305@openssh.com,aes128-ctr,aes192-ctr,aes256-ctr,aes128-gcm@openssh.com,"
+        b"aes256-gcm@openssh.com"
+    )
+    macs = (
+        b"umac-64-etm@openssh.com,umac-128-etm@openssh.com,hmac-sha2-256-etm@openssh.com,"
+        b"hmac-sha2-512-etm@openssh.com,hmac-sha1-etm@openssh.com,umac-64@openssh.com,"
+        b"umac-128@openssh.com,hmac-sha2-256,hmac-sha2-512,hmac-sha1"
+    )
+    compression = b"none,zlib@openssh.com,zlib"
+    talk = Talk()
+    talk.says(
+        b"SSH-2.0-OpenSSH_9.6p1\r\n"
+        + kexinit((kex, b"k", ciphers, b"other", macs, b"other", compression, b"none", b"", b""))
+    )
+    assert talk.seen("ssh")[-1]["Hassh"] == "aae6b9604f6f3356543709a376d7f657"
+
+
 def test_the_digests_of_a_served_session() -> None:
     talk = Talk(initiated=False)
     talk.says(b"SSH-2.0-srv\r\n" + kexinit())
