@@ -255,7 +255,7 @@ INLINE bool followed(struct flow *flow, bool turned) {
     return true;
 }
 
-/* TLS: a handshake record of any version. SSH: its banner, or a KEXINIT packet (RFC 4253, 6 and 7.1). */
+/* TLS: a handshake record of any version. SSH: its banner, or KEXINIT (RFC 4253, 6 and 7.1). */
 INLINE bool stream_handshake(const u8 *head, u32 length) {
     if (length < 6)
         return head[0] == 0x16; /* as far as can be told */

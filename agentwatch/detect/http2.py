@@ -171,9 +171,12 @@ def is_http2(head: bytes) -> bool | None:
 
 
 class Http2:
-    """Reports `http2` with what the first request says: `Method`, `DestinationHostname`, `Path`, `Client`."""
+    """Reports `http2` at once, and again with what the first request says: `Method`,
+    `DestinationHostname`, `Path`, `Client`.
+    """
 
     def __init__(self, context: Context) -> None:
+        context.emit("http2", "", frozenset(_FIELDS.values()))
         self._context = context
         self._client: int | None = None
         self._bytes = b""
@@ -196,8 +199,7 @@ class Http2:
                 self._bytes = body[length:]
             else:
                 break
-        if not self.finished and (gap or len(self._bytes) > _MAX_BLOCK):
-            self._report({}, True)
+        self.finished = self.finished or gap or len(self._bytes) > _MAX_BLOCK
 
     def _report(self, fields: dict[str, str], cut: bool) -> None:
         self.finished = True

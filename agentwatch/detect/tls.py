@@ -313,10 +313,13 @@ class Tls:
         self.finished = False
 
     def feed(self, direction: int, data: bytes, gap: bool, start: bool) -> None:
-        side = self._sides[direction]
-        if not side.feed(data, gap, start):
-            return
-        self._read(direction, side)
+        side, other = self._sides[direction], self._sides[1 - direction]
+        known = side.feed(data, gap, start)
+        if (known or side.message) and other.message and not other.over:
+            other.over = True  # it has an answer: the rest of it was lost
+            self._read(1 - direction, other)
+        if known:
+            self._read(direction, side)
         self.finished = self._answered or all(one.over for one in self._sides)
 
     def _read(self, direction: int, side: _Side) -> None:
@@ -326,6 +329,8 @@ class Tls:
         if kind == b"\x01" and (hello := parse_client_hello(body, whole)) is not None:
             self._context = self._context.sent_by(direction)
             self._asked, self._cut = asked(self._context, "tls", hello)
+        elif kind == b"\x01" and not whole:
+            self._context.sent_by(direction).emit("tls", "", _OFFERED | _CHOSEN, Stage="asked")
         elif kind == b"\x02" and (hello := parse_server_hello(body, whole)) is not None:
             self._answered = True
             self._answer(direction, hello)

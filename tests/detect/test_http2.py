@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from agentwatch.detect.http2 import PREFACE, huffman, is_http2
 from tests.detect.talk import Talk
 
+NAMED = {"Transport": "tcp", "Role": "client"}
 SETTINGS = b"\0\0\6\4\0\0\0\0\0\0\3\0\0\0\x64"
 
 
@@ -47,13 +48,14 @@ def test_the_first_request(segment: int, headers: bytes) -> None:
     talk = Talk(segment=segment)
     talk.says(PREFACE + SETTINGS + frame(8, 0, b"\0\0\xff\xff", 0) + headers)
     assert talk.seen("http2") == [
+        NAMED,
         {
             "Transport": "tcp",
             "Role": "client",
             "Method": "GET",
             "DestinationHostname": "www.example.com",
             "Path": "/",
-        }
+        },
     ]
     assert talk.conversation.finished
 
@@ -62,7 +64,7 @@ def test_of_grpc() -> None:
     block = b"\x83\x86\x45\x0b/pkg.Do/Run\x41\x0eh.example:5005\x7a\x09grpc-go/1\xbe"
     talk = Talk()
     talk.says(PREFACE + SETTINGS + frame(1, 4, block))
-    (found,) = talk.seen("http2")
+    _, found = talk.seen("http2")
     assert (found["Method"], found["Path"], found["Client"]) == ("POST", "/pkg.Do/Run", "grpc-go/1")
     assert found["DestinationHostname"] == "h.example"
 
@@ -74,6 +76,7 @@ def test_after_an_upgrade() -> None:
     talk.says(PREFACE + SETTINGS + frame(1, 4, CODED))
     assert [(found.protocol, found.attributes["Transport"]) for found in talk.findings] == [
         ("http", "tcp"),
+        ("http2", "upgrade"),
         ("http2", "upgrade"),
     ]
 
@@ -87,11 +90,12 @@ def test_where_the_request_is_out_of_reach_the_protocol_is_named() -> None:
     ):
         talk = Talk()
         talk.says(PREFACE + frame(1, 4, b"\x82" + rest))
-        assert talk.seen("http2") == [{"Transport": "tcp", "Role": "client", "Method": "GET"}]
-        assert talk.findings[0].cut == {"DestinationHostname", "Path", "Client"}
+        assert talk.seen("http2") == [NAMED, NAMED | {"Method": "GET"}]
+        assert talk.findings[1].cut == {"DestinationHostname", "Path", "Client"}
     talk = Talk()
     talk.says(PREFACE + frame(4, 0, bytes(600)), captured=512)
-    assert talk.seen("http2") == [{"Transport": "tcp", "Role": "client"}]
+    assert talk.seen("http2") == [NAMED]
+    assert talk.findings[0].cut == {"Method", "DestinationHostname", "Path", "Client"}
     assert is_http2(PREFACE[:10]) is None and is_http2(b"PRI x") is False
 
 

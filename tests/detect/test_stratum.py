@@ -525,6 +525,7 @@ def test_the_corpus_benign(segment: int) -> None:
         talk = Talk(segment=segment)
         talk.passes(OUT if row["dir"] == "c2s" else IN, content(row))
         assert not talk.seen("stratum"), row["note"]
+        assert all("Behaviour" not in found.attributes for found in talk.findings), row["note"]
 
 
 NAMES = st.sampled_from("id method params result message type identifier new_job body job login blob".split())
