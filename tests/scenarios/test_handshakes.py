@@ -10,6 +10,7 @@ from typing import Any
 from agentwatch.detect.chain import Chain
 from agentwatch.detect.request import NoRequests
 from agentwatch.enrich.state import State
+from agentwatch.schema.decode import TIME
 from tests.detect import hellos
 from tests.detect.initials import crypto, initial
 from tests.lab import needs_root
@@ -38,7 +39,7 @@ def findings(code: str) -> list[dict[str, Any]]:
         agent.until_end()
     state, events = State(), []
     chain = Chain(state, ("flow",), NoRequests())
-    for seq, (_, row) in enumerate(agent.rows):
+    for seq, (_, row) in enumerate(sorted(agent.rows, key=lambda one: one[1][TIME])):
         change = state.apply(seq, row)
         if change is not None:
             events += [dict(one.fields) for one in chain.of(change) if one.category == "flow"]
