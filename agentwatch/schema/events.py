@@ -139,6 +139,7 @@ DONE = frozenset(("done", "already"))  # `result` of an action after which thing
 
 ARGV_LIMIT = 128 * 1024  # bytes of argv recorded
 PAYLOAD_BYTES = 512  # bytes recorded of a message
+HANDSHAKE_BYTES = 2048  # bytes recorded of one that begins like a handshake of TLS, QUIC or SSH
 PAYLOAD_MESSAGES = (
     6  # messages recorded in each direction: the proxies' handshakes come before the first three
 )
@@ -292,7 +293,7 @@ EVENTS: tuple[EventType, ...] = (
             Field("message", "u16", "number of the message in this direction, from 1"),
             Field("length", "u16", "bytes of data recorded"),
         ),
-        tail=(64, PAYLOAD_BYTES),
+        tail=(64, PAYLOAD_BYTES, HANDSHAKE_BYTES),
     ),
     EventType(
         "unix_connect",

@@ -26,7 +26,11 @@ CONNECTION = (
     Field("SourcePort", "int", "local port"),
     Field("DestinationIp", "str", "remote address"),
     Field("DestinationPort", "int", "remote port"),
-    Field("DestinationHostname", "str", "name of the remote side: from a DNS answer, or asked of a proxy"),
+    Field(
+        "DestinationHostname",
+        "str",
+        "name of the remote side: from DNS, asked of a proxy, or in TLS",
+    ),
     Field("Initiated", "str", "true where the process connected, false where it accepted"),
 )
 
@@ -52,9 +56,11 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
             *PROCESS,
             *CONNECTION,
             Field("Protocol", "str", "application protocol: stratum, ssh, http-connect, ..."),
-            Field("Behaviour", "str", "remote_forward: the process lets a remote host connect inwards"),
+            Field("Behaviour", "str", "remote_forward: the process lets a remote host connect inwards; "
+                  "tunnel_tool: a tunnel tool's own protocol, named in Protocol, its mark in Method"),
             Field("Stage", "str", "of remote_forward: asked (argv or configuration), opened (SSH is spoken), "
-                  "used (a channel came in)"),
+                  "used (a channel came in); of stratum, tls, quic, wireguard: asked (one side has spoken), "
+                  "answered (the other has, too), each on one event of a flow"),
             Field("Dialect", "str", "dialect of the protocol"),
             Field("Method", "str", "method or message that decided"),
             Field("Confidence", "str", "likely: by the shape of encrypted messages; absent: by content"),
@@ -62,6 +68,18 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
             Field("Transport", "str", "layers below the protocol: tcp, http, websocket, socks5>tcp, ..."),
             Field("Client", "str", "the client's software as it names itself"),
             Field("Server", "str", "the server's software as it names itself"),
+            Field("Software", "str", "our side's software, where it is not known who is the client"),
+            Field("PeerSoftware", "str", "the other side's, likewise"),
+            Field("Path", "str", "of http, http2, websocket: what is asked for, cut after 256 characters"),
+            Field("Subprotocol", "str", "of websocket: what the client offers in Sec-WebSocket-Protocol"),
+            Field("ServerName", "str", "of tls, quic: name that the client asks for (SNI), in lower case"),
+            Field("Alpn", "list", "of tls, quic: protocols that the client offers; when answered the chosen "
+                  "one, where it is visible (TLS 1.2)"),
+            Field("Ja4", "str", "of tls, quic: fingerprint of the ClientHello (FoxIO's JA4)"),
+            Field("TlsVersion", "str", "of tls, quic: 1.3, 1.2, ...: highest offered, answered: chosen"),
+            Field("Cipher", "str", "of tls, answered: number of the cipher suite in hexadecimal"),
+            Field("Hassh", "str", "of ssh: digest of what the client's key exchange offers"),
+            Field("HasshServer", "str", "of ssh: the same of the server's"),
         ),
     ),
     "network_behaviour": (

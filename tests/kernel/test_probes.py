@@ -378,6 +378,65 @@ def test_connect_given_up_before_an_answer_carries_an_error() -> None:
     assert connected["error"] == errno.ECONNABORTED
 
 
+@pytest.mark.parametrize(
+    ("opening", "recorded"),
+    [
+        (b"\x16\x03\x01", 2048),
+        (b"SSH-2.0-x", 2048),
+        (b"\0\0\x05\xdc\x04\x14", 2048),
+        (b"\x16\x04\x01", 512),
+        (b"SSL", 512),
+        (b"\0\0\x05\xdc\x04\x15", 512),
+    ],
+)
+def test_more_is_recorded_of_messages_that_begin_like_handshakes(opening: bytes, recorded: int) -> None:
+    agent = run(
+        python(
+            f"""
+            import socket
+            server = socket.socket(); server.bind(("127.0.0.1", 0)); server.listen()
+            client = socket.create_connection(server.getsockname())
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            client.send({opening!r} + bytes(1397)); client.send(bytes(1400))
+            peer, _ = server.accept(); peer.send(bytes(1000)); client.recv(1)
+            client.send(bytes(1000))
+            """
+        )
+    )
+    (connect,) = agent.named("connect")
+    ours = [e for e in agent.named("payload") if e["cookie"] == connect["cookie"]]
+    sizes = dict.fromkeys((1, 2), 0)
+    for event in ours:
+        if not event["flags"] & PayloadFlag.IN:
+            sizes[event["message"]] += len(event["data"])
+    assert sizes == {1: recorded, 2: 512}
+    assert ours[0]["data"].startswith(opening)
+
+
+@pytest.mark.parametrize(
+    ("opening", "size", "recorded"),
+    [
+        (b"\xc3\0\0\0\1", 1350, 1350),
+        (b"\xd0\x6b\x33\x43\xcf", 1200, 1200),
+        (b"\xe3\0\0\0\1", 1350, 512),
+        (b"\xc3\0\0\0\1", 1199, 512),
+        (b"\x16\x03\x01", 1350, 512),
+    ],
+)
+def test_whole_quic_initials_are_recorded(opening: bytes, size: int, recorded: int) -> None:
+    agent = run(
+        python(
+            f"""
+            import socket
+            client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            for _ in range(2):
+                client.sendto({opening!r}.ljust({size}, b"x"), ("127.0.0.1", 9))
+            """
+        )
+    )
+    assert [len(event["data"]) for event in agent.named("payload")] == [recorded, recorded]
+
+
 @pytest.mark.parametrize(("kind", "family", "socktype"), [("AF_INET, socket.SOCK_RAW, 1", 2, 3)])
 def test_raw_sockets_are_reported(kind: str, family: int, socktype: int) -> None:
     agent = run(python(f"import socket; socket.socket(socket.{kind})"))
