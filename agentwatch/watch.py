@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from agentwatch.clock import now
+from agentwatch.enrich import watched_files
 from agentwatch.kernel.cgroup import Cgroup
 from agentwatch.kernel.probes import Probes
 from agentwatch.schema.events import Type
@@ -43,6 +44,7 @@ class Watch:
             self.source = KernelSource(self.probes)
             stack.callback(self.source.close)
             self.probes.guard_monitor(os.getpid())
+            self.probes.watch_names(watched_files.names())
             self.source.watch(AGENT)
             self.began = now()
             stack.enter_context(self._attach())

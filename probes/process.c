@@ -1,5 +1,5 @@
 /* Processes of agents: created, running a new program, ended. */
-#include <aw.h>
+#include <files.h>
 #include <path.h>
 
 #define SMALL_PIECE 256
@@ -76,6 +76,7 @@ INLINE u16 executable(struct aw_exec *event, struct file *file) {
     struct super_block *super = 0;
     struct dentry *dentry = 0, *parent = 0;
     u64 magic = 0;
+    struct file_id id;
     u32 links = 1;
     u16 mode = 0, flags = 0;
 
@@ -94,6 +95,9 @@ INLINE u16 executable(struct aw_exec *event, struct file *file) {
     /* A memfd is an unlinked tmpfs file whose dentry hangs nowhere. */
     if (!links && magic == TMPFS_MAGIC && parent == dentry)
         flags |= AW_EXEC_MEMFD;
+    id = identify(inode);
+    if (bpf_map_lookup_elem(MAP(WRITTEN), &id))
+        flags |= AW_EXEC_WRITTEN;
     return flags;
 }
 

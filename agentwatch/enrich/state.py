@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from agentwatch.enrich.files import FileNames
 from agentwatch.enrich.flows import Flow, FlowTable
 from agentwatch.enrich.processes import Process, ProcessTable
 from agentwatch.schema import decode
@@ -73,6 +74,7 @@ class State:
         self.processes = ProcessTable()
         self.flows = FlowTable()
         self.files: dict[str, bytes] = {}
+        self._file_names = FileNames()
         self.names: dict[str, str] = {}
         self.coverage: list[tuple[str, str, str]] = []
         self.rules_digest = ""
@@ -91,6 +93,7 @@ class State:
             Type.PAYLOAD: self._payload,
             Type.UNIX_CONNECT: self._with_tail,
             Type.CGROUP_MOVE: self._with_tail,
+            Type.FILE_ACCESS: self._file_access,
             Type.PROCESS: self._process,
             Type.SOCKET_SEEN: self._socket_seen,
             Type.FILE: self._file,
@@ -214,6 +217,12 @@ class State:
             decode.tail(row, length),
             row[FLAGS],
         )
+
+    def _file_access(self, seq: int, row: Row, agent: Agent) -> Change | None:
+        use = self._file_names.use(row)
+        if use is None:
+            return None
+        return Change(seq, row[TYPE], row[TIME], agent, self._owner(row, agent), None, (use,))
 
     def _file(self, seq: int, row: Row, agent: Agent) -> Change:
         path, content, _ = fields = decode.unpack(row)
