@@ -130,7 +130,7 @@ class Facts:
         return sighting(self._state, category, change, fields)
 
     def _exec(self, change: Change) -> dict[str, Value]:
-        return {}
+        return {"LoaderEnvironment": change.process.environment}
 
     def _connection(self, change: Change) -> dict[str, Value]:
         flow = change.flow

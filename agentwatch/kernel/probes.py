@@ -220,7 +220,7 @@ _TYPES_NEEDED: dict[str, tuple[str, ...]] = {
     "fdtable": ("max_fds", "fd"),
     "upid": ("nr",),
     "pid": ("level", "numbers"),
-    "mm_struct": ("arg_start", "arg_end", "exe_file"),
+    "mm_struct": ("arg_start", "arg_end", "env_start", "env_end", "exe_file"),
     "fs_struct": ("pwd",),
     "user_namespace": ("ns",),
     "pid_namespace": ("ns",),
@@ -327,10 +327,10 @@ class Probes:
             longest, *rest = sorted(PROBES_TABLE, key=lambda probe: probe.spec.name != _LONGEST)
             loading = Background(lambda: self._load(compiled, longest))
             try:
-                for probe in rest:
-                    self._take(probe, partial(self._load, compiled, probe))
                 for choice in CHOICES:
                     self._choose(compiled, choice)
+                for probe in rest:
+                    self._take(probe, partial(self._load, compiled, probe))
             finally:
                 self._take(longest, loading.result)
             self._stack = self._stack.pop_all()

@@ -112,7 +112,7 @@ class ExecFlag(IntEnum):
 class PieceFlag(IntEnum):
     """`flags` of an exec piece."""
 
-    CUT = 1  # a path lacks its beginning
+    CUT = 1  # a path lacks its beginning, a variable its end; without data: not all were looked through
 
 
 class Piece(IntEnum):
@@ -121,6 +121,7 @@ class Piece(IntEnum):
     EXE = 1  # path of the executable: names from the leaf to the root, each ended by NUL
     CWD = 2  # working directory, in the same form
     ARGV = 3  # bytes of argv, arguments ended by NUL, at `offset`
+    ENVIRONMENT = 5  # a variable that has code loaded, as NAME=value; one piece each
 
 
 class FileFlag(IntEnum):
@@ -273,7 +274,7 @@ EVENTS: tuple[EventType, ...] = (
         (
             Field("offset", "u32", "offset of the data in the whole"),
             Field("length", "u16", "bytes of data"),
-            Field("kind", "u16", "1 executable, 2 working directory, 3 argv"),
+            Field("kind", "u16", "1 executable, 2 working directory, 3 argv, 5 environment"),
         ),
         tail=(256, 1280, 2048, 16384),
     ),

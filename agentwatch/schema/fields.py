@@ -43,7 +43,14 @@ FILE = (
 _SOURCE = Field("SourceFilename", "str", "the file's other name, of a rename or link")
 
 FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
-    "process_creation": ("A process runs a new program.", PROCESS),
+    "process_creation": (
+        "A process runs a new program.",
+        (
+            *PROCESS,
+            Field("LoaderEnvironment", "list", "NAME=value of LD_PRELOAD, LD_AUDIT, LD_LIBRARY_PATH, BASH_ENV, "
+                  "ENV, PYTHONSTARTUP and GCONV_PATH"),
+        ),
+    ),
     "file_event": (
         "A watched file was opened for writing, made, renamed, linked or removed.", (*PROCESS, *FILE, _SOURCE)
     ),
