@@ -5,6 +5,7 @@
  * else ends here. Two sets of hooks lead here: functions of the kernel (fentry), or the ends of
  * system calls and of io_uring's requests where this kernel has no trampolines.
  */
+#include <calls.h>
 #include <files.h>
 #include <path.h>
 
@@ -233,31 +234,6 @@ int on_path_link(u64 *ctx) {
     return 0;
 }
 
-/* Where the kernel has no trampolines: the ends of system calls.
- * Their context is {registers, number, result}: struct syscall_tp_t of kernel/trace. */
-struct syscall_end {
-    u64 unused;
-    u64 number;
-    s64 result;
-};
-
-INLINE struct file *file_of(s32 fd) {
-    struct task_struct *task = (void *)bpf_get_current_task();
-    struct files_struct *files = 0;
-    struct fdtable *table = 0;
-    struct file **open = 0, *file = 0;
-    u32 size = 0;
-
-    READ(files, task->files);
-    READ(table, files->fdt);
-    READ(size, table->max_fds);
-    if (fd < 0 || (u32)fd >= size)
-        return 0;
-    READ(open, table->fd);
-    READ(file, open[fd]);
-    return file;
-}
-
 /* tracepoint/syscalls/sys_exit_{open,openat,openat2,creat} */
 int on_open_end(struct syscall_end *ctx) {
     struct tag *tag = current_tag();
@@ -265,7 +241,7 @@ int on_open_end(struct syscall_end *ctx) {
 
     if (!tag || ctx->result < 0)
         return 0;
-    file = file_of(ctx->result);
+    file = open_file(ctx->result);
     if (file)
         opened(file, tag->agent);
     return 0;
@@ -336,7 +312,7 @@ INLINE struct path *folder_of(s32 fd) {
         READ(fs, task->fs);
         return &fs->pwd;
     }
-    file = file_of(fd);
+    file = open_file(fd);
     return file ? &file->f_path : 0;
 }
 
@@ -540,7 +516,7 @@ int on_uring_end(u64 *ctx) {
     if (slot)
         file = file_in_slot(request, slot == ANY_SLOT ? (u32)result : slot - 1);
     else
-        file = file_of(result);
+        file = open_file(result);
     if (file)
         opened(file, tag->agent);
     return 0;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -53,6 +54,7 @@ class Process:
     ended: int = 0
     exec_seq: int = 0  # sequence number of the exec that this image came from
     truncated: frozenset[str] = frozenset()
+    root_from: int | None = None  # the user that became root since the last exec, by no setuid file
 
     @property
     def key(self) -> Key:
@@ -181,7 +183,7 @@ class ProcessTable:
 
     def exec(self, row: Row, seq: int, agent: int) -> Process:
         """A process runs a new program: completes what its pieces said."""
-        (parent_start, inode, parent, device, argv_length, uid, euid, gid, _mode,
+        (parent_start, inode, parent, device, argv_length, uid, euid, gid, mode,
          pid_ns, net_ns, mnt_ns, user_ns) = unpack(row)  # fmt: skip
         pieces = self._pieces.pop(row[TID], None) or _Pieces()
         process = self.get(row[TGID], row[START], agent)
@@ -195,6 +197,8 @@ class ProcessTable:
             cut.append("Image")
         if pieces.cwd is None:
             cut.append("CurrentDirectory")
+        became_root = bool(process.exe and process.euid) and not (euid or mode & stat.S_ISUID)
+        process.root_from = process.uid if became_root else None
         process.exe = path_of(pieces.exe or b"")
         process.cwd = path_of(pieces.cwd or b"")
         process.argv = arguments(argv)

@@ -16,7 +16,7 @@ from agentwatch.enrich.flows import Flow, FlowTable
 from agentwatch.enrich.processes import Process, ProcessTable
 from agentwatch.schema import decode
 from agentwatch.schema.decode import AGENT, FLAGS, START, TGID, TIME, TYPE, Row
-from agentwatch.schema.events import BY_NUMBER, SOCKET_BLOCK, PayloadFlag, Type
+from agentwatch.schema.events import BY_NUMBER, DONE, HOST, SOCKET_BLOCK, PayloadFlag, Type
 
 NAMES_KEPT = 4096  # addresses whose name was seen in a DNS answer
 FILES_KEPT = 256  # files read for detectors
@@ -94,6 +94,7 @@ class State:
             Type.UNIX_CONNECT: self._with_tail,
             Type.CGROUP_MOVE: self._with_tail,
             Type.FILE_ACCESS: self._file_access,
+            Type.PRIVILEGED: self._privileged,
             Type.PROCESS: self._process,
             Type.SOCKET_SEEN: self._socket_seen,
             Type.FILE: self._file,
@@ -107,8 +108,15 @@ class State:
     def agent(self, number: int) -> Agent:
         agent = self.agents.get(number)
         if agent is None:
-            agent = self.agents[number] = Agent(number, f"agent-{number}")
+            agent = self.agents[number] = Agent(number, f"agent-{number}" if number else "host")
         return agent
+
+    def lost(self, agent: Agent) -> dict[str, int]:
+        """Events lost of this agent, by name, and what was lost of all agents."""
+        lost = dict(agent.lost)
+        for name, number in self.agent(HOST).lost.items():
+            lost[name] = lost.get(name, 0) + number
+        return lost
 
     def apply(self, seq: int, row: Row) -> Change | None:
         """Fold one row; None where it says nothing on its own. Raises `DecodeError` for a bad row."""
@@ -224,6 +232,12 @@ class State:
             return None
         return Change(seq, row[TYPE], row[TIME], agent, self._owner(row, agent), None, (use,))
 
+    def _privileged(self, seq: int, row: Row, agent: Agent) -> Change:
+        """The fields, and after them the record's flags."""
+        change = self._with_tail(seq, row, agent)
+        change.fields = (*change.fields, row[FLAGS])
+        return change
+
     def _file(self, seq: int, row: Row, agent: Agent) -> Change:
         path, content, _ = fields = decode.unpack(row)
         self.files[path] = content
@@ -234,7 +248,7 @@ class State:
     def _action(self, seq: int, row: Row, agent: Agent) -> Change:
         change = self._plain(seq, row, agent)
         _, _, response, result, *_ = change.fields
-        if result != "failed":
+        if result in DONE:
             agent.state = _STATE_AFTER.get(response, agent.state)
         return change
 
@@ -252,6 +266,8 @@ class State:
         return change
 
     def _agent(self, seq: int, row: Row, agent: Agent) -> Change:
+        # A number is given to one agent after the other: what was known of it is another's.
+        agent = self.agents[agent.number] = Agent(agent.number)
         change = self._plain(seq, row, agent)
         agent.name, agent.cgroup, agent.cgroup_id, agent.mode = change.fields
         return change

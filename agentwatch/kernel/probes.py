@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
@@ -30,10 +31,11 @@ from agentwatch.schema.events import (
     SLOT_SIZE,
     WATCHED_LEVELS,
     WATCHED_NAME,
+    Namespace,
     Type,
 )
 
-MAX_AGENTS = 64  # numbers of agents run from 1 to MAX_AGENTS - 1
+MAX_AGENTS = 256  # numbers of agents run from 1 to MAX_AGENTS - 1; 0 stands for all of them
 SLOTS_BYTES = 8 << 20
 RECORDS_BYTES = 4 << 20
 # The last part of each ring is kept for events that must not be crowded out.
@@ -68,12 +70,13 @@ MAPS = {
         MapSpec(7011, "WRITTEN", MapType.LRU_HASH, _FILE_ID.size, 4, 32768),
         MapSpec(7012, "LOOKED_AT", MapType.LRU_HASH, _LOOK.size, 8, 4096),
         MapSpec(7013, "SCRATCH", MapType.PERCPU_ARRAY, 4, _SCRATCH_BYTES, 1),
+        MapSpec(7014, "INITIAL", MapType.ARRAY, 4, 4 * len(Namespace), 1),
     )
 }
 
 KFUNCS = {900_001: "bpf_cast_to_kern_ctx"}
 
-FILES = ("process.c", "file.c", "socket.c", "payload.c", "unix.c", "control.c", "inventory.c")
+FILES = ("process.c", "file.c", "privileged.c", "socket.c", "payload.c", "unix.c", "control.c", "inventory.c")
 
 
 class Probe(NamedTuple):
@@ -158,6 +161,19 @@ class Choice(NamedTuple):
     ways: tuple[Way, ...]
 
 
+_CALLS = (
+    "unshare setns mount move_mount pivot_root chroot ptrace process_vm_readv process_vm_writev bpf "
+    "init_module finit_module"
+)
+
+
+def _return(call: str) -> Probe:
+    spec = ProgramSpec(
+        "on_call_return", ProgramType.TRACING, AttachType.TRACE_FEXIT, f"func __x64_sys_{call}"
+    )
+    return Probe(spec, f"{call} is not seen")
+
+
 FUNCTIONS, ENDS = "kernel functions (fentry)", "ends of system calls"
 
 CHOICES = (
@@ -193,6 +209,18 @@ CHOICES = (
             ),
         ),
     ),
+    Choice(
+        "privileged operations",
+        "namespaces, mounts, modules, eBPF programs and tracing of other processes are not seen",
+        (
+            Way(FUNCTIONS, tuple(_return(call) for call in _CALLS.split())),
+            Way(
+                ENDS,
+                (_ends("on_call_end", _CALLS, "namespaces, mounts, eBPF programs and tracing are not seen"),),
+                "32-bit system calls are not seen; every system call of the host takes a little longer",
+            ),
+        ),
+    ),
 )
 
 _LONGEST = "on_exec"
@@ -210,14 +238,16 @@ _TYPES_NEEDED: dict[str, tuple[str, ...]] = {
     "css_set": ("dfl_cgrp",),
     "qstr": ("name",),
     "dentry": ("d_name", "d_parent", "d_inode"),
-    "vfsmount": ("mnt_root",),
-    "mount": ("mnt", "mnt_parent", "mnt_mountpoint"),
+    "vfsmount": ("mnt_root", "mnt_sb"),
+    "mount": ("mnt", "mnt_parent", "mnt_mountpoint", "mnt_devname"),
     "path": ("mnt", "dentry"),
-    "super_block": ("s_dev", "s_magic"),
+    "file_system_type": ("name",),
+    "super_block": ("s_dev", "s_magic", "s_type"),
     "inode": ("i_ino", "i_mode", "i_sb", "i_nlink", "i_generation"),
     "file": ("f_path", "f_inode", "f_mode", "private_data"),
     "files_struct": ("fdt",),
     "fdtable": ("max_fds", "fd"),
+    "list_head": ("next",),
     "upid": ("nr",),
     "pid": ("level", "numbers"),
     "mm_struct": ("arg_start", "arg_end", "env_start", "env_end", "exe_file"),
@@ -237,6 +267,8 @@ _TYPES_NEEDED: dict[str, tuple[str, ...]] = {
         "fs",
         "files",
         "thread_pid",
+        "ptraced",
+        "ptrace_entry",
         "start_boottime",
         "cgroups",
         "group_leader",
@@ -252,7 +284,7 @@ _TYPES_NEEDED: dict[str, tuple[str, ...]] = {
 }
 _TYPES_OPTIONAL: dict[str, tuple[str, ...]] = {
     "bpf_sock_addr_kern": ("uaddr", "uaddrlen"),
-    "pt_regs": ("di", "si", "dx", "r10"),
+    "pt_regs": ("di", "si", "dx", "r10", "orig_ax"),
     "io_cqe": ("res",),
     "io_kiocb": ("opcode", "cqe", "ctx", "flags"),
     "open_how": ("flags",),
@@ -420,12 +452,18 @@ class Probes:
 
     def tag_cgroup(self, agent: int, cgroup_id: int) -> list[tuple[int, int, int, int]]:
         """Tag every task below a cgroup. Returns (pid, parent, start, parent's start) of its processes
-        that had no tag yet.
-
-        Children of tagged tasks are tagged at birth, but one that has no tag yet may have a child
-        where the pass has been already: passes are made until one finds nothing new. Raises
-        `ProbeError` where this kernel has no task iterator.
+        that had another tag or none. Raises `ProbeError` where this kernel has no task iterator.
         """
+        return self._seed(agent, cgroup_id)
+
+    def untag(self, agent: int) -> None:
+        """Take its tag from every task of an agent, wherever it is. Nothing where there is no iterator."""
+        if "on_each_task" in self._iterators:
+            self._seed(agent, 0)
+
+    def _seed(self, agent: int, cgroup_id: int) -> list[tuple[int, int, int, int]]:
+        """Children inherit at birth, but a task may have a child where the pass has been already:
+        passes are made until one finds nothing new."""
         link = self._iterators.get("on_each_task")
         if link is None:
             raise ProbeError("this kernel cannot list tasks to eBPF: what runs already cannot be watched")
@@ -456,8 +494,18 @@ class Probes:
         return [] if link is None else list(_SOCKET_ROW.iter_unpack(bpf.iterate(link)))
 
     def guard_monitor(self, pid: int) -> None:
-        """Report signals that agents send to this process."""
+        """Report what agents aim at this process: signals and tracing."""
         bpf.map_update(self.map("MONITOR"), struct.pack("<I", 0), struct.pack("<I", pid))
+
+    def know_initial(self) -> None:
+        """Tell the probes which namespaces are those of the host's first process."""
+        numbers = [0] * len(Namespace)
+        for place, kind in enumerate(Namespace):
+            with suppress(OSError):  # a kind that this kernel lacks
+                name = str(Path(f"/proc/1/ns/{kind.name.lower()}").readlink())  # mnt:[4026531841]
+                numbers[place] = int(name.partition("[")[2].rstrip("]"))
+        value = struct.pack(f"<{len(numbers)}I", *numbers)
+        bpf.map_update(self.map("INITIAL"), struct.pack("<I", 0), value)
 
     def watch_names(self, masks: Mapping[str, int]) -> None:
         """Report files that have such a name, or one above them: see probes/file.c."""
@@ -470,7 +518,10 @@ class Probes:
         bpf.map_update(self.map("FOLLOWED"), struct.pack("<Q", cookie), struct.pack("<I", 1))
 
     def counts(self, agent: int) -> Iterator[tuple[int, int, int]]:
-        """(event type, events sent, events lost) of an agent since loading, over all CPUs."""
+        """(event type, events sent, events lost) of an agent since loading, over all CPUs.
+
+        Of number 0 what was lost of all agents: sent is not counted.
+        """
         cpus = bpf.possible_cpus()
         for number in BY_NUMBER:
             key = struct.pack("<I", agent * _TYPES + number)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 SCHEMA_VERSION = 1
 
+HOST = 0  # the number of an agent in records of what concerns all agents
 SLOT_SIZE = 128  # bytes, the ring's own 8-byte header included
 RING_HEADER_SIZE = 8  # struct bpf_ringbuf_hdr {u32 len; u32 pg_off;}
 
@@ -67,6 +68,7 @@ class Type(IntEnum):
     UNIX_CONNECT = 35
     CGROUP_MOVE = 36
     FILE_ACCESS = 37
+    PRIVILEGED = 38
     PROCESS = 64
     SOCKET_SEEN = 65
     FILE = 66
@@ -143,6 +145,60 @@ class Access(IntEnum):
     LINK = 8
 
 
+class Operation(IntEnum):
+    """`operation` of a privileged operation."""
+
+    UNSHARE = 1  # detail: flags of clone(2)
+    SETNS = 2  # detail: flags of clone(2), 0 any; argument: the namespace's number
+    MOUNT = 3  # detail: flags of mount(2); data: source, target, type
+    MOVE_MOUNT = 4  # the same data
+    PIVOT_ROOT = 5  # data: the new root
+    CHROOT = 6  # data: the new root
+    BPF = 7  # detail: command of bpf(2)
+    MODULE = 8
+    PTRACE = 9  # target; argument: its start
+    MEMORY = 10  # another process's memory was read (detail 0) or written (1): target
+
+
+class PrivilegedFlag(IntEnum):
+    """`flags` of a privileged operation."""
+
+    INITIAL = 1  # a namespace of the host's first process was entered
+    MONITOR = 2  # the target is the monitor
+    CUT = 4  # a text is cut short
+
+
+class Namespace(IntEnum):
+    """Kinds of namespaces, by their flag of clone(2) (include/uapi/linux/sched.h)."""
+
+    TIME = 0x00000080
+    MNT = 0x00020000
+    CGROUP = 0x02000000
+    UTS = 0x04000000
+    IPC = 0x08000000
+    USER = 0x10000000
+    PID = 0x20000000
+    NET = 0x40000000
+
+
+class BpfCommand(IntEnum):
+    """Commands of bpf(2) that are told (enum bpf_cmd); the rest reads and writes what is there."""
+
+    MAP_CREATE = 0
+    PROG_LOAD = 5
+    OBJ_PIN = 6
+    OBJ_GET = 7
+    PROG_ATTACH = 8
+    PROG_DETACH = 9
+    PROG_GET_FD_BY_ID = 13
+    MAP_GET_FD_BY_ID = 14
+    RAW_TRACEPOINT_OPEN = 17
+    LINK_CREATE = 28
+    LINK_UPDATE = 29
+    LINK_GET_FD_BY_ID = 30
+    LINK_DETACH = 34
+
+
 class PayloadFlag(IntEnum):
     """`flags` of a payload."""
 
@@ -150,6 +206,8 @@ class PayloadFlag(IntEnum):
     SAMPLED = 2  # taken later in the flow's life, not from its first messages
     DNS = 4  # a datagram from or to port 53
 
+
+DONE = frozenset(("done", "already"))  # `result` of an action after which things are as was asked for
 
 ARGV_LIMIT = 128 * 1024  # bytes of argv recorded
 PAYLOAD_BYTES = 512  # bytes recorded of a message
@@ -333,6 +391,21 @@ EVENTS: tuple[EventType, ...] = (
         tail=(1280, 1792),
     ),
     EventType(
+        "privileged",
+        Type.PRIVILEGED,
+        Ring.RECORDS,
+        "An operation that takes or gives privilege. Flag 1: entered a namespace of the host's first "
+        "process; 2: aimed at the monitor; 4: a text is cut. Data: texts, each ended by NUL.",
+        (
+            Field("argument", "u64", "of setns the namespace's number, of ptrace the target's start"),
+            Field("detail", "u64", "flags or command of the call"),
+            Field("operation", "u32", "which: enumeration Operation"),
+            Field("target", "u32", "process that it was aimed at; 0 none"),
+            Field("length", "u32", "bytes of data"),
+        ),
+        tail=(1280,),
+    ),
+    EventType(
         "process",
         Type.PROCESS,
         Ring.NOTES,
@@ -387,8 +460,8 @@ EVENTS: tuple[EventType, ...] = (
             Field("decision", "u64", "sequence number of the decisive record"),
             Field("rule", "str", "id of the rule, or the operator's name"),
             Field("response", "str", "pause, kill, resume"),
-            Field("result", "str", "done, already, or failed"),
-            Field("error", "str", "why it failed; empty"),
+            Field("result", "str", "done, already, failed, or held: not done on purpose"),
+            Field("error", "str", "why it failed or was held; empty"),
             Field("acted", "u64", "when the kernel had been told, nanoseconds since boot"),
             Field("settled", "u64", "when it took effect (frozen, empty); 0 where it did not"),
         ),

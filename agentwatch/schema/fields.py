@@ -40,6 +40,11 @@ FILE = (
         "why it is watched: ssh, cloud, accounts, cron, service, ...",
     ),
 )
+TRACED = (
+    Field("TargetProcessId", "int", "process that was traced, or whose memory was used"),
+    Field("TargetImage", "str", "its program, where it is one of the agent's"),
+    Field("OfMonitor", "str", "true where it is agentwatch itself"),
+)
 _SOURCE = Field("SourceFilename", "str", "the file's other name, of a rename or link")
 
 FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
@@ -47,8 +52,8 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
         "A process runs a new program.",
         (
             *PROCESS,
-            Field("LoaderEnvironment", "list", "NAME=value of LD_PRELOAD, LD_AUDIT, LD_LIBRARY_PATH, BASH_ENV, "
-                  "ENV, PYTHONSTARTUP and GCONV_PATH"),
+            Field("LoaderEnvironment", "list", "NAME=value of LD_PRELOAD, LD_AUDIT, LD_LIBRARY_PATH, "
+                  "BASH_ENV, ENV, PYTHONSTARTUP and GCONV_PATH"),
         ),
     ),
     "file_event": (
@@ -101,12 +106,31 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
         "A Unix socket connects.",
         (*PROCESS, Field("Path", "str", "path; @name is abstract")),
     ),
+    "privileged_operation": (
+        "An operation that takes privilege, or gives it.",
+        (
+            *PROCESS,
+            Field("Kind", "str", "namespace, mount, chroot, pivot_root, module_load, bpf, ptrace, or credentials "
+                  "(became root by no setuid program; told when it runs its next program)"),
+            Field("Operation", "str", "of namespace: unshare, setns, clone; of bpf: prog_load, map_create, ...; "
+                  "of ptrace: attach, memory_read, memory_write"),
+            Field("Namespaces", "list", "user, net, mnt, pid, ipc, uts, cgroup, time; empty: any that setns found"),
+            Field("OfInit", "str", "true where setns entered a namespace of the host's first process"),
+            Field("Source", "str", "what was mounted, as it was named"),
+            Field("Target", "str", "where it was mounted, or the new root, as it was named"),
+            Field("FsType", "str", "type of the file system, as it was named"),
+            *TRACED,
+            Field("NewUserId", "int", "of credentials the user that it became; UserId is who it was"),
+        ),
+    ),
     "tampering": (
         "An agent acts against the watch itself.",
         (
             *PROCESS,
             Field("Kind", "str", "cgroup_move (left its cgroup), signal (signalled the monitor), freezer "
-                  "(wrote control files of its own cgroup) or bpffs (changed files of agentwatch)"),
+                  "(wrote control files of its own cgroup), bpffs (changed files of agentwatch) or ptrace "
+                  "(traced the monitor)"),
+            *TRACED,
             *FILE[:2],
             _SOURCE,
             Field("Cgroup", "str", "path of the new cgroup"),
