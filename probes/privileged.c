@@ -26,7 +26,7 @@
 #define NAMESPACES 0x7e020080 /* CLONE_NEW*, all of them */
 #define NSFS_MAGIC 0x6e736673
 
-/* Value of INITIAL: numbers of the namespaces in which the host's first process is. */
+/* Value of INITIAL: numbers of the host's namespaces. */
 struct initial {
     u32 numbers[AW_NAMESPACES];
 };

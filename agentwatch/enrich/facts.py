@@ -15,6 +15,7 @@ from agentwatch.enrich.state import Change, State
 from agentwatch.event import Value
 from agentwatch.schema.events import ExecFlag, Type
 
+ANCESTORS = 16  # whose programs are told
 _OF_PARENT = frozenset(("Image", "CommandLine"))  # fields of a process that its children's events have, too
 _IMAGE_FLAGS = ((ExecFlag.MEMFD, "memfd"), (ExecFlag.DELETED, "deleted"), (ExecFlag.WRITTEN, "written"))
 _TAMPERING = {Type.CGROUP_MOVE: "cgroup_move", Type.SIGNAL: "signal"}
@@ -34,6 +35,15 @@ def _image_flags(exe: str, of_exec: int) -> tuple[str, ...]:
     return tuple(flags)
 
 
+def ancestor_images(state: State, parent: Process | None) -> tuple[str, ...]:
+    """Programs from the parent upwards, as far as they are known, at most ANCESTORS of them."""
+    images: list[str] = []
+    while parent is not None and len(images) < ANCESTORS:
+        images.append(parent.exe)
+        parent = state.processes.known(parent.parent) if parent.parent else None
+    return tuple(images)
+
+
 def process_fields(state: State, process: Process) -> dict[str, Value]:
     """Fields that say who did it, for every category."""
     parent = state.processes.known(process.parent) if process.parent else None
@@ -48,6 +58,7 @@ def process_fields(state: State, process: Process) -> dict[str, Value]:
         "ParentProcessId": process.parent[0] if process.parent else None,
         "ParentImage": parent.exe if parent else None,
         "ParentCommandLine": parent.command_line if parent else None,
+        "AncestorImages": ancestor_images(state, parent),
         "ImageFlags": image_flags(process),
     }
 

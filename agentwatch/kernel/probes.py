@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -498,12 +498,13 @@ class Probes:
         bpf.map_update(self.map("MONITOR"), struct.pack("<I", 0), struct.pack("<I", pid))
 
     def know_initial(self) -> None:
-        """Tell the probes which namespaces are those of the host's first process."""
-        numbers = [0] * len(Namespace)
-        for place, kind in enumerate(Namespace):
-            with suppress(OSError):  # a kind that this kernel lacks
-                name = str(Path(f"/proc/1/ns/{kind.name.lower()}").readlink())  # mnt:[4026531841]
-                numbers[place] = int(name.partition("[")[2].rstrip("]"))
+        """Tell the probes which namespaces are the host's: the monitor's own."""
+        numbers = []
+        for kind in Namespace:
+            link = Path(f"/proc/self/ns/{kind.name.lower()}")  # leads to mnt:[4026531841]
+            numbers.append(
+                int(link.readlink().name.partition("[")[2].rstrip("]")) if link.is_symlink() else 0
+            )
         value = struct.pack(f"<{len(numbers)}I", *numbers)
         bpf.map_update(self.map("INITIAL"), struct.pack("<I", 0), value)
 

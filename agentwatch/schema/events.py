@@ -163,7 +163,7 @@ class Operation(IntEnum):
 class PrivilegedFlag(IntEnum):
     """`flags` of a privileged operation."""
 
-    INITIAL = 1  # a namespace of the host's first process was entered
+    INITIAL = 1  # a namespace of the host was entered
     MONITOR = 2  # the target is the monitor
     CUT = 4  # a text is cut short
 
@@ -394,8 +394,8 @@ EVENTS: tuple[EventType, ...] = (
         "privileged",
         Type.PRIVILEGED,
         Ring.RECORDS,
-        "An operation that takes or gives privilege. Flag 1: entered a namespace of the host's first "
-        "process; 2: aimed at the monitor; 4: a text is cut. Data: texts, each ended by NUL.",
+        "An operation that takes or gives privilege. Flag 1: entered a namespace of the host; "
+        "2: aimed at the monitor; 4: a text is cut. Data: texts, each ended by NUL.",
         (
             Field("argument", "u64", "of setns the namespace's number, of ptrace the target's start"),
             Field("detail", "u64", "flags or command of the call"),

@@ -18,6 +18,7 @@ PROCESS = (
     Field("ParentProcessId", "int", "process id of the parent"),
     Field("ParentImage", "str", "path of the parent's program"),
     Field("ParentCommandLine", "str", "arguments of the parent"),
+    Field("AncestorImages", "list", "programs of parent, grandparent, ...: the nearest first, at most 16"),
     Field("ImageFlags", "list", "what stands out about the file: memfd, deleted, written (by an agent), "
           "loader (run through ld.so)"),
 )  # fmt: skip
@@ -110,12 +111,13 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
         "An operation that takes privilege, or gives it.",
         (
             *PROCESS,
-            Field("Kind", "str", "namespace, mount, chroot, pivot_root, module_load, bpf, ptrace, or credentials "
-                  "(became root by no setuid program; told when it runs its next program)"),
-            Field("Operation", "str", "of namespace: unshare, setns, clone; of bpf: prog_load, map_create, ...; "
-                  "of ptrace: attach, memory_read, memory_write"),
-            Field("Namespaces", "list", "user, net, mnt, pid, ipc, uts, cgroup, time; empty: any that setns found"),
-            Field("OfInit", "str", "true where setns entered a namespace of the host's first process"),
+            Field("Kind", "str", "namespace, mount, chroot, pivot_root, module_load, bpf, ptrace, or "
+                  "credentials (became root by no setuid program; told when it runs its next program)"),
+            Field("Operation", "str", "of namespace: unshare, setns, clone; of bpf: prog_load, map_create, "
+                  "...; of ptrace: attach, memory_read, memory_write"),
+            Field("Namespaces", "list", "user, net, mnt, pid, ipc, uts, cgroup, time; empty: whatever "
+                  "setns was given"),
+            Field("OfInit", "str", "true where setns entered a namespace of the host (the monitor's)"),
             Field("Source", "str", "what was mounted, as it was named"),
             Field("Target", "str", "where it was mounted, or the new root, as it was named"),
             Field("FsType", "str", "type of the file system, as it was named"),
