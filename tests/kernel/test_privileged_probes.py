@@ -104,6 +104,14 @@ def test_reading_the_memory_of_the_monitor_is_tampering() -> None:
     assert [event.fields["OfMonitor"] for event in found] == ["true", "true"]
 
 
+def test_tracing_the_monitor_is_tampering_even_where_it_fails() -> None:
+    found = python(
+        f"libc.ptrace(0x4206, {os.getpid()}, 0, -1)"
+    )  # PTRACE_SEIZE with options that there are not
+    assert [event.category for event in found] == ["privileged_operation", "tampering"]
+    assert [event.fields["TargetProcessId"] for event in found] == [os.getpid()] * 2
+
+
 def test_ordinary_work_is_silent() -> None:
     assert run("sh", "-c", "ls / | sort | head -1; (cd /; true) & wait") == []
     assert python("import subprocess, threading; subprocess.run(['true']); threading.Thread().start()") == []
