@@ -55,7 +55,7 @@ def test_entering_a_namespace_of_the_host_is_told() -> None:
 
 
 def test_a_child_in_namespaces_of_its_own_is_told_and_another_is_not() -> None:
-    fork = {"parent": 100, "parent_start": 7}
+    fork: dict[str, Any] = {"parent": 100, "parent_start": 7}
     (event,) = Fold()(
         raw("fork", tgid=200, start=8, clone_flags=0x01200011, **fork),
         raw("fork", tgid=201, start=9, clone_flags=0x11 | Namespace.PID, **fork),

@@ -74,7 +74,8 @@ def test_a_first_name_that_was_lost_is_said() -> None:
 
 def test_a_cut_path_is_told_though_its_kind_is_not_known() -> None:
     (use,) = uses(record(Access.WRITE, names("/x"), flags=int(FileFlag.CUT)))
-    assert (use.kind, use.truncated) == ("", {"TargetFilename"})
+    assert use.kind == ""
+    assert use.truncated == {"TargetFilename"}
 
 
 def test_a_process_may_look_at_itself() -> None:

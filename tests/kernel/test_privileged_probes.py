@@ -44,7 +44,7 @@ def test_new_namespaces_and_a_mount_in_them(tmp_path: Path) -> None:
     found = run("unshare", "-Urnm", "mount", "-t", "tmpfs", "aw", str(tmp_path))
     unshared, *_, mounted = [event.fields for event in found]
     assert unshared["Operation"] == "unshare"
-    assert set(unshared["Namespaces"]) == {"user", "net", "mnt"}
+    assert unshared["Namespaces"] == ("mnt", "user", "net")
     assert [mounted[name] for name in ("Kind", "Source", "Target", "FsType")] == [
         "mount",
         "aw",
