@@ -149,7 +149,7 @@ def test_variables_that_load_code_are_of_the_new_program_alone() -> None:
     assert process.environment == ("LD_PRELOAD=/x.so", "ENV=/y")
     assert "LoaderEnvironment" not in process.truncated
     feed(table, raw("exec"))
-    assert process.environment == ()
+    assert not process.environment
 
 
 def test_an_environment_too_long_to_look_through_is_said() -> None:
