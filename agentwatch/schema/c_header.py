@@ -54,9 +54,22 @@ def _constants() -> list[str]:
     lines += [f"#define AW_NAMESPACE_{n.name} {int(n)}" for n in events.Namespace]
     lines.append(f"#define AW_NAMESPACES {len(events.Namespace)}")
     lines.append(f"#define AW_BPF_TOLD {sum(1 << command for command in events.BpfCommand)}ULL")
-    for name in ("ARGV_LIMIT", "PAYLOAD_BYTES", "PAYLOAD_MESSAGES", "WATCHED_LEVELS", "WATCHED_NAME"):
+    for name in (
+        "ARGV_LIMIT",
+        "PAYLOAD_BYTES",
+        "PAYLOAD_MESSAGES",
+        "PROGRESS_BYTES",
+        "WATCHED_LEVELS",
+        "WATCHED_NAME",
+    ):
         lines.append(f"#define AW_{name} {getattr(events, name)}")
-    for name in ("SAMPLE_INTERVAL_NS", "FOLLOW_INTERVAL_NS", "FILE_INTERVAL_NS"):
+    for name in (
+        "SAMPLE_INTERVAL_NS",
+        "FOLLOW_INTERVAL_NS",
+        "PROGRESS_INTERVAL_NS",
+        "QUIET_NS",
+        "FILE_INTERVAL_NS",
+    ):
         lines.append(f"#define AW_{name} {getattr(events, name)}ULL")
     lines.append(f"#define AW_TYPES {max(events.Type) + 1}")
     return lines
