@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import ClassVar, Protocol
 
+from agentwatch.detect import files, privileged
 from agentwatch.detect.applications import Applications
 from agentwatch.detect.beacons import Beacons
 from agentwatch.detect.exfiltration import Exfiltration
@@ -67,6 +68,10 @@ class Chain:
         detectors += (detector for category, detector in self._behaviours if category in wanted)
         if not _NAMED.isdisjoint(wanted):
             detectors.insert(0, self._names)
+        if not files.CATEGORIES.isdisjoint(wanted):
+            detectors.append(files.Files(self._state, wanted))
+        if not privileged.CATEGORIES.isdisjoint(wanted):
+            detectors.append(privileged.Privileged(self._state, wanted))
         self._by_type = {
             number: tuple(detector.of for detector in detectors if number in detector.types)
             for number in {number for detector in detectors for number in detector.types}

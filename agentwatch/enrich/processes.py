@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+import stat
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -16,10 +17,15 @@ Key = tuple[int, int]
 ENDED_KEPT = 16384  # ended processes remembered, for ancestry and late events
 ENDED_ARGV = 4096  # characters of an ended process's arguments remembered
 PIECES_KEPT = 256  # execs whose pieces have come but not the exec itself
+VARIABLES_KEPT = 32  # of an exec's environment; it can name one many times
 PATHS_KEPT = 1024  # paths whose text is remembered: programs and folders come again and again
 _CUT_SHORT = int(PieceFlag.CUT)
-_EXE, _CWD, _ARGV = int(Piece.EXE), int(Piece.CWD), int(Piece.ARGV)
-_FIELD_OF: dict[int, str] = {Piece.EXE: "Image", Piece.CWD: "CurrentDirectory"}
+_EXE, _CWD, _ARGV, _ENVIRONMENT = int(Piece.EXE), int(Piece.CWD), int(Piece.ARGV), int(Piece.ENVIRONMENT)
+_FIELD_OF: dict[int, str] = {
+    Piece.EXE: "Image",
+    Piece.CWD: "CurrentDirectory",
+    Piece.ENVIRONMENT: "LoaderEnvironment",
+}
 _NOTHING_CUT: frozenset[str] = frozenset()
 _ARGV_CUT = frozenset(("CommandLine", "Argv"))
 _SHELLS = frozenset("sh bash dash ash busybox zsh ksh mksh fish csh tcsh yash rbash".split())
@@ -38,6 +44,7 @@ class Process:
     exe: str = ""
     argv: tuple[str, ...] = ()
     cwd: str = ""
+    environment: tuple[str, ...] = ()  # variables that have code loaded, as NAME=value
     uid: int = 0
     euid: int = 0
     gid: int = 0
@@ -52,6 +59,7 @@ class Process:
     ended: int = 0
     exec_seq: int = 0  # sequence number of the exec that this image came from
     truncated: frozenset[str] = frozenset()
+    root_from: int | None = None  # the user that became root since the last exec, by no setuid file
     registered: bool = True  # of the registered job: see `ProcessTable.registers`
 
     @property
@@ -65,6 +73,7 @@ class Process:
         self.inode, self.device, self.flags = origin.inode, origin.device, origin.flags
         self.pid_ns, self.net_ns = origin.pid_ns, origin.net_ns
         self.mnt_ns, self.user_ns = origin.mnt_ns, origin.user_ns
+        self.environment = origin.environment
         self.exec_seq, self.truncated = origin.exec_seq, origin.truncated
         self.registered = origin.registered
 
@@ -81,6 +90,7 @@ class _Pieces:
     exe: bytes | None = None
     cwd: bytes | None = None
     argv: dict[int, bytes] = field(default_factory=dict)
+    environment: list[bytes] = field(default_factory=list)
     cut: set[int] = field(default_factory=set)  # kinds that were cut short
 
 
@@ -183,10 +193,15 @@ class ProcessTable:
             pieces.cwd = data
         elif kind == _ARGV:
             pieces.argv[offset] = data
+        elif kind == _ENVIRONMENT and data:
+            if len(pieces.environment) < VARIABLES_KEPT:
+                pieces.environment.append(data)
+            else:
+                pieces.cut.add(kind)
 
     def exec(self, row: Row, seq: int, agent: int) -> Process:
         """A process runs a new program: completes what its pieces said."""
-        (parent_start, inode, parent, device, argv_length, uid, euid, gid, _mode,
+        (parent_start, inode, parent, device, argv_length, uid, euid, gid, mode,
          pid_ns, net_ns, mnt_ns, user_ns) = unpack(row)  # fmt: skip
         pieces = self._pieces.pop(row[TID], None) or _Pieces()
         process = self.get(row[TGID], row[START], agent)
@@ -200,9 +215,12 @@ class ProcessTable:
             cut.append("Image")
         if pieces.cwd is None:
             cut.append("CurrentDirectory")
+        became_root = bool(process.exe and process.euid) and not (euid or mode & stat.S_ISUID)
+        process.root_from = process.uid if became_root else None
         process.exe = path_of(pieces.exe or b"")
         process.cwd = path_of(pieces.cwd or b"")
         process.argv = arguments(argv)
+        process.environment = arguments(b"".join(pieces.environment)) if pieces.environment else ()
         process.uid, process.euid, process.gid = uid, euid, gid
         process.inode, process.device, process.flags = inode, device, row[FLAGS]
         process.pid_ns, process.net_ns, process.mnt_ns, process.user_ns = pid_ns, net_ns, mnt_ns, user_ns

@@ -18,8 +18,10 @@ PROCESS = (
     Field("ParentProcessId", "int", "process id of the parent"),
     Field("ParentImage", "str", "path of the parent's program"),
     Field("ParentCommandLine", "str", "arguments of the parent"),
-    Field("ImageFlags", "list", "what stands out about the file: memfd, deleted, loader (run through ld.so)"),
-)
+    Field("AncestorImages", "list", "programs of parent, grandparent, ...: the nearest first, at most 16"),
+    Field("ImageFlags", "list", "what stands out about the file: memfd, deleted, written (by an agent), "
+          "loader (run through ld.so)"),
+)  # fmt: skip
 
 CONNECTION = (
     Field("SourceIp", "str", "local address"),
@@ -34,8 +36,35 @@ CONNECTION = (
     Field("Initiated", "str", "true where the process connected, false where it accepted"),
 )
 
+FILE = (
+    Field("TargetFilename", "str", "path of the file, as its mount namespace shows it"),
+    Field("Access", "str", "read, write, create, rename, link or delete"),
+    Field(
+        "FileKind",
+        "str",
+        "why it is watched: ssh, cloud, accounts, cron, service, ...",
+    ),
+)
+TRACED = (
+    Field("TargetProcessId", "int", "process that was traced, or whose memory was used"),
+    Field("TargetImage", "str", "its program, where it is one of the agent's"),
+    Field("OfMonitor", "str", "true where it is agentwatch itself"),
+)
+_SOURCE = Field("SourceFilename", "str", "the file's other name, of a rename or link")
+
 FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
-    "process_creation": ("A process runs a new program.", PROCESS),
+    "process_creation": (
+        "A process runs a new program.",
+        (
+            *PROCESS,
+            Field("LoaderEnvironment", "list", "NAME=value of LD_PRELOAD, LD_AUDIT, LD_LIBRARY_PATH, "
+                  "BASH_ENV, ENV, PYTHONSTARTUP and GCONV_PATH"),
+        ),
+    ),
+    "file_event": (
+        "A watched file was opened for writing, made, renamed, linked or removed.", (*PROCESS, *FILE, _SOURCE)
+    ),
+    "file_access": ("A watched file was opened for reading.", (*PROCESS, *FILE)),
     "network_connection": (
         "A socket connects, sends to a new address, or a connection was accepted.",
         (*PROCESS, *CONNECTION, Field("Protocol", "str", "tcp, udp, or the IP protocol's number")),
@@ -140,11 +169,34 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
         "A Unix socket connects.",
         (*PROCESS, Field("Path", "str", "path; @name is abstract")),
     ),
+    "privileged_operation": (
+        "An operation that takes privilege, or gives it.",
+        (
+            *PROCESS,
+            Field("Kind", "str", "namespace, mount, chroot, pivot_root, module_load, bpf, ptrace, or "
+                  "credentials (became root by no setuid program; told when it runs its next program)"),
+            Field("Operation", "str", "of namespace: unshare, setns, clone; of bpf: prog_load, map_create, "
+                  "...; of ptrace: attach, memory_read, memory_write"),
+            Field("Namespaces", "list", "user, net, mnt, pid, ipc, uts, cgroup, time; empty: whatever "
+                  "setns was given"),
+            Field("OfInit", "str", "true where setns entered a namespace of the host (the monitor's)"),
+            Field("Source", "str", "what was mounted, as it was named"),
+            Field("Target", "str", "where it was mounted, or the new root, as it was named"),
+            Field("FsType", "str", "type of the file system, as it was named"),
+            *TRACED,
+            Field("NewUserId", "int", "of credentials the user that it became; UserId is who it was"),
+        ),
+    ),
     "tampering": (
         "An agent acts against the watch itself.",
         (
             *PROCESS,
-            Field("Kind", "str", "cgroup_move (left its cgroup) or signal (signalled the monitor)"),
+            Field("Kind", "str", "cgroup_move (left its cgroup), signal (signalled the monitor), freezer "
+                  "(wrote control files of its own cgroup), bpffs (changed files of agentwatch) or ptrace "
+                  "(traced the monitor)"),
+            *TRACED,
+            *FILE[:2],
+            _SOURCE,
             Field("Cgroup", "str", "path of the new cgroup"),
             Field("Signal", "int", "number of the signal"),
         ),

@@ -137,6 +137,38 @@ def test_arguments_of_ended_processes_are_cut_and_that_is_said() -> None:
     assert process.truncated == {"CommandLine", "Argv"}
 
 
+def variable(text: bytes, flags: int = 0) -> bytes:
+    return raw("exec_piece", kind=Piece.ENVIRONMENT, flags=flags, length=len(text), data=text)
+
+
+def test_variables_that_load_code_are_of_the_new_program_alone() -> None:
+    table = ProcessTable()
+    feed(table, variable(b"LD_PRELOAD=/x.so\0"), variable(b"ENV=/y\0"), raw("exec"))
+    process = table.known((100, 7))
+    assert process is not None
+    assert process.environment == ("LD_PRELOAD=/x.so", "ENV=/y")
+    assert "LoaderEnvironment" not in process.truncated
+    feed(table, raw("exec"))
+    assert not process.environment
+
+
+def test_an_environment_too_long_to_look_through_is_said() -> None:
+    table = ProcessTable()
+    feed(table, variable(b"", int(PieceFlag.CUT)), raw("exec"))
+    process = table.known((100, 7))
+    assert process is not None
+    assert (process.environment, "LoaderEnvironment" in process.truncated) == ((), True)
+
+
+def test_variables_kept_are_bounded() -> None:
+    table = ProcessTable()
+    feed(table, *[variable(b"ENV=x\0")] * (processes.VARIABLES_KEPT + 1), raw("exec"))
+    process = table.known((100, 7))
+    assert process is not None
+    assert len(process.environment) == processes.VARIABLES_KEPT
+    assert "LoaderEnvironment" in process.truncated
+
+
 def start_program(
     table: ProcessTable, pid: int, parent: int, exe: str, *argv: str, cwd: str = "/work"
 ) -> None:
