@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 from agentwatch.schema.decode import FLAGS, START, TGID, TID, TIME, Row, tail, unpack
 from agentwatch.schema.events import Piece, PieceFlag
@@ -14,12 +16,28 @@ Key = tuple[int, int]
 ENDED_KEPT = 16384  # ended processes remembered, for ancestry and late events
 ENDED_ARGV = 4096  # characters of an ended process's arguments remembered
 PIECES_KEPT = 256  # execs whose pieces have come but not the exec itself
+STREAMS_KEPT = 1024  # programs of one pipeline or harness share their streams
 PATHS_KEPT = 1024  # paths whose text is remembered: programs and folders come again and again
 _CUT_SHORT = int(PieceFlag.CUT)
-_EXE, _CWD, _ARGV = int(Piece.EXE), int(Piece.CWD), int(Piece.ARGV)
+_EXE, _CWD, _ARGV, _STREAMS = (int(one) for one in (Piece.EXE, Piece.CWD, Piece.ARGV, Piece.STREAMS))
 _FIELD_OF: dict[int, str] = {Piece.EXE: "Image", Piece.CWD: "CurrentDirectory"}
 _NOTHING_CUT: frozenset[str] = frozenset()
 _ARGV_CUT = frozenset(("CommandLine", "Argv"))
+
+
+_STREAM = struct.Struct("<QQI4x")  # struct stream in probes/include/streams.h
+
+
+class Stream(NamedTuple):
+    """What a standard stream is: a `StreamKind`, and the numbers that tell one of its kind from another."""
+
+    kind: int
+    identity: int = 0
+    peer: int = 0
+
+
+Streams = tuple[Stream, Stream, Stream]
+"""Standard input, output and error."""
 
 
 @dataclass(slots=True)
@@ -46,6 +64,7 @@ class Process:
     status: int | None = None  # wait status once ended
     ended: int = 0
     exec_seq: int = 0  # sequence number of the exec that this image came from
+    streams: Streams | None = None  # as they were at that exec; None where it was not seen
     truncated: frozenset[str] = frozenset()
 
     @property
@@ -60,6 +79,7 @@ class Process:
         self.pid_ns, self.net_ns = origin.pid_ns, origin.net_ns
         self.mnt_ns, self.user_ns = origin.mnt_ns, origin.user_ns
         self.exec_seq, self.truncated = origin.exec_seq, origin.truncated
+        self.streams = origin.streams
 
     @property
     def command_line(self) -> str:
@@ -73,6 +93,7 @@ class _Pieces:
 
     exe: bytes | None = None
     cwd: bytes | None = None
+    streams: bytes = b""
     argv: dict[int, bytes] = field(default_factory=dict)
     cut: set[int] = field(default_factory=set)  # kinds that were cut short
 
@@ -88,6 +109,15 @@ def path_of(names: bytes) -> str:
 def arguments(data: bytes) -> tuple[str, ...]:
     """The arguments from argv's memory: each ended by NUL."""
     return tuple(_texts(data))
+
+
+@lru_cache(maxsize=STREAMS_KEPT)
+def streams_of(data: bytes) -> Streams | None:
+    """The three streams from a piece's bytes; None where they were not recorded."""
+    if len(data) != 3 * _STREAM.size:
+        return None
+    one, two, three = [Stream(kind, identity, peer) for identity, peer, kind in _STREAM.iter_unpack(data)]
+    return one, two, three
 
 
 def _texts(data: bytes) -> list[str]:
@@ -165,6 +195,8 @@ class ProcessTable:
             pieces.cwd = data
         elif kind == _ARGV:
             pieces.argv[offset] = data
+        elif kind == _STREAMS:
+            pieces.streams = data
 
     def exec(self, row: Row, seq: int, agent: int) -> Process:
         """A process runs a new program: completes what its pieces said."""
@@ -189,6 +221,7 @@ class ProcessTable:
         process.inode, process.device, process.flags = inode, device, row[FLAGS]
         process.pid_ns, process.net_ns, process.mnt_ns, process.user_ns = pid_ns, net_ns, mnt_ns, user_ns
         process.exec_seq = seq
+        process.streams = streams_of(pieces.streams)
         process.truncated = frozenset(cut) if cut else _NOTHING_CUT
         return process
 
