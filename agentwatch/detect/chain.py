@@ -13,6 +13,7 @@ from typing import ClassVar, Protocol
 from agentwatch.detect.applications import Applications
 from agentwatch.detect.names import Names
 from agentwatch.detect.request import Requests
+from agentwatch.detect.shells import Shells
 from agentwatch.detect.tunnels import Tunnels
 from agentwatch.enrich.facts import Facts
 from agentwatch.enrich.sighting import Sighting
@@ -32,6 +33,9 @@ class Detector(Protocol):
 _NAMED = frozenset(("dns_query", "flow", "network_connection"))
 """Categories whose events tell names from DNS."""
 
+_BEHAVIOUR = frozenset(("flow", "process_behaviour"))
+"""Categories of the events about behaviour over several records."""
+
 
 class Chain:
     """Facts and detectors, one after the other. Categories that no rule wants cost nothing."""
@@ -42,6 +46,7 @@ class Chain:
         # Flows are recognised whether or not a rule asks: views and reports show protocols.
         tunnels = Tunnels(state, requests)
         self._always: tuple[Detector, ...] = (Applications(state, tunnels), tunnels)
+        self._shells = Shells(state, requests)
         self.want(wanted)
 
     def want(self, wanted: Collection[str]) -> None:
@@ -50,6 +55,8 @@ class Chain:
         detectors: list[Detector] = [*self._always]
         if not _NAMED.isdisjoint(wanted):
             detectors.insert(0, self._names)
+        if not _BEHAVIOUR.isdisjoint(wanted):
+            detectors.append(self._shells)
         self._by_type = {
             number: tuple(detector.of for detector in detectors if number in detector.types)
             for number in {number for detector in detectors for number in detector.types}

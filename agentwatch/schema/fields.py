@@ -52,9 +52,13 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
             *PROCESS,
             *CONNECTION,
             Field("Protocol", "str", "application protocol: stratum, ssh, http-connect, ..."),
-            Field("Behaviour", "str", "remote_forward: the process lets a remote host connect inwards"),
+            Field("Behaviour", "str", "remote_forward: the process lets a remote host connect inwards; "
+                  "reverse_shell, bind_shell: the process is a shell that takes orders from the flow"),
             Field("Stage", "str", "of remote_forward: asked (argv or configuration), opened (SSH is spoken), "
-                  "used (a channel came in)"),
+                  "used (a channel came in); of shells: likely, certain"),
+            Field("Via", "str", "of shells: what joins the shell to the flow: socket, pipe, pty, unix, "
+                  "pipeline"),
+            Field("HolderImage", "str", "of shells: path of the program that holds the flow's socket"),
             Field("Dialect", "str", "dialect of the protocol"),
             Field("Method", "str", "method or message that decided"),
             Field("Confidence", "str", "likely: by the shape of encrypted messages; absent: by content"),
@@ -62,6 +66,15 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
             Field("Transport", "str", "layers below the protocol: tcp, http, websocket, socks5>tcp, ..."),
             Field("Client", "str", "the client's software as it names itself"),
             Field("Server", "str", "the server's software as it names itself"),
+        ),
+    ),
+    "process_behaviour": (
+        "What processes do over many events.",
+        (
+            *PROCESS,
+            *CONNECTION,
+            Field("Kind", "str", "remote_script_loop: a shell does what a client downloads, again and again"),
+            Field("Rounds", "int", "how often it did when this was told"),
         ),
     ),
     "network_listen": ("A TCP socket listens.", (*PROCESS, *CONNECTION, Field("Protocol", "str", "tcp"))),

@@ -1,0 +1,80 @@
+"""The far end of shells: gives orders and reads what comes back. Runs on a host of a lab.
+
+It listens on PORT in the clear, on TLS_PORT with TLS, on SCRIPT_PORT as a web server whose every
+page is a shell script, and calls a shell that listens on the address of whoever connects to CALL_PORT.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import sys
+import threading
+from collections.abc import Callable
+
+PORT, TLS_PORT, SCRIPT_PORT, CALL_PORT, BOUND_PORT = 4001, 4002, 8000, 4003, 4444
+ORDERS = ((b"id\n", b"uid="), (b"uname -a\n", b"Linux"), (b"ls -d /etc\n", b"/etc\n"))
+SCRIPT = b"#!/bin/sh\ntrue\nuname -a\n"
+
+
+def give_orders(connection: socket.socket) -> None:
+    """Each after the answer to the one before, then the end."""
+    seen = b""
+    with contextlib.suppress(OSError), connection:
+        for order, answer in ORDERS:
+            connection.sendall(order)
+            seen = b""
+            while answer not in seen.replace(b"\r\n", b"\n"):
+                data = connection.recv(4096)
+                if not data:
+                    return
+                seen += data
+        connection.sendall(b"exit\n")
+
+
+def serve_script(connection: socket.socket) -> None:
+    """A page."""
+    with contextlib.suppress(OSError), connection:
+        connection.recv(4096)
+        head = b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n" % len(SCRIPT)
+        connection.sendall(head + SCRIPT)
+
+
+def call(connection: socket.socket) -> None:
+    """Take orders to the shell at the other end."""
+    host = connection.getpeername()[0]
+    with contextlib.suppress(OSError), connection:
+        give_orders(socket.create_connection((host, BOUND_PORT), timeout=10))
+        connection.sendall(b"done\n")
+
+
+def listen(port: int, serve: Callable[[socket.socket], None], context: ssl.SSLContext | None = None) -> None:
+    """Serve each connection in a thread of its own."""
+    server = socket.create_server(("", port))
+
+    def accept() -> None:
+        while True:
+            connection, _ = server.accept()
+            threading.Thread(target=begin, args=(connection,), daemon=True).start()
+
+    def begin(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            serve(context.wrap_socket(connection, server_side=True) if context else connection)
+
+    threading.Thread(target=accept, daemon=True).start()
+
+
+def main(certificate: str) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    listen(PORT, give_orders)
+    listen(TLS_PORT, give_orders, context)
+    listen(SCRIPT_PORT, serve_script)
+    listen(CALL_PORT, call)
+    print("ready", flush=True)
+    threading.Event().wait()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

