@@ -91,6 +91,10 @@ class LiveRequests:
         """Have the probes report further traffic of a flow."""
         self._probes.follow(cookie)
 
+    def unfollow(self, cookie: int) -> None:
+        """Have them report no more of it than of any other."""
+        self._probes.unfollow(cookie)
+
 
 class Session:
     """Folds what a watch reports, until the agent's tree has ended: the pipeline, live."""

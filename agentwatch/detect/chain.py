@@ -12,6 +12,7 @@ from typing import ClassVar, Protocol
 
 from agentwatch.detect.applications import Applications
 from agentwatch.detect.names import Names
+from agentwatch.detect.relay import Relays
 from agentwatch.detect.request import Requests
 from agentwatch.detect.shells import Shells
 from agentwatch.detect.tunnels import Tunnels
@@ -46,7 +47,7 @@ class Chain:
         # Flows are recognised whether or not a rule asks: views and reports show protocols.
         tunnels = Tunnels(state, requests)
         self._always: tuple[Detector, ...] = (Applications(state, tunnels), tunnels)
-        self._shells = Shells(state, requests)
+        self._behaviour: tuple[Detector, ...] = (Shells(state, requests), Relays(state, requests))
         self.want(wanted)
 
     def want(self, wanted: Collection[str]) -> None:
@@ -56,7 +57,7 @@ class Chain:
         if not _NAMED.isdisjoint(wanted):
             detectors.insert(0, self._names)
         if not _BEHAVIOUR.isdisjoint(wanted):
-            detectors.append(self._shells)
+            detectors += self._behaviour
         self._by_type = {
             number: tuple(detector.of for detector in detectors if number in detector.types)
             for number in {number for detector in detectors for number in detector.types}

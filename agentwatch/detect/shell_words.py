@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-_SHELLS: Final = frozenset(
-    "sh bash dash ash zsh ksh ksh93 mksh lksh fish csh tcsh rbash pwsh".split()
-)
+_SHELLS: Final = frozenset("sh bash dash ash zsh ksh ksh93 mksh lksh fish csh tcsh rbash pwsh".split())
 _BOXES: Final = frozenset(("busybox", "toybox"))
 _INTERPRETERS: Final = ("python", "perl", "ruby", "node", "php", "lua", "tclsh")
 _WITH_VALUE: Final = frozenset(("-o", "+o", "-O", "+O", "--rcfile", "--init-file"))

@@ -21,7 +21,7 @@ All is bounded: LINKS_KEPT links, SHELLS_KEPT programs of each, and what pipes a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Final, TypeVar
 
@@ -202,7 +202,7 @@ class Shells:
         if parent.streams is not None and stdin in parent.streams:
             return []  # its parent's own
         found = []
-        for one in self._image(parent):
+        for one in self._state.processes.lineage(parent):
             holder = self._holders.get(one.key)
             if holder is not None:
                 _put(holder.fed, process.key, process, SHELLS_KEPT)
@@ -230,15 +230,6 @@ class Shells:
         if not link.followed and not link.flow.application:
             link.followed = True
             self._requests.follow(link.flow.cookie)
-
-    def _image(self, process: Process) -> Iterator[Process]:
-        """The process and those it was forked from without running a program since."""
-        for _ in range(GENERATIONS):
-            yield process
-            above = self._state.processes.known(process.parent) if process.parent else None
-            if above is None or above.exec_seq != process.exec_seq or above.argv != process.argv:
-                return
-            process = above
 
     # Pipelines
 
@@ -281,7 +272,7 @@ class Shells:
 
     def _connection(self, process: Process) -> _Link | None:
         """The latest connection that a program holds."""
-        for one in self._image(process):
+        for one in self._state.processes.lineage(process):
             holder = self._holders.get(one.key)
             if holder is not None and holder.links:
                 return next(reversed(holder.links.values()))

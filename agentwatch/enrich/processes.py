@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
@@ -16,6 +17,7 @@ Key = tuple[int, int]
 ENDED_KEPT = 16384  # ended processes remembered, for ancestry and late events
 ENDED_ARGV = 4096  # characters of an ended process's arguments remembered
 PIECES_KEPT = 256  # execs whose pieces have come but not the exec itself
+LINEAGE = 8  # forks without a new program that are traced
 STREAMS_KEPT = 1024  # programs of one pipeline or harness share their streams
 PATHS_KEPT = 1024  # paths whose text is remembered: programs and folders come again and again
 _CUT_SHORT = int(PieceFlag.CUT)
@@ -167,6 +169,20 @@ class ProcessTable:
             chain.append(above)
             process = above
         return chain
+
+    def lineage(self, process: Process) -> Iterator[Process]:
+        """The process and those that it was forked from, as long as they run the same program."""
+        for _ in range(LINEAGE):
+            yield process
+            above = self._processes.get(process.parent) if process.parent else None
+            if above is None or above.exec_seq != process.exec_seq or above.argv != process.argv:
+                return
+            process = above
+
+    def origin(self, process: Process) -> Process:
+        """The one that ran the program which this process runs, as far as forks can be traced."""
+        *_, origin = self.lineage(process)
+        return origin
 
     def fork(self, row: Row, parent: Key, agent: int) -> Process:
         """A process was created: until it execs it is what its creator is."""

@@ -335,6 +335,10 @@ class Probes:
         """Report traffic of this flow beyond its first messages (see probes/payload.c)."""
         bpf.map_update(self.map("FOLLOWED"), struct.pack("<Q", cookie), struct.pack("<I", 1))
 
+    def unfollow(self, cookie: int) -> None:
+        """Report no more of it than of any other flow."""
+        bpf.map_delete(self.map("FOLLOWED"), struct.pack("<Q", cookie))
+
     def counts(self, agent: int) -> Iterator[tuple[int, int, int]]:
         """(event type, events sent, events lost) of an agent since loading, over all CPUs."""
         cpus = bpf.possible_cpus()

@@ -53,11 +53,15 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
             *CONNECTION,
             Field("Protocol", "str", "application protocol: stratum, ssh, http-connect, ..."),
             Field("Behaviour", "str", "remote_forward: the process lets a remote host connect inwards; "
-                  "reverse_shell, bind_shell: the process is a shell that takes orders from the flow"),
+                  "reverse_shell, bind_shell: the process is a shell that takes orders from the flow; "
+                  "relay: it hands over between this flow and one inside"),
             Field("Stage", "str", "of remote_forward: asked (argv or configuration), opened (SSH is spoken), "
-                  "used (a channel came in); of shells: likely, certain"),
+                  "used (a channel came in); of shells: likely, certain; "
+                  "of a relay: shape, moving"),
             Field("Via", "str", "of shells: what joins the shell to the flow: socket, pipe, pty, unix, "
                   "pipeline"),
+            Field("LocalTarget", "str", "of a relay: address and port, or path, of the side inside"),
+            Field("Correlation", "int", "of a relay: share of the bytes that were handed over, in percent"),
             Field("HolderImage", "str", "of shells: path of the program that holds the flow's socket"),
             Field("Dialect", "str", "dialect of the protocol"),
             Field("Method", "str", "method or message that decided"),

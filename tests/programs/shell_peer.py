@@ -1,8 +1,9 @@
 """The far end of shells: gives orders and reads what comes back. Runs on a host of a lab.
 
-It listens on PORT in the clear, on TLS_PORT with TLS, on SCRIPT_PORT as a web server whose every
-page is a shell script, on MODEL_PORT (TLS) as a model that says what to do, on REDIS_PORT as a queue
-of commands, and calls a shell that listens on the address of whoever connects to CALL_PORT.
+Orders: PORT, TLS_PORT (with TLS), and whoever connects to CALL_PORT is called back at BOUND_PORT.
+Pages: SCRIPT_PORT, each a shell script. ASK_PORT and ASK_TLS_PORT ask whoever is behind the connection.
+For honest work: MODEL_PORT (TLS) is a model that says what to do, REDIS_PORT a queue of commands,
+ECHO_PORT an echo.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import threading
 from collections.abc import Callable
 
 PORT, TLS_PORT, SCRIPT_PORT, CALL_PORT, BOUND_PORT = 4001, 4002, 8000, 4003, 4444
-MODEL_PORT, REDIS_PORT = 4005, 6379
+MODEL_PORT, REDIS_PORT, ASK_PORT, ASK_TLS_PORT, ECHO_PORT = 4005, 6379, 4006, 4007, 4008
 ORDERS = ((b"id\n", b"uid="), (b"uname -a\n", b"Linux"), (b"ls -d /etc\n", b"/etc\n"))
 SCRIPT = b"#!/bin/sh\ntrue\nuname -a\n"
 
@@ -58,6 +59,27 @@ def queue(connection: socket.socket) -> None:
             connection.sendall(pop if b"BLPOP" in data else b":1\r\n")
 
 
+def echo(connection: socket.socket) -> None:
+    """Everything, and everything again."""
+    with contextlib.suppress(OSError), connection:
+        while data := connection.recv(4096):
+            connection.sendall(data + data)
+
+
+def ask(connection: socket.socket) -> None:
+    """Speak to whatever is behind the connection: pages of an echo."""
+    with contextlib.suppress(OSError), connection:
+        for size in (40, 90, 170, 60, 250):
+            order = b"GET /%s HTTP/1.1\r\n\r\n" % (b"x" * size)
+            connection.sendall(order)
+            answer = b""
+            while len(answer) < 2 * len(order):
+                data = connection.recv(4096)
+                if not data:
+                    return
+                answer += data
+
+
 def call(connection: socket.socket) -> None:
     """Take orders to the shell at the other end."""
     host = connection.getpeername()[0]
@@ -89,6 +111,9 @@ def main(certificate: str) -> None:
     listen(TLS_PORT, give_orders, context)
     listen(MODEL_PORT, think, context)
     listen(REDIS_PORT, queue)
+    listen(ECHO_PORT, echo)
+    listen(ASK_PORT, ask)
+    listen(ASK_TLS_PORT, ask, context)
     listen(SCRIPT_PORT, serve_script)
     listen(CALL_PORT, call)
     print("ready", flush=True)

@@ -20,7 +20,16 @@ import pytest
 from agentwatch.demo.hosts import PYTHON, Host, Lab
 from agentwatch.demo.materials import clean_environment
 from tests.lab import PROGRAMS, script
-from tests.programs.shell_peer import BOUND_PORT, MODEL_PORT, PORT, SCRIPT_PORT, TLS_PORT
+from tests.programs.shell_peer import (
+    ASK_PORT,
+    ASK_TLS_PORT,
+    BOUND_PORT,
+    ECHO_PORT,
+    MODEL_PORT,
+    PORT,
+    SCRIPT_PORT,
+    TLS_PORT,
+)
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
@@ -237,7 +246,8 @@ NODE_HARNESS = """
 const tls = require("tls"), run = require("child_process");
 const shell = run.spawn("/bin/bash", []); shell.stdout.resume();
 let turns = 0;
-const model = tls.connect({{port: {model}, host: "{host}", rejectUnauthorized: false}}, () => model.write("go\\n"));
+const model = tls.connect({{port: {model}, host: "{host}", rejectUnauthorized: false}});
+model.write("go\\n");
 model.on("data", data => {{
   if (turns++ == 8) process.exit(0);
   shell.stdin.write("uname -a\\n");
@@ -281,3 +291,23 @@ HONEST = {
 def test_honest_work_is_left_alone(peer: Peer, watcher: Watcher, tmp_path: Path, name: str) -> None:
     told = watcher(prepared(HONEST[name], peer, tmp_path), code=None if name == "a probe" else 0)
     assert [alert["event"] for alert in told] == []
+
+
+RELAYS = {"relay": ASK_PORT, "relay-late": ASK_PORT, "relay-tls": ASK_TLS_PORT, "relay-unix": ASK_PORT}
+
+
+@pytest.mark.parametrize("how", RELAYS)
+def test_relays_are_told(peer: Peer, watcher: Watcher, how: str) -> None:
+    told = watcher(script("joins", how, peer.host.ipv4, RELAYS[how]))
+    events = [alert["event"] for alert in told]
+    assert [event["Behaviour"] for event in events] == ["relay"] * len(events)
+    assert events[-1]["Stage"] == ("shape" if how == "relay-unix" else "moving")
+    assert events[-1]["LocalTarget"].startswith("/" if how == "relay-unix" else "127.0.0.1:")
+    assert all(alert["flow"]["remote"] == f"{peer.host.ipv4}:{RELAYS[how]}" for alert in told)
+
+
+@pytest.mark.parametrize(
+    ("how", "port"), [("proxy", SCRIPT_PORT), ("client", SCRIPT_PORT), ("worker", ECHO_PORT)]
+)
+def test_two_connections_are_no_relay(peer: Peer, watcher: Watcher, how: str, port: int) -> None:
+    assert watcher(script("joins", how, peer.host.ipv4, port)) == []
