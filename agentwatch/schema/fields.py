@@ -54,13 +54,15 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
             Field("Protocol", "str", "application protocol: stratum, ssh, http-connect, ..."),
             Field("Behaviour", "str", "remote_forward: the process lets a remote host connect inwards; "
                   "reverse_shell, bind_shell: the process is a shell that takes orders from the flow; "
-                  "relay: it hands over between this flow and one inside"),
+                  "relay: it hands over between this flow and one inside; "
+                  "tunnel_device: a network device through SSH was asked for"),
             Field("Stage", "str", "of remote_forward: asked (argv or configuration), opened (SSH is spoken), "
-                  "used (a channel came in); of shells: likely, certain; "
+                  "established (keys are exchanged), used (a channel came in); of shells: likely, certain; "
                   "of a relay: shape, moving"),
             Field("Via", "str", "of shells: what joins the shell to the flow: socket, pipe, pty, unix, "
                   "pipeline"),
-            Field("LocalTarget", "str", "of a relay: address and port, or path, of the side inside"),
+            Field("LocalTarget", "str", "of a relay, and of a used remote_forward to a Unix socket: address "
+                  "and port, or path, of the side inside"),
             Field("Correlation", "int", "of a relay: share of the bytes that were handed over, in percent"),
             Field("HolderImage", "str", "of shells: path of the program that holds the flow's socket"),
             Field("Dialect", "str", "dialect of the protocol"),

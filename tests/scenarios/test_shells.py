@@ -5,21 +5,18 @@ Everything is real, in a network of namespaces: who gives the orders is a host o
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from agentwatch.demo.hosts import PYTHON, Host, Lab
-from agentwatch.demo.materials import clean_environment
 from tests.lab import PROGRAMS, script
+from tests.lab.telling import Watcher, write_rules
 from tests.programs.shell_peer import (
     ASK_PORT,
     ASK_TLS_PORT,
@@ -32,18 +29,6 @@ from tests.programs.shell_peer import (
 )
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
-
-SECONDS = 60
-RULE = """
-title: {title}
-id: 0f6d3c8e-6d8c-4c0e-9f6b-8a1c7a52{number:04x}
-status: test
-logsource: {{product: agentwatch, category: {category}}}
-detection:
-  one: {{{condition}}}
-  condition: one
-level: high
-"""
 
 
 @dataclass(frozen=True)
@@ -89,54 +74,21 @@ def peer() -> Iterator[Peer]:
 
 @pytest.fixture(scope="module")
 def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Alerts on every event of this kind."""
-    folder = tmp_path_factory.mktemp("rules")
-    events = (
-        ("flow", "Behaviour: [reverse_shell, bind_shell], Stage: likely"),
-        ("flow", "Behaviour: [reverse_shell, bind_shell], Stage: certain"),
+    """Alerts on every event of these kinds, each of its own."""
+    shells, folder = "Behaviour: [reverse_shell, bind_shell], Stage: ", tmp_path_factory.mktemp("rules")
+    return write_rules(
+        folder,
+        ("flow", shells + "likely"),
+        ("flow", shells + "certain"),
         ("flow", "Behaviour: relay, Stage: shape"),
         ("flow", "Behaviour: relay, Stage: moving"),
         ("process_behaviour", "Kind: remote_script_loop"),
     )
-    for number, (category, condition) in enumerate(events):
-        text = RULE.format(title=category, number=number, category=category, condition=condition)
-        (folder / f"{number}.yml").write_text(text)
-    return folder
-
-
-class Watcher:
-    """Runs commands under watch and gives the events that were told, checked against a replay."""
-
-    def __init__(self, peer: Peer, rules: Path, folder: Path) -> None:
-        self._peer, self._rules, self._folder = peer, rules, folder
-
-    def __call__(self, command: list[str], *, code: int | None = None) -> list[dict[str, Any]]:
-        alerts, trace, again = (self._folder / name for name in ("alerts", "trace", "again"))
-        with_rules = ["--rules", str(self._rules), "--alerts"]
-        run = [sys.executable, "-m", "agentwatch", "run", "--record", str(trace), *with_rules, str(alerts)]
-        environment = clean_environment() | {"PYTHONPATH": str(Path(__file__).parents[2])}
-        done = subprocess.run(
-            [*run, "--", *self._peer.lab.inside(command)],
-            capture_output=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            cwd=self._folder,
-            env=environment,
-            timeout=SECONDS,
-            check=False,
-        )
-        replay = [sys.executable, "-m", "agentwatch", "replay", str(trace), *with_rules, str(again)]
-        replayed = subprocess.run(replay, capture_output=True, text=True, timeout=SECONDS, check=False)
-        assert replayed.returncode == 0, replayed.stderr
-        assert again.read_bytes() == alerts.read_bytes()
-        assert code is None or done.returncode == code, done.stderr
-        return [json.loads(line) for line in alerts.read_text().splitlines()]
 
 
 @pytest.fixture
 def watcher(peer: Peer, rules: Path, tmp_path: Path) -> Watcher:
-    return Watcher(peer, rules, tmp_path)
+    return Watcher(peer.lab, rules, tmp_path)
 
 
 PERL = """
