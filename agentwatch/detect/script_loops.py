@@ -38,12 +38,13 @@ class ScriptLoops:
         words = _NUMBERS.sub("0", client.command_line[:_WORDS_LIMIT])
         _put(self._fed, shell.key, (words, flow), FED_KEPT)
 
-    def waiting(self, shell: Key) -> bool:
-        """Whether the process is a fed shell that has not begun to work."""
-        return self._fed.get(shell) is not None
+    @property
+    def waiting(self) -> bool:
+        """Whether any shell is fed."""
+        return bool(self._fed)
 
     def works(self, shell: Key, above: list[Process]) -> Flow | None:
-        """A process runs or forks a program: the flow, where it is a fed shell in its loop's ROUNDS-th round.
+        """A process runs a program below it: the flow, where it is a fed shell in its loop's ROUNDS-th round.
 
         `above` are the processes above it, from the parent upwards.
         """

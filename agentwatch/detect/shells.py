@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Final, TypeVar
+from typing import ClassVar, Final, TypeVar, Union
 
 from agentwatch.detect.pipes import Pipes
 from agentwatch.detect.request import Requests
@@ -48,7 +48,7 @@ from agentwatch.schema.events import SOCKET_BLOCK, StreamKind, Type
 LINKS_KEPT: Final = 2048
 HOLDERS_KEPT: Final = 1024
 SHELLS_KEPT: Final = 16
-RECENT_KEPT: Final = 64
+WAITING_KEPT: Final = 64
 RECENT_NS: Final = 2_000_000_000
 """How soon after bytes came in a command must run to be their consequence."""
 ANSWER_NS: Final = 10_000_000_000
@@ -70,6 +70,7 @@ _VIA = {
 _MADE = frozenset((int(StreamKind.PIPE), int(StreamKind.UNIX), int(StreamKind.TERMINAL)))
 _FIFO = int(StreamKind.FIFO)
 
+_Program = Union[int, Key]
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 
@@ -114,7 +115,7 @@ class Shells:
     types: ClassVar = frozenset(
         int(one)
         for one in (
-            Type.EXEC, Type.FORK, Type.CONNECTED, Type.ACCEPT, Type.SOCKET_SEEN, Type.PAYLOAD, Type.CLOSE
+            Type.EXEC, Type.CONNECTED, Type.ACCEPT, Type.SOCKET_SEEN, Type.PAYLOAD, Type.CLOSE
         )
     )  # fmt: skip
 
@@ -125,7 +126,7 @@ class Shells:
         self._loops = ScriptLoops()
         self._links: dict[int, _Link] = {}
         self._holders: dict[Key, _Holder] = {}
-        self._recent: dict[int, _Link] = {}  # bytes came in lately, in that order
+        self._ties: dict[_Program, dict[int, _Link]] = {}  # by who holds them and what hangs on them
         self._waiting: dict[int, Process] = {}  # has a socket as input that is not known yet
 
     def of(self, change: Change) -> Iterable[Sighting]:
@@ -136,26 +137,23 @@ class Shells:
 
     def _exec(self, change: Change) -> list[Sighting]:
         process = change.process
-        found = self._looped(change, process)
-        if self._recent:
+        found: list[Sighting] = []
+        if self._ties:
             found += self._order(change, process)
         if process.streams is not None:
             self._pipes.ran(process)
             found += self._direct(change, process)
             found += self._fed(change, process, process.streams[0])
             found += self._pipelines(change, process)
+        if self._loops.waiting:
+            found += self._looped(change, process)
         return found
 
-    def _fork(self, change: Change) -> list[Sighting]:
-        parent = self._state.processes.known(change.process.parent) if change.process.parent else None
-        return self._looped(change, parent) if parent is not None else []
-
-    def _looped(self, change: Change, shell: Process) -> list[Sighting]:
-        """Whether a shell that a network client feeds begins to work, once more."""
-        if not self._loops.waiting(shell.key):
-            return []
-        flow = self._loops.works(shell.key, self._above(shell))
-        if flow is None:
+    def _looped(self, change: Change, process: Process) -> list[Sighting]:
+        """Whether a shell that a network client feeds does something, once more."""
+        shell = self._state.processes.known(process.parent) if process.parent else None
+        flow = self._loops.works(shell.key, self._above(shell)) if shell is not None else None
+        if shell is None or flow is None:
             return []
         fields = process_fields(self._state, shell) | flow_fields(flow)
         fields |= {"Kind": "remote_script_loop", "Rounds": ROUNDS_OF_LOOP}
@@ -171,7 +169,7 @@ class Shells:
                 link = self._links.get(stream.identity)
                 if link is not None:
                     return self._on_socket(change, link, process)
-                _put(self._waiting, stream.identity, process, RECENT_KEPT)
+                _put(self._waiting, stream.identity, process, WAITING_KEPT)
         return []
 
     def _on_socket(self, change: Change, link: _Link, process: Process) -> list[Sighting]:
@@ -186,7 +184,7 @@ class Shells:
         if _is_shell_at_work(process):
             return self._tell(change, link, process, "certain", "socket")
         above = self._state.processes.known(process.parent) if process.parent else None
-        if above is not None and _holds(link, above) and is_shell(above.exe, above.argv):
+        if above is not None and _program(above) == _program(link.holder) and is_shell(above.exe, above.argv):
             # `exec 0<>/dev/tcp/... 1>&0` in a shell that goes on: its children show it
             stage = "certain" if takes_orders(above.exe, above.argv) else "likely"
             return self._tell(change, link, above, stage, "socket")
@@ -226,7 +224,9 @@ class Shells:
         return self._tell(change, link, process, "certain", _via(process))
 
     def _hang(self, link: _Link, process: Process) -> None:
-        _put(link.shells, process.key, process, SHELLS_KEPT)
+        for gone in _put(link.shells, process.key, process, SHELLS_KEPT):
+            self._untie(link, gone)
+        self._tie(link, process)
         if not link.followed and not link.flow.application:
             link.followed = True
             self._requests.follow(link.flow.cookie)
@@ -292,6 +292,7 @@ class Shells:
         holder = self._holders.pop(process.key, None) or _Holder()
         _put(self._holders, process.key, holder, HOLDERS_KEPT)
         holder.made += 1
+        self._tie(link, process)
         _put(holder.links, flow.cookie, link, LINKS_KEPT)
         found = []
         for fed in list(holder.fed.values()):
@@ -309,10 +310,21 @@ class Shells:
         return []
 
     def _forget(self, link: _Link) -> None:
-        self._recent.pop(link.flow.cookie, None)
+        for process in (link.holder, *link.shells.values()):
+            self._untie(link, process)
         holder = self._holders.get(link.holder.key)
         if holder is not None:
             holder.links.pop(link.flow.cookie, None)
+
+    def _tie(self, link: _Link, process: Process) -> None:
+        self._ties.setdefault(_program(process), {})[link.flow.cookie] = link
+
+    def _untie(self, link: _Link, process: Process) -> None:
+        ties = self._ties.get(_program(process))
+        if ties is not None:
+            ties.pop(link.flow.cookie, None)
+            if not ties:
+                del self._ties[_program(process)]
 
     def _payload(self, change: Change) -> list[Sighting]:
         flow = change.flow
@@ -325,29 +337,23 @@ class Shells:
             return self._answer(change, link)
         link.heard, link.fresh = change.time, True
         link.typed.receive(change.data, len(change.data) >= change.fields[_PACKET_LENGTH], change.time)
-        self._recent.pop(flow.cookie, None)
-        _put(self._recent, flow.cookie, link, RECENT_KEPT)
         return []
 
     # What came in, what ran, what went out
 
     def _order(self, change: Change, process: Process) -> list[Sighting]:
         """Whether a program runs because of what came in shortly before."""
-        while self._recent:
-            oldest = next(iter(self._recent))
-            if change.time - self._recent[oldest].heard <= RECENT_NS:
-                break
-            del self._recent[oldest]
-        if not self._recent:
-            return []
         above = self._above(process)
         found = []
-        for link in list(self._recent.values()):
-            shell = next((one for one in above if one.key in link.shells), None)
-            if shell is not None:
-                found += self._below_shell(change, link, shell, process)
-            elif any(_holds(link, one) for one in above):
-                found += self._below_holder(change, link, process)
+        for place, one in enumerate(above):
+            for link in tuple(self._ties.get(_program(one), {}).values()):
+                if change.time - link.heard > RECENT_NS or not link.heard:
+                    continue
+                shell = next((lower for lower in above[: place + 1] if lower.key in link.shells), None)
+                if shell is not None:
+                    found += self._below_shell(change, link, shell, process)
+                elif _program(one) == _program(link.holder):
+                    found += self._below_holder(change, link, process)
         return found
 
     def _above(self, process: Process) -> list[Process]:
@@ -428,7 +434,6 @@ class Shells:
 
 _HANDLERS: dict[int, Callable[[Shells, Change], list[Sighting]]] = {
     Type.EXEC: Shells._exec,
-    Type.FORK: Shells._fork,
     Type.CONNECTED: Shells._opened,
     Type.ACCEPT: Shells._opened,
     Type.SOCKET_SEEN: Shells._opened,
@@ -450,10 +455,9 @@ def _commands(process: Process) -> tuple[str, ...]:
     return (process.command_line,) if command is None else (command,)
 
 
-def _holds(link: _Link, process: Process) -> bool:
-    """Whether the process holds the link: the one that made it, or a fork of it."""
-    holder = link.holder
-    return process is holder or (process.exec_seq == holder.exec_seq and process.argv == holder.argv != ())
+def _program(process: Process) -> _Program:
+    """What a process and those forked from it have in common: the exec, or the process found running."""
+    return process.exec_seq or process.key
 
 
 def _is_pipe(stream: Stream) -> bool:

@@ -231,7 +231,9 @@ def _take_alone(letter: str, options: _Options) -> None:
 
 
 _PLAIN_OPTIONS: Final = {"F": "config_file", "S": "control_path", "M": "monitor"}
-_TUNNEL_DEVICES: Final = re.compile(r"(any|\+?[0-9]{1,10})(:(any|\+?[0-9]{1,10}))?")  # a2tun of OpenSSH's misc.c
+_TUNNEL_DEVICES: Final = re.compile(
+    r"(any|\+?[0-9]{1,10})(:(any|\+?[0-9]{1,10}))?"
+)  # a2tun of OpenSSH's misc.c
 
 
 def _take(letter: str, argument: str, options: _Options) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 LINES_KEPT: Final = 8
@@ -36,23 +37,16 @@ class Line(NamedTuple):
 
 
 class Typed:
-    """The last lines that came in on a flow."""
+    """The last lines that came in on a flow. They are taken apart when they are asked for."""
 
-    __slots__ = ("_lines",)
+    __slots__ = ("_came",)
 
     def __init__(self) -> None:
-        self._lines: deque[Line] = deque(maxlen=LINES_KEPT)
+        self._came: deque[tuple[int, bytes, bool]] = deque(maxlen=LINES_KEPT)
 
     def receive(self, data: bytes, whole: bool, time: int) -> None:
         """Takes what came in: `whole` unless it was cut. What is not text is passed over."""
-        if not _is_text(data) or _QUEUES.match(data):
-            return
-        parts = _ENDS.split(data[: LINES_KEPT * LINE_LIMIT])
-        for part in parts[:LINES_KEPT]:
-            text = part[:LINE_LIMIT].decode("utf-8", "replace").strip()
-            if text:
-                cut = len(part) > LINE_LIMIT or (not whole and part is parts[-1])
-                self._lines.append(Line(time, text, cut))
+        self._came.append((time, data, whole))
 
     def is_order(self, commands: Sequence[str], time: int) -> bool:
         """Whether a recent line is one of these commands, word for word."""
@@ -72,7 +66,25 @@ class Typed:
         )
 
     def _recent(self, time: int) -> list[Line]:
-        return [line for line in self._lines if 0 <= time - line.time <= RECENT_NS]
+        return [
+            line
+            for came, data, whole in self._came
+            if 0 <= time - came <= RECENT_NS
+            for line in _lines(came, data, whole)
+        ]
+
+
+@lru_cache(maxsize=64)  # several programs may run after one line
+def _lines(time: int, data: bytes, whole: bool) -> list[Line]:
+    if not _is_text(data) or _QUEUES.match(data):
+        return []
+    lines = []
+    parts = _ENDS.split(data[: LINES_KEPT * LINE_LIMIT])
+    for part in parts[:LINES_KEPT]:
+        text = part[:LINE_LIMIT].decode("utf-8", "replace").strip()
+        if text:
+            lines.append(Line(time, text, len(part) > LINE_LIMIT or (not whole and part is parts[-1])))
+    return lines
 
 
 def is_prompt(data: bytes) -> bool:
