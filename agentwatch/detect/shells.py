@@ -9,14 +9,16 @@ nothing: agents' harnesses hold connections and run shells all day. What is told
   from the connection through such a shell back to it (`nc ... <f | sh >f`); the holder's words
   join the port and the shell (`nc host port -e sh`); a command that runs is what came in on the
   flow, below a linked shell or with an answer; a shell's prompt goes out on the flow;
-- likely: any other program has the socket as input and output; a command that the holder runs is
-  what came in; bytes in, a command below the shell, and bytes out follow each other twice (and
-  certain, where they do so five times).
+- likely: any other program has the socket as input and output, or is joined to the port by the
+  holder's words; a pipeline leads through a shell from one host to another; a command that the
+  holder runs is what came in; bytes in, a command below the shell, and bytes out follow each other
+  ROUNDS times, the holder having no other connection.
 
-The last two count on flows in no known protocol, and rounds only where the holder has no other
-connection. Over HTTP it takes two orders. What is encrypted is told by the first three.
+What came in counts on flows in no known protocol; over HTTP it takes two orders. What is encrypted
+is told by the first three. Behind an accepted connection in a known protocol (SSH, HTTP, TLS,
+WebSocket) is a service for remote users.
 
-All is bounded: LINKS_KEPT links, SHELLS_KEPT programs of each, and what pipes are kept.
+All is bounded: LINKS_KEPT links, SHELLS_KEPT programs of each, HOLDERS_KEPT holders; the oldest goes.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ RECENT_NS: Final = 2_000_000_000
 ANSWER_NS: Final = 10_000_000_000
 GENERATIONS: Final = 5
 """How far below a shell or a holder a command may run."""
-ROUNDS: Final = {2: "likely", 5: "certain"}
+ROUNDS: Final = 3
 
 _STREAM = 1  # SOCK_STREAM
 _PACKET_LENGTH = len(SOCKET_BLOCK) + 1
@@ -89,7 +91,6 @@ class _Link:
     fresh: bool = False  # nothing has run since
     ran: bool = False  # something has, and was not answered yet
     rounds: int = 0
-    orders: int = 0
     ordered: Process | None = None  # what ran by order and was not answered yet
     ordered_at: int = 0
     service: bool | None = None  # what its first bytes are like; None until there are some
@@ -106,6 +107,7 @@ class _Holder:
 
     links: dict[int, _Link] = field(default_factory=dict)
     made: int = 0
+    orders: int = 0  # that came over HTTP
     fed: dict[Key, Process] = field(default_factory=dict)
 
 
@@ -127,6 +129,7 @@ class Shells:
         self._links: dict[int, _Link] = {}
         self._holders: dict[Key, _Holder] = {}
         self._ties: dict[_Program, dict[int, _Link]] = {}  # by who holds them and what hangs on them
+        self._early: dict[Key, _Holder] = {}  # feed programs and have no connection yet
         self._waiting: dict[int, Process] = {}  # has a socket as input that is not known yet
 
     def of(self, change: Change) -> Iterable[Sighting]:
@@ -166,11 +169,25 @@ class Shells:
         assert process.streams is not None
         for stream in process.streams:
             if stream.kind == _INET and stream.identity:
-                link = self._links.get(stream.identity)
+                link = self._links.get(stream.identity) or self._datagrams(stream.identity)
                 if link is not None:
                     return self._on_socket(change, link, process)
                 _put(self._waiting, stream.identity, process, WAITING_KEPT)
         return []
+
+    def _datagrams(self, cookie: int) -> _Link | None:
+        """A link over UDP: made where a program has such a socket (`bash -i >& /dev/udp/...`)."""
+        flow = self._state.flows.known(cookie)
+        if flow is None or flow.transport != "udp" or not flow.initiated:
+            return None
+        link = _Link(flow, self._state.processes.get(*flow.owner, flow.agent))
+        self._keep(link)
+        return link
+
+    def _keep(self, link: _Link) -> None:
+        for gone in _put(self._links, link.flow.cookie, link, LINKS_KEPT):
+            self._forget(gone)
+        self._tie(link, link.holder)
 
     def _on_socket(self, change: Change, link: _Link, process: Process) -> list[Sighting]:
         """A program has the link's socket among its standard streams."""
@@ -210,8 +227,10 @@ class Shells:
             for stream in parent.streams[:1]:
                 on_socket = self._links.get(stream.identity) if stream.kind == _INET else None
                 found += self._link(change, on_socket, process) if on_socket is not None else ()
-        if not found and parent.key not in self._holders:
-            _put(self._holders, parent.key, _Holder(fed={process.key: process}), HOLDERS_KEPT)
+        if parent.key not in self._holders:
+            early = self._early.pop(parent.key, None) or _Holder()
+            _put(early.fed, process.key, process, SHELLS_KEPT)
+            _put(self._early, parent.key, early, HOLDERS_KEPT)
         return found
 
     def _link(self, change: Change, link: _Link, process: Process) -> list[Sighting]:
@@ -221,7 +240,9 @@ class Shells:
         port = flow.local_port if link.incoming else flow.remote_port
         if not connects_to_program(link.holder.argv, program, port):
             return []
-        return self._tell(change, link, process, "certain", _via(process))
+        if _is_shell_at_work(process):
+            return self._tell(change, link, process, "certain", _via(process))
+        return [] if link.incoming else self._tell(change, link, process, "likely", _via(process))
 
     def _hang(self, link: _Link, process: Process) -> None:
         for gone in _put(link.shells, process.key, process, SHELLS_KEPT):
@@ -263,12 +284,12 @@ class Shells:
         if out is None:
             return []
         feeders = [far for near in self._pipes.writers(shell) for far in (near, *self._pipes.writers(near))]
-        closed = any(self._connection(one) is not None for one in feeders)
+        sources = [link.flow.remote for one in feeders if (link := self._connection(one)) is not None]
         named = any(one.streams is not None and one.streams[1].kind == _FIFO for one in drains)
-        if not closed and not named:
+        if not sources and not named:
             return []
-        stage = "likely" if out.flow.application == "http" and not named else "certain"
-        return self._tell(change, out, shell, stage, "pipeline")
+        circle = named or out.flow.remote in sources
+        return self._tell(change, out, shell, "certain" if circle else "likely", "pipeline")
 
     def _connection(self, process: Process) -> _Link | None:
         """The latest connection that a program holds."""
@@ -287,12 +308,10 @@ class Shells:
         if flow.cookie in self._links:
             return []
         link = _Link(flow, process)
-        for gone in _put(self._links, flow.cookie, link, LINKS_KEPT):
-            self._forget(gone)
-        holder = self._holders.pop(process.key, None) or _Holder()
+        self._keep(link)
+        holder = self._holders.pop(process.key, None) or self._early.pop(process.key, None) or _Holder()
         _put(self._holders, process.key, holder, HOLDERS_KEPT)
         holder.made += 1
-        self._tie(link, process)
         _put(holder.links, flow.cookie, link, LINKS_KEPT)
         found = []
         for fed in list(holder.fed.values()):
@@ -369,10 +388,12 @@ class Shells:
     def _below_shell(self, change: Change, link: _Link, shell: Process, process: Process) -> list[Sighting]:
         if link.flow.application or link.service:
             return []
-        typed = link.typed
-        if typed.mentions(process.argv, change.time) or typed.is_order(_commands(process), change.time):
+        typed, obeys = link.typed, takes_orders(shell.exe, shell.argv)
+        if typed.is_order(_commands(process), change.time) or (
+            obeys and typed.mentions(process.argv, change.time)
+        ):
             return self._tell(change, link, shell, "certain", _via(shell))
-        if link.fresh and takes_orders(shell.exe, shell.argv):
+        if link.fresh and obeys:
             link.fresh, link.ran = False, True
             link.ordered = shell
         return []
@@ -380,26 +401,27 @@ class Shells:
     def _below_holder(self, change: Change, link: _Link, process: Process) -> list[Sighting]:
         if not link.typed.is_order(_commands(process), change.time):
             return []
-        link.orders += 1
         link.ordered, link.ordered_at = process, change.time
         if not link.followed:
             link.followed = True
             self._requests.follow(link.flow.cookie)
-        if link.flow.application and link.orders < 2:
-            return []
+        holder = self._holders.get(link.holder.key)
+        if link.flow.application and holder is not None:
+            holder.orders += 1
+            if holder.orders < 2:
+                return []
         return self._tell(change, link, process, "likely", _via(process))
 
     def _answer(self, change: Change, link: _Link) -> list[Sighting]:
         """Bytes go out."""
-        process, ordered_at = link.ordered, link.ordered_at
-        if link.stage == "likely" and link.orders > bool(link.flow.application) and process is not None:
-            if change.time - ordered_at <= ANSWER_NS:
-                return self._tell(change, link, process, "certain", _via(process))
-            return []
+        process = link.ordered
+        if link.stage == "likely" and link.ordered_at and change.time - link.ordered_at <= ANSWER_NS:
+            return self._tell(change, link, process, "certain", _via(process)) if process is not None else []
         if link.flow.application or not link.shells:
             return []
         if is_prompt(change.data):
-            shell = next((one for one in reversed(link.shells.values()) if not one.ended), None)
+            alive = [one for one in link.shells.values() if not one.ended]
+            shell = next((one for one in reversed(alive) if takes_orders(one.exe, one.argv)), None)
             return self._tell(change, link, shell, "certain", _via(shell)) if shell is not None else []
         if not link.ran or process is None:
             return []
@@ -408,8 +430,7 @@ class Shells:
         if link.service or holder is None or holder.made > 1:
             return []
         link.rounds += 1
-        stage = ROUNDS.get(link.rounds)
-        return self._tell(change, link, process, stage, _via(process)) if stage is not None else []
+        return self._tell(change, link, process, "likely", _via(process)) if link.rounds >= ROUNDS else []
 
     def _tell(self, change: Change, link: _Link, shell: Process, stage: str, via: str) -> list[Sighting]:
         """The event, unless as much was told of this flow."""
