@@ -24,6 +24,7 @@ _PIECES: Final = re.compile(r"[|;&(){}\n`]+")
 _AFTER: Final = re.compile(r"[ \t]*(?:[0-9]?[>;|&]|\n)")
 _QUEUES: Final = re.compile(rb"[*$+:%~-][0-9]|MSG |RESERVED |VALUE ")
 """How messages of Redis, NATS, beanstalkd and memcached begin, which hold what was put in as a line."""
+_FRAMES: Final = "".join(map(chr, range(33)))  # control characters, and the blank
 _PROMPT: Final = re.compile(rb"[$#%>] (?:\x1b\[[0-9;?]*[a-zA-Z])*\Z")
 _COMPLAINTS: Final = (b"no job control in this shell", b"can't access tty; job control turned off")
 
@@ -81,7 +82,7 @@ def _lines(time: int, data: bytes, whole: bool) -> list[Line]:
     lines = []
     parts = _ENDS.split(data[: LINES_KEPT * LINE_LIMIT])
     for part in parts[:LINES_KEPT]:
-        text = part[:LINE_LIMIT].decode("utf-8", "replace").strip()
+        text = part[:LINE_LIMIT].decode("utf-8", "replace").strip(_FRAMES)
         if text:
             lines.append(Line(time, text, len(part) > LINE_LIMIT or (not whole and part is parts[-1])))
     return lines

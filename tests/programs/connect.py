@@ -11,7 +11,7 @@ import sys
 def main(host: str, port: int) -> None:
     connection = socket.create_connection((host, port))
     while True:
-        ready, _, _ = select.select([0, connection], [], [])
+        ready, _, _ = select.select([0, connection.fileno()], [], [])
         for one in ready:
             data = os.read(0, 65536) if one == 0 else connection.recv(65536)
             if not data:

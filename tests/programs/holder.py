@@ -50,7 +50,7 @@ def relay(connection: socket.socket, how: str) -> None:
         into = out = end
     elif how == "unix":
         near, far = socket.socketpair()
-        subprocess.Popen(["/bin/sh"], stdin=far, stdout=far, stderr=far)
+        subprocess.Popen(["/bin/sh"], stdin=far.fileno(), stdout=far.fileno(), stderr=far.fileno())
         far.close()
         into = out = near.detach()
     else:
@@ -61,8 +61,8 @@ def relay(connection: socket.socket, how: str) -> None:
         assert shell.stdout is not None
         into, out = shell.stdin.fileno(), shell.stdout.fileno()
     while True:
-        ready, _, _ = select.select([connection, out], [], [])
-        if connection in ready:
+        ready, _, _ = select.select([connection.fileno(), out], [], [])
+        if connection.fileno() in ready:
             data = connection.recv(4096)
             if not data:
                 return
