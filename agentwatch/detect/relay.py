@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Final, NamedTuple, TypeVar
 
-from agentwatch.detect.places import is_inside, is_loopback
+from agentwatch.detect.addresses import is_inside, is_loopback
 from agentwatch.detect.request import Requests
 from agentwatch.enrich.facts import flow_sighting, unix_path
 from agentwatch.enrich.flows import Flow

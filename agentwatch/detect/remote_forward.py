@@ -46,8 +46,8 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from agentwatch.detect import ssh_config
+from agentwatch.detect.addresses import is_inside
 from agentwatch.detect.finding import Finding, text
-from agentwatch.detect.places import is_inside
 from agentwatch.detect.ssh_argv import SshCommand, basename, looks_like_ssh, parse, unwrap
 
 Key = tuple[int, int]

@@ -22,6 +22,7 @@ _CONTROL_COMMANDS: Final = frozenset({"check", "forward", "cancel", "exit", "sto
 _FORWARDS_LIMIT: Final = 64
 _WORDS_LIMIT: Final = 4096
 _UNWRAP_LIMIT: Final = 16
+_REMOTE_LIMIT: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,8 @@ class SshCommand:
     (the file `none` means no configuration at all); `reads_config` is False for clients that read
     no OpenSSH configuration. `x11` is set where X11 may be forwarded (`-X`, `-Y`, `-o ForwardX11`).
     `control_command` is `-O`, to a running master at `control_path`. `tunnel` is a tunnel device
-    (`-w`, `-o Tunnel`; None: not said).
+    (`-w`, `-o Tunnel`; None: not said). `remote_words` is the command
+    to be run on the host, as far as the command line has words of it.
     """
 
     host: str
@@ -52,6 +54,7 @@ class SshCommand:
     reads_config: bool = True
     x11: bool = False
     tunnel: bool | None = None
+    remote_words: tuple[str, ...] = ()
 
     @property
     def may_forward(self) -> bool:
@@ -147,6 +150,7 @@ class _Options:
     x11: bool = False
     tunnel: bool | None = None
     monitor: str | None = None
+    remote_words: tuple[str, ...] = ()
 
     def command(self, host: str) -> SshCommand:
         return SshCommand(
@@ -163,6 +167,7 @@ class _Options:
             opens_nothing=self.opens_nothing,
             x11=self.x11,
             tunnel=self.tunnel,
+            remote_words=self.remote_words,
         )
 
     def forward(self, spec: str) -> None:
@@ -193,8 +198,10 @@ def _scan(words: list[str], options: _Options, with_argument: frozenset[str]) ->
     if at >= len(words):
         raise _Refused
     host = _destination(words[at], options)
+    at += 1
     if not terminated:
-        _getopt(words, at + 1, options, with_argument)
+        at, _ = _getopt(words, at, options, with_argument)
+    options.remote_words = tuple(words[at : at + _REMOTE_LIMIT])
     return host
 
 

@@ -246,6 +246,6 @@ def test_what_is_closed_or_crowded_out_is_let_go() -> None:
     for number in range(40):
         world.exec(1000 + number, "sh", parent=HOLDER, stdin=pipe(number), stdout=pipe(99))
     world.close(FLOW)
-    shells = next(one for one in world.chain._behaviour if type(one).__name__ == "Shells")
+    shells = next(one for one in world.chain._joined if type(one).__name__ == "Shells")
     assert not shells._ties  # type: ignore[attr-defined]
     assert not shells._links  # type: ignore[attr-defined]

@@ -65,7 +65,7 @@ def test_any_behaviour(steps: list[tuple[Any, ...]]) -> None:
         play(world, step)
         play(again, step)
     assert world.told == again.told
-    shells = next(one for one in world.chain._behaviour if type(one).__name__ == "Shells")
+    shells = next(one for one in world.chain._joined if type(one).__name__ == "Shells")
     links = shells._links  # type: ignore[attr-defined]
     assert set(links) <= set(world.flows)
     assert all(len(link.shells) <= SHELLS_KEPT for link in links.values())

@@ -1,10 +1,12 @@
-"""Where addresses lie: on this machine, in its network, or outside."""
+"""Which addresses are this machine's or its network's, and which are outside."""
 
 from __future__ import annotations
 
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
+
+ADDRESSES_KEPT: Final = 4096  # addresses whose answer is remembered
 
 _INSIDE: Final = tuple(
     ip_network(network)
@@ -15,7 +17,7 @@ _INSIDE: Final = tuple(
 )
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=ADDRESSES_KEPT)
 def is_inside(address: str) -> bool:
     """Whether an address is this machine's or its network's: loopback, private, shared, link-local."""
     try:
@@ -27,10 +29,6 @@ def is_inside(address: str) -> bool:
     return any(ip in network for network in _INSIDE)
 
 
-@lru_cache(maxsize=1024)
 def is_loopback(address: str) -> bool:
-    """Whether an address is this machine's own loopback."""
-    try:
-        return ip_address(address).is_loopback
-    except ValueError:
-        return False
+    """Whether an address is this machine's own."""
+    return address.startswith("127.") or address == "::1"
