@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import ClassVar, Protocol
 
+from agentwatch.detect import files
 from agentwatch.detect.applications import Applications
 from agentwatch.detect.gpu import GpuWork
 from agentwatch.detect.names import Names
@@ -54,6 +55,8 @@ class Chain:
             detectors.insert(0, self._names)
         if "gpu" in wanted:
             detectors.append(self._gpus)
+        if not files.CATEGORIES.isdisjoint(wanted):
+            detectors.append(files.Files(self._state, wanted))
         self._by_type = {
             number: tuple(detector.of for detector in detectors if number in detector.types)
             for number in {number for detector in detectors for number in detector.types}

@@ -16,12 +16,12 @@ from agentwatch.event import Value
 from agentwatch.schema.events import ExecFlag, Type
 
 _OF_PARENT = frozenset(("Image", "CommandLine"))  # fields of a process that its children's events have, too
-_IMAGE_FLAGS = ((ExecFlag.MEMFD, "memfd"), (ExecFlag.DELETED, "deleted"))
+_IMAGE_FLAGS = ((ExecFlag.MEMFD, "memfd"), (ExecFlag.DELETED, "deleted"), (ExecFlag.WRITTEN, "written"))
 _TAMPERING = {Type.CGROUP_MOVE: "cgroup_move", Type.SIGNAL: "signal"}
 
 
 def image_flags(process: Process) -> tuple[str, ...]:
-    """What stands out about a program's file: memfd, deleted, loader (run through ld.so)."""
+    """What stands out about a program's file: memfd, deleted, written, loader (run through ld.so)."""
     return _image_flags(process.exe, process.flags)
 
 
@@ -130,7 +130,7 @@ class Facts:
         return sighting(self._state, category, change, fields)
 
     def _exec(self, change: Change) -> dict[str, Value]:
-        return {}
+        return {"LoaderEnvironment": change.process.environment}
 
     def _connection(self, change: Change) -> dict[str, Value]:
         flow = change.flow

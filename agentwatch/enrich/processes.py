@@ -16,10 +16,15 @@ Key = tuple[int, int]
 ENDED_KEPT = 16384  # ended processes remembered, for ancestry and late events
 ENDED_ARGV = 4096  # characters of an ended process's arguments remembered
 PIECES_KEPT = 256  # execs whose pieces have come but not the exec itself
+VARIABLES_KEPT = 32  # of an exec's environment; it can name one many times
 PATHS_KEPT = 1024  # paths whose text is remembered: programs and folders come again and again
 _CUT_SHORT = int(PieceFlag.CUT)
-_EXE, _CWD, _ARGV = int(Piece.EXE), int(Piece.CWD), int(Piece.ARGV)
-_FIELD_OF: dict[int, str] = {Piece.EXE: "Image", Piece.CWD: "CurrentDirectory"}
+_EXE, _CWD, _ARGV, _ENVIRONMENT = int(Piece.EXE), int(Piece.CWD), int(Piece.ARGV), int(Piece.ENVIRONMENT)
+_FIELD_OF: dict[int, str] = {
+    Piece.EXE: "Image",
+    Piece.CWD: "CurrentDirectory",
+    Piece.ENVIRONMENT: "LoaderEnvironment",
+}
 _NOTHING_CUT: frozenset[str] = frozenset()
 _ARGV_CUT = frozenset(("CommandLine", "Argv"))
 _SHELLS = frozenset("sh bash dash ash busybox zsh ksh mksh fish csh tcsh yash rbash".split())
@@ -38,6 +43,7 @@ class Process:
     exe: str = ""
     argv: tuple[str, ...] = ()
     cwd: str = ""
+    environment: tuple[str, ...] = ()  # variables that have code loaded, as NAME=value
     uid: int = 0
     euid: int = 0
     gid: int = 0
@@ -65,6 +71,7 @@ class Process:
         self.inode, self.device, self.flags = origin.inode, origin.device, origin.flags
         self.pid_ns, self.net_ns = origin.pid_ns, origin.net_ns
         self.mnt_ns, self.user_ns = origin.mnt_ns, origin.user_ns
+        self.environment = origin.environment
         self.exec_seq, self.truncated = origin.exec_seq, origin.truncated
         self.registered = origin.registered
 
@@ -81,6 +88,7 @@ class _Pieces:
     exe: bytes | None = None
     cwd: bytes | None = None
     argv: dict[int, bytes] = field(default_factory=dict)
+    environment: list[bytes] = field(default_factory=list)
     cut: set[int] = field(default_factory=set)  # kinds that were cut short
 
 
@@ -179,6 +187,11 @@ class ProcessTable:
             pieces.cwd = data
         elif kind == _ARGV:
             pieces.argv[offset] = data
+        elif kind == _ENVIRONMENT and data:
+            if len(pieces.environment) < VARIABLES_KEPT:
+                pieces.environment.append(data)
+            else:
+                pieces.cut.add(kind)
 
     def exec(self, row: Row, seq: int, agent: int) -> Process:
         """A process runs a new program: completes what its pieces said."""
@@ -199,6 +212,7 @@ class ProcessTable:
         process.exe = path_of(pieces.exe or b"")
         process.cwd = path_of(pieces.cwd or b"")
         process.argv = arguments(argv)
+        process.environment = arguments(b"".join(pieces.environment)) if pieces.environment else ()
         process.uid, process.euid, process.gid = uid, euid, gid
         process.inode, process.device, process.flags = inode, device, row[FLAGS]
         process.pid_ns, process.net_ns, process.mnt_ns, process.user_ns = pid_ns, net_ns, mnt_ns, user_ns

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from agentwatch.enrich.files import FileNames
 from agentwatch.enrich.flows import Flow, FlowTable
 from agentwatch.enrich.gpus import GpuTable
 from agentwatch.enrich.processes import Process, ProcessTable
@@ -79,6 +80,7 @@ class State:
         self.flows = FlowTable()
         self.gpus = GpuTable()
         self.files: dict[str, bytes] = {}
+        self._file_names = FileNames()
         self.names: dict[str, str] = {}
         self.coverage: list[tuple[str, str, str]] = []
         self.rules_digest = ""
@@ -97,6 +99,7 @@ class State:
             Type.PAYLOAD: self._payload,
             Type.UNIX_CONNECT: self._with_tail,
             Type.CGROUP_MOVE: self._with_tail,
+            Type.FILE_ACCESS: self._file_access,
             Type.PROCESS: self._process,
             Type.SOCKET_SEEN: self._socket_seen,
             Type.FILE: self._file,
@@ -240,6 +243,12 @@ class State:
             decode.tail(row, length),
             row[FLAGS],
         )
+
+    def _file_access(self, seq: int, row: Row, agent: Agent) -> Change | None:
+        use = self._file_names.use(row)
+        if use is None:
+            return None
+        return Change(seq, row[TYPE], row[TIME], agent, self._owner(row, agent), None, (use,))
 
     def _file(self, seq: int, row: Row, agent: Agent) -> Change:
         path, content, _ = fields = decode.unpack(row)

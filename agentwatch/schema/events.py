@@ -67,6 +67,7 @@ class Type(IntEnum):
     PAYLOAD = 34
     UNIX_CONNECT = 35
     CGROUP_MOVE = 36
+    FILE_ACCESS = 37
     PROCESS = 64
     SOCKET_SEEN = 65
     FILE = 66
@@ -110,12 +111,13 @@ class ExecFlag(IntEnum):
 
     MEMFD = 1  # the executable is a memfd
     DELETED = 2  # the executable has no name in any folder any more
+    WRITTEN = 4  # an agent opened the file for writing before
 
 
 class PieceFlag(IntEnum):
     """`flags` of an exec piece."""
 
-    CUT = 1  # a path lacks its beginning
+    CUT = 1  # a path lacks its beginning, a variable its end; without data: not all were looked through
 
 
 class Piece(IntEnum):
@@ -124,6 +126,26 @@ class Piece(IntEnum):
     EXE = 1  # path of the executable: names from the leaf to the root, each ended by NUL
     CWD = 2  # working directory, in the same form
     ARGV = 3  # bytes of argv, arguments ended by NUL, at `offset`
+    ENVIRONMENT = 5  # a variable that has code loaded, as NAME=value; one piece each
+
+
+class FileFlag(IntEnum):
+    """`flags` of a file access."""
+
+    CUT = 1  # the path is not whole
+
+
+class Access(IntEnum):
+    """`access` of a file access. Of two names the one it was comes first, from the same thread."""
+
+    READ = 1  # opened for reading
+    WRITE = 2  # opened for writing, or truncated
+    CREATE = 3  # made by opening it
+    DELETE = 4
+    RENAME_FROM = 5
+    RENAME = 6
+    LINK_FROM = 7
+    LINK = 8
 
 
 class PayloadFlag(IntEnum):
@@ -143,6 +165,10 @@ PAYLOAD_MESSAGES = (
 )
 SAMPLE_INTERVAL_NS = 5_000_000_000  # one later message is recorded each such interval
 FOLLOW_INTERVAL_NS = 5_000_000  # of a followed flow's long messages, one segment each such interval
+
+WATCHED_LEVELS = 4  # names of a path that decide whether a file may be watched: its own and those above
+WATCHED_NAME = 32  # bytes of such a name
+FILE_INTERVAL_NS = 1_000_000_000  # a process's repeated opens of a file are told once each such interval
 
 EVENTS: tuple[EventType, ...] = (
     EventType(
@@ -255,7 +281,7 @@ EVENTS: tuple[EventType, ...] = (
         (
             Field("offset", "u32", "offset of the data in the whole"),
             Field("length", "u16", "bytes of data"),
-            Field("kind", "u16", "1 executable, 2 working directory, 3 argv"),
+            Field("kind", "u16", "1 executable, 2 working directory, 3 argv, 5 environment"),
         ),
         tail=(256, 1280, 2048, 16384),
     ),
@@ -296,6 +322,22 @@ EVENTS: tuple[EventType, ...] = (
             Field("length", "u32", "bytes of the path"),
         ),
         tail=(256,),
+    ),
+    EventType(
+        "file_access",
+        Type.FILE_ACCESS,
+        Ring.RECORDS,
+        "A file whose name is watched was opened, made, renamed or removed. Flag 1: the path is cut short. "
+        "Data: names from leaf to root, of the file; or of the folder from which a path was asked for, and "
+        "then that path, where only that is known.",
+        (
+            Field("access", "u32", "1 read, 2 write, 3 create, 4 delete, 5 and 6 rename, 7 and 8 link"),
+            Field("mode", "u32", "mode of the file; 0 unknown"),
+            Field("own_pid", "u32", "process id in the process's own pid namespace"),
+            Field("text", "u16", "bytes of the path as it was asked for"),
+            Field("length", "u16", "bytes of data"),
+        ),
+        tail=(1280, 1792),
     ),
     EventType(
         "process",

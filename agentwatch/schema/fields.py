@@ -18,8 +18,9 @@ PROCESS = (
     Field("ParentProcessId", "int", "process id of the parent"),
     Field("ParentImage", "str", "path of the parent's program"),
     Field("ParentCommandLine", "str", "arguments of the parent"),
-    Field("ImageFlags", "list", "what stands out about the file: memfd, deleted, loader (run through ld.so)"),
-)
+    Field("ImageFlags", "list", "what stands out about the file: memfd, deleted, written (by an agent), "
+          "loader (run through ld.so)"),
+)  # fmt: skip
 
 CONNECTION = (
     Field("SourceIp", "str", "local address"),
@@ -30,8 +31,30 @@ CONNECTION = (
     Field("Initiated", "str", "true where the process connected, false where it accepted"),
 )
 
+FILE = (
+    Field("TargetFilename", "str", "path of the file, as its mount namespace shows it"),
+    Field("Access", "str", "read, write, create, rename, link or delete"),
+    Field(
+        "FileKind",
+        "str",
+        "why it is watched: ssh, cloud, accounts, cron, service, ...",
+    ),
+)
+_SOURCE = Field("SourceFilename", "str", "the file's other name, of a rename or link")
+
 FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
-    "process_creation": ("A process runs a new program.", PROCESS),
+    "process_creation": (
+        "A process runs a new program.",
+        (
+            *PROCESS,
+            Field("LoaderEnvironment", "list", "NAME=value of LD_PRELOAD, LD_AUDIT, LD_LIBRARY_PATH, BASH_ENV, "
+                  "ENV, PYTHONSTARTUP and GCONV_PATH"),
+        ),
+    ),
+    "file_event": (
+        "A watched file was opened for writing, made, renamed, linked or removed.", (*PROCESS, *FILE, _SOURCE)
+    ),
+    "file_access": ("A watched file was opened for reading.", (*PROCESS, *FILE)),
     "network_connection": (
         "A socket connects, sends to a new address, or a connection was accepted.",
         (*PROCESS, *CONNECTION, Field("Protocol", "str", "tcp, udp, or the IP protocol's number")),
@@ -82,7 +105,10 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
         "An agent acts against the watch itself.",
         (
             *PROCESS,
-            Field("Kind", "str", "cgroup_move (left its cgroup) or signal (signalled the monitor)"),
+            Field("Kind", "str", "cgroup_move (left its cgroup), signal (signalled the monitor), freezer "
+                  "(wrote control files of its own cgroup) or bpffs (changed files of agentwatch)"),
+            *FILE[:2],
+            _SOURCE,
             Field("Cgroup", "str", "path of the new cgroup"),
             Field("Signal", "int", "number of the signal"),
         ),
