@@ -93,6 +93,7 @@ class State:
             Type.EXIT: self._exit,
             Type.SOCKET: self._plain,
             Type.CLOSE: self._close,
+            Type.FLOW_PROGRESS: self._progress,
             Type.SIGNAL: self._plain,
             Type.EXEC: self._exec,
             Type.EXEC_PIECE: self._piece,
@@ -222,6 +223,12 @@ class State:
         flow = self._flow(row, fields, agent)
         bytes_out, bytes_in = fields[_BLOCK : _BLOCK + 2]
         self.flows.close(flow, bytes_out, bytes_in, row[TIME])
+        return Change(seq, row[TYPE], row[TIME], agent, self._flow_owner(flow, agent), flow, fields)
+
+    def _progress(self, seq: int, row: Row, agent: Agent) -> Change:
+        fields = decode.unpack(row)
+        flow = self._flow(row, fields, agent)
+        flow.bytes_out, flow.bytes_in = fields[_BLOCK : _BLOCK + 2]
         return Change(seq, row[TYPE], row[TIME], agent, self._flow_owner(flow, agent), flow, fields)
 
     def _payload(self, seq: int, row: Row, agent: Agent) -> Change:

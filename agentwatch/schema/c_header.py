@@ -49,9 +49,22 @@ def _constants() -> list[str]:
     lines += [f"#define AW_PAYLOAD_{f.name} {int(f)}" for f in events.PayloadFlag]
     lines += [f"#define AW_ACCESS_{a.name} {int(a)}" for a in events.Access]
     lines += [f"#define AW_FILE_{f.name} {int(f)}" for f in events.FileFlag]
-    for name in ("ARGV_LIMIT", "PAYLOAD_BYTES", "PAYLOAD_MESSAGES", "WATCHED_LEVELS", "WATCHED_NAME"):
+    for name in (
+        "ARGV_LIMIT",
+        "PAYLOAD_BYTES",
+        "PAYLOAD_MESSAGES",
+        "WATCHED_LEVELS",
+        "WATCHED_NAME",
+        "PROGRESS_BYTES",
+    ):
         lines.append(f"#define AW_{name} {getattr(events, name)}")
-    for name in ("SAMPLE_INTERVAL_NS", "FOLLOW_INTERVAL_NS", "FILE_INTERVAL_NS"):
+    for name in (
+        "SAMPLE_INTERVAL_NS",
+        "FOLLOW_INTERVAL_NS",
+        "FILE_INTERVAL_NS",
+        "PROGRESS_INTERVAL_NS",
+        "QUIET_NS",
+    ):
         lines.append(f"#define AW_{name} {getattr(events, name)}ULL")
     lines.append(f"#define AW_TYPES {max(events.Type) + 1}")
     return lines
