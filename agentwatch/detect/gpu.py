@@ -28,7 +28,7 @@ ENOUGH: Final = 30  # samples that a judgement takes
 DIP: Final = 15  # percent below the median
 RARE: Final = 3  # percent of the samples: dips or transfers that are fewer are no rhythm
 LOADS_KEPT: Final = 1024  # loads followed at once; the longest silent one is let go first
-SHAPE: Final = 70  # of 100: how much a flow must have the shape of mining
+SHAPE: Final = 50  # of 100: how much a flow must have the shape of mining; honest ones stay below 30
 FLOWS_LOOKED: Final = 10_000_000_000  # ns between looks for mining flows
 
 
