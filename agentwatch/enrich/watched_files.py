@@ -107,6 +107,7 @@ USED: dict[str, tuple[str, ...]] = {
         "dev/kmem",
         "dev/port",
     ),
+    "gpu": ("dev/nvidiactl", "dev/nvidia-uvm", "dev/kfd", "dev/dri/*"),
     "device": ("dev/net/tun", "dev/kmsg", "dev/kvm", "dev/fuse"),
 }
 

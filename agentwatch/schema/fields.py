@@ -218,8 +218,8 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
         "A process of the agent uses a GPU (told once a second), or a GPU appeared or was lost.",
         (
             *PROCESS,
-            Field("Kind", "str", "use, appeared or lost"),
-            Field("Device", "str", "number of the GPU; of a MIG instance 0/1"),
+            Field("Kind", "str", "use, device_open (a device node was opened), appeared or lost"),
+            Field("Device", "str", "number of the GPU, of a MIG instance 0/1; path of a device node"),
             Field("DeviceName", "str", "name of the model"),
             Field("Uuid", "str", "the GPU's or instance's identity"),
             Field("Mig", "str", "true for a MIG instance, else false"),
