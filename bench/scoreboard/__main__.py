@@ -1,0 +1,143 @@
+"""`python -m bench.scoreboard [--only PATTERN] [--set own|corpus] [--offline] [--full] [--json] [--write]`.
+
+Exit codes: 0 targets met; 1 it could not run; 2 usage; 3 a target is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from datetime import datetime, timezone
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import track
+
+from agentwatch.demo.hosts import LabError
+from agentwatch.kernel.errors import KernelError
+from agentwatch.resources import RULES
+from agentwatch.rules.load import load_rules
+from agentwatch.rules.model import RuleError, RuleSet
+from bench.scoreboard import offline, report, scenarios, trial
+from bench.scoreboard.network import Network, network
+from bench.scoreboard.scenarios import Scenario, ScenarioError
+from bench.scoreboard.score import OFFLINE, REAL, SKIPPED, Result, Score
+from bench.scoreboard.tools import compile_stub
+
+PAGE = Path(__file__).parents[2] / "docs" / "scoreboard.md"
+
+
+def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="./dev scoreboard", description=__doc__.partition("\n")[2].strip())
+    parser.add_argument("--only", action="append", metavar="PATTERN", help="ids or families, with * and ?")
+    parser.add_argument("--set", choices=("own", "corpus", "all"), default="all", help="which scenarios")
+    parser.add_argument("--offline", action="store_true", help="run nothing; judge by written events")
+    parser.add_argument("--full", action="store_true", help="do not end an attack once it is recognised")
+    parser.add_argument("--json", action="store_true", help="one line a scenario on standard output")
+    parser.add_argument("--write", action="store_true", help="write docs/scoreboard.md from the run")
+    parser.add_argument("--rules", action="append", type=Path, help="files or folders (default: the shipped)")
+    return parser.parse_args(words)
+
+
+def _sets(which: str) -> list[tuple[str, Path]]:
+    """Name and file of the sets of scenarios asked for. Raises `ScenarioError`."""
+    corpus = scenarios.corpus()
+    if which == "corpus" and corpus is None:
+        raise ScenarioError(f"there is no corpus: set {scenarios.CORPUS_VARIABLE} to its folder")
+    found = [("own", scenarios.OWN)] if which != "corpus" else []
+    return found + ([("corpus", corpus)] if corpus is not None and which != "own" else [])
+
+
+def _chosen(found: Iterable[Scenario], patterns: Sequence[str] | None) -> list[Scenario]:
+    def wanted(one: Scenario) -> bool:
+        return any(fnmatch.fnmatch(name, p) for name in (one.id, one.family, one.kind) for p in patterns or ())
+
+    return [one for one in found if patterns is None or wanted(one)]
+
+
+def judge(scenario: Scenario, where: Network | None, rules: RuleSet, *, full: bool) -> Result:
+    """Run a scenario for real where that can be done, else judge its events, else skip it."""
+    reason = trial.why_not(scenario.script) if where is not None else "not run here"
+    if where is not None and not reason:
+        seen = trial.run(scenario, where, rules, full=full)
+        done = seen.account
+        told = [*done.programs, *done.connections, *done.others]
+        if not seen.failed or trial_decides(scenario, seen.verdict):
+            return Result(
+                scenario, REAL, seen.verdict, "", seen.rules, told, seen.output[-500:], seen.seconds
+            )
+        last = seen.output.strip().splitlines()[-1:]
+        reason = f"did not run: {' '.join(last)}"[:200]
+    if not scenario.events:
+        return Result(scenario, SKIPPED, why=reason or "no events to judge by")
+    verdict, titles = offline.judge(scenario, rules)
+    return Result(scenario, OFFLINE, verdict, reason, titles)
+
+
+def trial_decides(scenario: Scenario, verdict: str) -> bool:
+    """A run that went wrong somewhere still counts where it shows what was expected, or a false verdict."""
+    result = Result(scenario, REAL, verdict)
+    return result.right if scenario.is_attack else not result.right
+
+
+def _run_set(chosen: Sequence[Scenario], rules: RuleSet, options: argparse.Namespace) -> Iterator[Result]:
+    with ExitStack() as stack:
+        where = None
+        if not options.offline:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="agentwatch-stub-")))
+            stub = compile_stub(folder)
+            if stub is None:
+                raise LabError("no C compiler for the stand-ins of absent tools; --offline needs none")
+            where = stack.enter_context(network((one.script for one in chosen), stub))
+        console = Console(stderr=True)
+        for scenario in track(chosen, "scenarios", console=console, disable=not console.is_terminal):
+            yield judge(scenario, where, rules, full=options.full)
+
+
+def _run(options: argparse.Namespace) -> int:
+    rules = load_rules(options.rules or [RULES])
+    runs = []
+    for name, path in _sets(options.set):
+        chosen = _chosen(scenarios.read(path), options.only)
+        results = []
+        for result in _run_set(chosen, rules, options) if chosen else ():
+            results.append(result)
+            if options.json:
+                print(report.to_json(name, result), flush=True)
+        date = f"{datetime.now(timezone.utc):%Y-%m-%d}"
+        runs.append((report.Origin(name, date, len(rules.rules), rules.digest), Score(results)))
+    for origin, score in runs:
+        if not options.json:
+            print(f"== {origin.name}", *report.terminal(score), sep="\n")
+    if options.write:
+        PAGE.write_text(report.markdown(runs))
+    return 3 if any(score.shortcomings() for _, score in runs) else 0
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run what is asked for; return the exit code."""
+    options = _arguments(words)
+    if not options.offline and os.geteuid() != 0:
+        print("the scoreboard needs root to run scenarios; --offline does not", file=sys.stderr)
+        return 4
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        return _run(options)
+    except (ScenarioError, RuleError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except (LabError, KernelError, OSError) as error:
+        print(f"the scoreboard could not run: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,17 @@
+"""A remote forward by asyncssh: `forward_asyncssh.py HOST PORT TARGET_PORT`. Needs asyncssh."""
+
+import asyncio
+import sys
+
+import asyncssh
+
+host, port, target = (sys.argv[1:] + ["203.0.113.5", "9001", "22"][len(sys.argv) - 1 :])[:3]
+
+
+async def main():
+    async with asyncssh.connect(host, username="u", known_hosts=None) as connection:
+        await connection.forward_remote_port("127.0.0.1", int(port), "127.0.0.1", int(target))
+        await asyncio.sleep(6)
+
+
+asyncio.run(main())

@@ -1,0 +1,87 @@
+"""The SSH server: dropbear, one for each connection, in a network namespace of its own.
+
+So no forward finds its port taken by another's. A visitor comes through whatever a client has
+opened there, as whoever asked for the tunnel would.
+"""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from bench.scoreboard.internet.stream import Stream
+
+# What the agent's own host says at port 22: a tunnel's far side knows by it whom it hears.
+LOCAL_BANNER = b"SSH-2.0-OpenSSH_9.2 local\r\n"
+HOST_KEY = "host_key"
+_TURN = 0.01  # seconds to wait for one side before the other is looked at
+_VISIT = 0.2  # seconds between two looks for new doors
+_QUESTIONS = (b"GET / HTTP/1.0\r\n\r\n", b"hello\r\n", b"and again\r\n")
+_OWN_NETWORK = ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--kill-child", "--fork"]
+
+
+def serve(stream: Stream, folder: Path) -> None:
+    """Serve one session."""
+    near, far = (None, stream.plain()) if stream.is_plain() else socket.socketpair()
+    command = [*_OWN_NETWORK, sys.executable, "-m", __name__, str(folder / HOST_KEY)]
+    with subprocess.Popen(command, stdin=far, stdout=far) as server:
+        if near is not None:
+            far.close()
+            with near:
+                _carry(stream, near)
+        server.wait()
+
+
+def _carry(stream: Stream, near: socket.socket) -> None:
+    """Both ways in one thread: a TLS connection is not for two."""
+    near.settimeout(_TURN)
+    with suppress(OSError):
+        while (data := stream.peek(_TURN)) != b"":
+            if data is not None:
+                near.sendall(stream.read())
+            with suppress(TimeoutError):
+                if not (answer := near.recv(65536)):
+                    break
+                stream.write(answer)
+
+
+def _main(host_key: str) -> None:
+    """In the namespace: dropbear for the connection on the standard streams, and the visitor."""
+    subprocess.run(["ip", "link", "set", "lo", "up"], check=True, stdin=subprocess.DEVNULL)
+    with subprocess.Popen(["/usr/sbin/dropbear", "-i", "-s", "-r", host_key]) as server:
+        visited: set[tuple[str, int]] = set()
+        while server.poll() is None:
+            for door in _doors() - visited:
+                visited.add(door)
+                threading.Thread(target=_visit, args=door, daemon=True).start()
+            time.sleep(_VISIT)
+
+
+def _doors() -> set[tuple[str, int]]:
+    """Address and port of every listener here (state 0A of /proc/net/tcp)."""
+    found = set()
+    for path, address in (("/proc/net/tcp", "127.0.0.1"), ("/proc/net/tcp6", "::1")):
+        for line in Path(path).read_text().splitlines()[1:]:
+            _, local, _, state, *_ = line.split()
+            if state == "0A":
+                found.add((address, int(local.rpartition(":")[2], 16)))
+    return found
+
+
+def _visit(address: str, port: int) -> None:
+    with suppress(OSError), socket.create_connection((address, port)) as door:
+        for question in _QUESTIONS:
+            door.sendall(question)
+            door.settimeout(_VISIT)
+            with suppress(TimeoutError):
+                while door.recv(4096):
+                    pass
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1])

@@ -1,0 +1,93 @@
+"""Programs for a command: the tools that it names and this machine lacks, or must not run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+AGENT = Path(__file__).with_name("agent")
+SOURCE = AGENT / "stub.c"
+STUBS = "/usr/local/bin"
+# Never the real ones: they would act on the host, or take long to find out that nobody is there.
+NEVER_REAL = frozenset(
+    """aws az gcloud kubectl terraform pulumi eksctl helm docker podman nerdctl ctr crictl systemctl
+    systemd-run at batch crontab insmod modprobe rmmod bpftool npm npx pip pip3 cargo apt apt-get
+    shutdown reboot poweroff mkfs iptables nft sysctl""".split()
+)
+# Other names that scripts go by in pseudo-commands.
+ALIASES = {
+    "a.py": "forward_asyncssh.py",
+    "p.py": "forward_paramiko.py",
+    "loop.py": "llm_loop.py",
+    "gloo_allreduce.py": "allreduce.py",
+    "nccl_test.py": "allreduce.py",
+    "comet_like_heartbeat.py": "heartbeat.py",
+}
+_PASSING_ON = frozenset("sudo nohup exec time env command nice ionice setsid do then else if while until !".split())
+_SHELL_WORDS = frozenset(
+    """: . [ [[ alias bg break case cd continue declare done echo esac eval exec exit export false fg fi
+    for function getopts hash help history if in jobs kill let local mapfile popd printf pushd pwd read
+    readonly return select set shift source test then time times trap true type ulimit umask unalias
+    unset until wait while { } do else elif""".split()
+)
+_NAME = re.compile(r"[\w.+/~-]+")
+_SEARCH = "/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def compile_stub(folder: Path) -> Path | None:
+    """The stand-in, compiled into `folder`; None without a compiler."""
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        return None
+    program = folder / "stub"
+    subprocess.run([compiler, "-std=gnu11", "-O2", "-o", program, SOURCE], check=True)
+    return program
+
+
+def programs_for(script: str, stub: Path) -> dict[str, str]:
+    """Path in the sandbox -> file, for every program that the script names and that is not there."""
+    found = {f"/root/job/{name}": str(AGENT / file) for name, file in ALIASES.items() if name in script}
+    for word in command_words(script):
+        if "/" in word:
+            path = word if word.startswith("/") else f"/root/job/{word}"
+            path = f"/root/{word[2:]}" if word.startswith("~/") else path
+            if not Path(path).exists() and not (AGENT / word).exists():
+                found[path] = str(stub)
+        elif word in NEVER_REAL or shutil.which(word, path=_SEARCH) is None:
+            found[f"{STUBS}/{word}"] = str(stub)
+    return found
+
+
+def command_words(script: str) -> set[str]:
+    """Words where a shell expects a command, in quoted scripts and substitutions too."""
+    return {word for word in _commands(script, 4) if _NAME.fullmatch(word) and word not in _SHELL_WORDS}
+
+
+def _commands(script: str, depth: int) -> Iterator[str]:
+    for inner in re.findall(r"\$\(([^()]*)\)|`([^`]*)`|<\(([^()]*)\)", script) if depth else ():
+        yield from _commands("".join(inner), depth - 1)
+    expected, nested = True, False
+    for token in _tokens(script):
+        if set(token) <= set("|&;()\n"):
+            expected, nested = True, False
+        elif nested and depth:
+            yield from _commands(token, depth - 1)
+            nested = False
+        elif expected and not re.match(r"\w+=", token):
+            yield token
+            expected = token in _PASSING_ON or (token in _SHELL_WORDS and token in ("do", "then", "else", "{"))
+        nested = nested or token in ("-c", "-lc", "-ic")
+
+
+def _tokens(script: str) -> list[str]:
+    lexer = shlex.shlex(script.replace("\n", " ; "), posix=True, punctuation_chars="();|&")
+    lexer.whitespace_split = True
+    lexer.commenters = ""
+    try:
+        return list(lexer)
+    except ValueError:  # quotes that are not closed
+        return []
