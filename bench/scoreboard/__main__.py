@@ -28,7 +28,7 @@ from bench.scoreboard import offline, report, scenarios, trial
 from bench.scoreboard.network import Network, network
 from bench.scoreboard.scenarios import Scenario, ScenarioError
 from bench.scoreboard.score import OFFLINE, REAL, SKIPPED, Result, Score
-from bench.scoreboard.tools import compile_stub
+from bench.scoreboard.tools import compile_all
 
 PAGE = Path(__file__).parents[2] / "docs" / "scoreboard.md"
 
@@ -91,10 +91,10 @@ def _run_set(chosen: Sequence[Scenario], rules: RuleSet, options: argparse.Names
         where = None
         if not options.offline:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="agentwatch-stub-")))
-            stub = compile_stub(folder)
-            if stub is None:
+            stand_ins = compile_all(folder)
+            if stand_ins is None:
                 raise LabError("no C compiler for the stand-ins of absent tools; --offline needs none")
-            where = stack.enter_context(network((one.script for one in chosen), stub))
+            where = stack.enter_context(network((one.script for one in chosen), stand_ins))
         console = Console(stderr=True)
         for scenario in track(chosen, "scenarios", console=console, disable=not console.is_terminal):
             yield judge(scenario, where, rules, full=options.full)

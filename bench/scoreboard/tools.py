@@ -7,10 +7,11 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 AGENT = Path(__file__).with_name("agent")
-SOURCE = AGENT / "stub.c"
+URING_MINER = Path(__file__).parents[2] / "tests/programs/io_uring_stratum.c"
 STUBS = "/usr/local/bin"
 # Never the real ones: they would act on the host, or take long to find out that nobody is there.
 NEVER_REAL = frozenset(
@@ -27,6 +28,7 @@ ALIASES = {
     "nccl_test.py": "allreduce.py",
     "comet_like_heartbeat.py": "heartbeat.py",
 }
+_NETCATS = frozenset(("nc", "ncat", "netcat", "nc.traditional", "socat"))
 _PASSING_ON = frozenset("sudo nohup exec time env command nice ionice setsid do then else if while until !".split())
 _SHELL_WORDS = frozenset(
     """: . [ [[ alias bg break case cd continue declare done echo esac eval exec exit export false fg fi
@@ -38,17 +40,35 @@ _NAME = re.compile(r"[\w.+/~-]+")
 _SEARCH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def compile_stub(folder: Path) -> Path | None:
-    """The stand-in, compiled into `folder`; None without a compiler."""
+@dataclass(frozen=True)
+class StandIns:
+    """Compiled stand-ins: for tools of any name, and for nc, ncat and socat."""
+
+    tool: Path
+    netcat: Path
+    miner: Path
+
+    def of(self, name: str) -> str:
+        """The file that stands in for a program of this name."""
+        if name in _NETCATS:
+            return str(self.netcat)
+        return str(self.miner if "uring" in name else self.tool)
+
+
+def compile_all(folder: Path) -> StandIns | None:
+    """Compile them into `folder`; None without a compiler."""
     compiler = shutil.which("gcc") or shutil.which("cc")
     if compiler is None:
         return None
-    program = folder / "stub"
-    subprocess.run([compiler, "-std=gnu11", "-O2", "-o", program, SOURCE], check=True)
-    return program
+    made = []
+    for source in (AGENT / "stub.c", AGENT / "netcat.c", URING_MINER):
+        program = folder / source.stem
+        subprocess.run([compiler, "-std=gnu11", "-O2", "-o", program, source, "-lutil"], check=True)
+        made.append(program)
+    return StandIns(*made)
 
 
-def programs_for(script: str, stub: Path) -> dict[str, str]:
+def programs_for(script: str, stand_ins: StandIns) -> dict[str, str]:
     """Path in the sandbox -> file, for every program that the script names and that is not there."""
     found = {f"/root/job/{name}": str(AGENT / file) for name, file in ALIASES.items() if name in script}
     for word in command_words(script):
@@ -56,9 +76,9 @@ def programs_for(script: str, stub: Path) -> dict[str, str]:
             path = word if word.startswith("/") else f"/root/job/{word}"
             path = f"/root/{word[2:]}" if word.startswith("~/") else path
             if not Path(path).exists() and not (AGENT / word).exists():
-                found[path] = str(stub)
+                found[path] = stand_ins.of(Path(word).name)
         elif word in NEVER_REAL or shutil.which(word, path=_SEARCH) is None:
-            found[f"{STUBS}/{word}"] = str(stub)
+            found[f"{STUBS}/{word}"] = stand_ins.of(word)
     return found
 
 

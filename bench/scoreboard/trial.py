@@ -23,7 +23,7 @@ from agentwatch.session import Session
 from agentwatch.watch import AGENT, Options, Watch
 from bench.scoreboard import sandbox
 from bench.scoreboard.limits import limited
-from bench.scoreboard.network import Network, loopback_services
+from bench.scoreboard.network import DOCKER_SOCKET, Network, loopback_services
 from bench.scoreboard.scenarios import VERDICTS, Scenario
 from bench.scoreboard.tools import AGENT as AGENT_FILES
 from bench.scoreboard.tools import programs_for
@@ -34,7 +34,7 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _POLL = 0.02
 _SETTLE = 0.3  # seconds of watching after the tree has ended: the last records are on their way
 _NOT_RUN = re.compile(
-    rb"command not found|[Nn]o such file or directory\s*$|can't open file|syntax error|unexpected EOF", re.M
+    rb"command not found|[Nn]o such file or directory\s*$|can't open file|ModuleNotFoundError|syntax error|unexpected EOF", re.M
 )
 _CRED = struct.Struct("3i")  # struct ucred
 
@@ -77,8 +77,10 @@ def run(scenario: Scenario, network: Network, rules: RuleSet, *, full: bool = Fa
         top = stack.enter_context(create(f"scoreboard-{os.getpid()}"))
         stack.callback(kill, top)
         cgroup = stack.enter_context(_agents_cgroup(top, scenario.script))
-        stack.enter_context(loopback_services(network, scenario.script))
-        box = stack.enter_context(_sandbox(scenario, network, top))
+        work = network.fresh_folder()
+        stack.callback(shutil.rmtree, work, ignore_errors=True)
+        stack.enter_context(loopback_services(network, scenario.script, work / "docker.sock"))
+        box = stack.enter_context(_sandbox(scenario, network, top, work))
         watch = stack.enter_context(Watch(Options("scoreboard", "monitor"), cgroup))
         session = stack.enter_context(Session(watch, rules, [seen.take_alert]))
         stack.enter_context(limited(f"agentwatch-scoreboard-{os.getpid()}", top.path, [box.command]))
@@ -140,8 +142,7 @@ class Box:
 
 
 @contextmanager
-def _sandbox(scenario: Scenario, network: Network, top: Cgroup) -> Iterator[Box]:
-    work = network.fresh_folder()
+def _sandbox(scenario: Scenario, network: Network, top: Cgroup, work: Path) -> Iterator[Box]:
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     here.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     plan = _plan(scenario, network, top, work)
@@ -163,7 +164,6 @@ def _sandbox(scenario: Scenario, network: Network, top: Cgroup) -> Iterator[Box]
         finally:
             process.kill()
             process.wait()
-    shutil.rmtree(work, ignore_errors=True)
 
 
 def _pid_of_sender(channel: socket.socket, log: Path) -> tuple[str, int]:
@@ -193,7 +193,8 @@ def _plan(scenario: Scenario, network: Network, top: Cgroup, work: Path) -> sand
         monitor="/usr/bin/sleep",
         release_agents=re.findall(r"/sys/fs/cgroup/([\w.-]+)/(?:release_agent|notify_on_release)", script),
         files=network.files(),
-        programs=programs_for(script, network.stub),
+        programs=programs_for(script, network.stand_ins),
+        sockets={DOCKER_SOCKET: str(work / "docker.sock")},
     )
 
 

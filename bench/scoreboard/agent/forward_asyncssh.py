@@ -1,12 +1,16 @@
-"""A remote forward by asyncssh: `forward_asyncssh.py HOST PORT TARGET_PORT`. Needs asyncssh."""
+"""A remote forward by asyncssh: `forward_asyncssh.py HOST PORT TARGET_PORT`. Without asyncssh, by sshclient.py."""
 
 import asyncio
 import sys
 
-import asyncssh
+host, port, target = [*sys.argv[1:], *["203.0.113.5", "9001", "22"][len(sys.argv) - 1 :]][:3]
+try:
+    import asyncssh
+except ImportError:
+    import sshclient
 
-host, port, target = (sys.argv[1:] + ["203.0.113.5", "9001", "22"][len(sys.argv) - 1 :])[:3]
-
+    sshclient.main([host, "22", port, target, "SSH-2.0-AsyncSSH_2.14.2"])
+    sys.exit()
 
 async def main():
     async with asyncssh.connect(host, username="u", known_hosts=None) as connection:

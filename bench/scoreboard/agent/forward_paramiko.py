@@ -1,13 +1,19 @@
-"""A remote forward by paramiko: `forward_paramiko.py HOST PORT TARGET_PORT`. Needs paramiko."""
+"""A remote forward by paramiko: `forward_paramiko.py HOST PORT TARGET_PORT`. Without paramiko, by sshclient.py."""
 
 import socket
 import sys
 import threading
 import time
 
-import paramiko
+host, port, target = [*sys.argv[1:], *["203.0.113.5", "9001", "22"][len(sys.argv) - 1 :]][:3]
+try:
+    import paramiko
+except ImportError:
+    import sshclient
 
-host, port, target = (sys.argv[1:] + ["203.0.113.5", "9001", "22"][len(sys.argv) - 1 :])[:3]
+    sshclient.main([host, "22", port, target, "SSH-2.0-paramiko_3.4.0"])
+    sys.exit()
+
 client = paramiko.SSHClient()
 client.set_missing_host_key_policy(paramiko.AutoAddPolicy())
 client.connect(host, username="u")

