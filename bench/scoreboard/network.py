@@ -12,7 +12,7 @@ from pathlib import Path
 
 from agentwatch.demo.hosts import PYTHON, Lab, LabError
 from bench.scoreboard.internet.certificates import make_authority
-from bench.scoreboard.internet.ssh import HOST_KEY
+from bench.scoreboard.internet.ssh import HOST_KEY, PASSWD
 from bench.scoreboard.tools import StandIns
 
 NAME_SERVER = "10.77.0.53"
@@ -66,12 +66,11 @@ def network(commands: Iterable[str], stand_ins: StandIns) -> Iterator[Network]:
         _run("dropbearkey", "-t", "ed25519", "-f", str(keys / HOST_KEY))
         made = Network(lab, keys, lab.work / "home", stand_ins)
         _make_home(made)
-        users = _make_accounts(made, commands)
+        _make_accounts(made, commands)
         ports = PORTS | {int(port) for text in commands for port in _PORT.findall(text) if valid(port)}
         host = lab.start(
             "internet",
-            ["sh", "-c", f'{users}; exec "$@"', "sh", *PYTHON, "-m", "bench.scoreboard.internet", str(keys)]
-            + [str(port) for port in sorted(ports)],
+            [*PYTHON, "-m", "bench.scoreboard.internet", str(keys), *map(str, sorted(ports))],
         )
         for line in (f"route add default via {host.ipv4}", f"-6 route add default via {host.ipv6}"):
             done = subprocess.run(lab.inside(["ip", *line.split()]), capture_output=True, check=False)
@@ -115,22 +114,10 @@ def _make_home(made: Network) -> None:
         path.write_text(content)
 
 
-def _make_accounts(made: Network, commands: list[str]) -> str:
-    """Accounts of the SSH server for everybody that commands log in as; the shell line that mounts them."""
-    account = made.keys / "account"
-    (account / ".ssh").mkdir(parents=True, mode=0o700)
-    public = (made.home / ".ssh/id_ed25519.pub").read_bytes()
-    (account / ".ssh/authorized_keys").write_bytes(public)
+def _make_accounts(made: Network, commands: list[str]) -> None:
+    """Accounts of the SSH server for everybody that commands log in as, none with a password."""
     names = dict.fromkeys([*_USERS, *(name for text in commands for name in _USER.findall(text))])
-    lines = [f"{name}::0:0::{account}:/bin/sh\n" for name in names]
-    (made.keys / "passwd").write_text("".join(lines))
-    mounts = [f"mount --bind {made.keys}/passwd /etc/passwd"]
-    mounts += [f"[ ! -e {log} ] || mount --bind /dev/null {log}" for log in _LOGIN_RECORDS]
-    return "; ".join(mounts)
-
-
-# Login records and the system log: sessions here are none of the host's.
-_LOGIN_RECORDS = ("/run/utmp", "/var/log/wtmp", "/var/log/lastlog", "/var/log/btmp", "/dev/log")
+    (made.keys / PASSWD).write_text("".join(f"{name}::0:0::/home:/bin/sh\n" for name in names))
 
 
 def local_ports(script: str) -> set[int]:

@@ -90,15 +90,15 @@ def mount(source: str, target: Path, kind: str = "", flags: int = 0, data: str =
     _check(result, f"mount {target}")
 
 
-def _bind(source: Path, target: Path, *, read_only: bool = False) -> None:
+def bind(source: Path, target: Path, *, read_only: bool = False) -> None:
+    """A file or folder at a second place."""
     mount(str(source), target, flags=BIND)
     if read_only:
         mount("", target, flags=BIND | NO_SUID_REMOUNT | READ_ONLY)
 
 
-def build(plan: Plan) -> None:
-    """Make the file system and enter it."""
-    base = Path(plan.base)
+def make_root(base: Path) -> Path:
+    """A root below `base`: the host's files under a layer that is thrown away, no devices of the host's."""
     mount("", Path("/"), flags=RECURSIVE | PRIVATE)
     mount("tmpfs", base, "tmpfs", data="size=1g,mode=755")
     upper, work, root = base / "upper", base / "work", base / "root"
@@ -112,14 +112,32 @@ def build(plan: Plan) -> None:
         (root / name).chmod(0o1777)
     _make_devices(root / "dev")
     mount("proc", root / "proc", "proc")
-    _bind(root / "proc/sys", root / "proc/sys", read_only=True)
-    _make_sys(root / "sys", plan)
+    bind(root / "proc/sys", root / "proc/sys", read_only=True)
     _cover(root)
-    _fill(root, plan)
+    return root
+
+
+def enter(root: Path) -> None:
+    """Make it the root of this mount namespace, and let go of the old one."""
     os.chdir(root)
     _check(_libc.pivot_root(b".", b"mnt"), "pivot_root")
     os.chdir("/")
     _check(_libc.umount2(b"/mnt", DETACH), "umount")
+
+
+def keep(root: Path, folder: Path, *, read_only: bool) -> None:
+    """Let a folder of the host be seen in a new root, at its own place."""
+    place = _inside(root, str(folder))
+    place.mkdir(parents=True, exist_ok=True)
+    bind(folder, place, read_only=read_only)
+
+
+def build(plan: Plan) -> None:
+    """Make the file system and enter it."""
+    root = make_root(Path(plan.base))
+    _make_sys(root / "sys", plan)
+    _fill(root, plan)
+    enter(root)
 
 
 def _make_devices(devices: Path) -> None:
@@ -142,8 +160,8 @@ def _make_devices(devices: Path) -> None:
 
 
 def _make_sys(sys_root: Path, plan: Plan) -> None:
-    _bind(Path("/sys"), sys_root, read_only=True)
-    _bind(Path(plan.cgroup), sys_root / "fs/cgroup")
+    bind(Path("/sys"), sys_root, read_only=True)
+    bind(Path(plan.cgroup), sys_root / "fs/cgroup")
     for name in plan.release_agents:
         folder = sys_root / "fs/cgroup" / name
         mount("tmpfs", folder, "tmpfs", data="size=1m")
@@ -159,20 +177,20 @@ def _cover(root: Path) -> None:
         if (root / name).exists():
             harmless = root / "run" / name.replace("/", "-")
             harmless.write_text((root / name).read_text() if "sys/" in name else "")
-            _bind(harmless, root / name)
+            bind(harmless, root / name)
             harmless.unlink()
 
 
 def _fill(root: Path, plan: Plan) -> None:
     _copy_tree(Path(plan.home), root / "root")
-    _put(_inside(root, AGENT_SCRIPT), AGENT.encode(), 0o644)
+    put(_inside(root, AGENT_SCRIPT), AGENT.encode(), 0o644)
     for path, original in plan.programs.items():
-        _put(_inside(root, path), Path(original).read_bytes(), 0o755)
+        put(_inside(root, path), Path(original).read_bytes(), 0o755)
     for path, content in plan.files.items():
-        _put(_inside(root, path), content.encode(), 0o600)
+        put(_inside(root, path), content.encode(), 0o600)
     for path, original in plan.sockets.items():
-        _put(_inside(root, path), b"", 0o600)
-        _bind(Path(original), _inside(root, path))
+        put(_inside(root, path), b"", 0o600)
+        bind(Path(original), _inside(root, path))
     (root / "root").chmod(0o700)
 
 
@@ -181,7 +199,7 @@ def _inside(root: Path, path: str) -> Path:
     return root / os.path.normpath("/" + path).lstrip("/")
 
 
-def _put(path: Path, content: bytes, mode: int) -> None:
+def put(path: Path, content: bytes, mode: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_symlink():  # such as /etc/resolv.conf: its target is the host's
         path.unlink()
@@ -195,7 +213,7 @@ def _copy_tree(source: Path, target: Path) -> None:
         if entry.is_dir():
             copy.mkdir(parents=True, exist_ok=True)
         else:
-            _put(copy, entry.read_bytes(), stat.S_IMODE(entry.stat().st_mode))
+            put(copy, entry.read_bytes(), stat.S_IMODE(entry.stat().st_mode))
 
 
 def _become_command(plan: Plan, channel: socket.socket) -> None:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import selectors
+import shlex
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from agentwatch.demo.service import note
-from bench.scoreboard.internet import dns
+from bench.scoreboard import sandbox
+from bench.scoreboard.internet import dns, sftp
 from bench.scoreboard.internet.peer import Host, answer
+from bench.scoreboard.internet.ssh import PASSWD
 
 BACKLOG = 128
+# Where dropbear looks for it; Debian keeps another at another place, if at all.
+_SFTP = f"#!/bin/sh\nexec {shlex.quote(sys.executable)} -I {shlex.quote(sftp.__file__)}\n"
 
 
 def _route_everything_here() -> None:
@@ -28,6 +35,20 @@ def _route_everything_here() -> None:
         done = subprocess.run(["ip", *command.split()], capture_output=True, text=True, check=False)
         if done.returncode and not command.startswith("-6"):
             sys.exit(f"ip {command}: {done.stderr.strip()}")
+
+
+def _enter_throwaway_root(folder: Path) -> None:
+    """What sessions of the SSH server write is written nowhere."""
+    with tempfile.TemporaryDirectory(dir=folder) as base:
+        root = sandbox.make_root(Path(base))
+        for kept in (Path(sys.prefix), Path(__file__).parents[3]):
+            sandbox.keep(root, kept.resolve(), read_only=True)
+        sandbox.keep(root, folder, read_only=False)
+        sandbox.put(root / "etc/passwd", (folder / PASSWD).read_bytes(), 0o644)
+        sandbox.put(root / "usr/lib/sftp-server", _SFTP.encode(), 0o755)
+        here = Path.cwd()
+        sandbox.enter(root)
+        os.chdir(here)
 
 
 def _listen(port: int, local: bool) -> list[socket.socket]:
@@ -83,6 +104,7 @@ def main(arguments: Sequence[str]) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     if not local:
         _route_everything_here()
+        _enter_throwaway_root(folder)
         dns.start()
     listeners = []
     for word in arguments[1:]:

@@ -20,7 +20,7 @@ from bench.scoreboard.internet.stream import Stream
 
 # What the agent's own host says at port 22: a tunnel's far side knows by it whom it hears.
 LOCAL_BANNER = b"SSH-2.0-OpenSSH_9.2 local\r\n"
-HOST_KEY = "host_key"
+HOST_KEY, PASSWD = "host_key", "passwd"
 _TURN = 0.01  # seconds to wait for one side before the other is looked at
 _VISIT = 0.2  # seconds between two looks for new doors
 _QUESTIONS = (b"GET / HTTP/1.0\r\n\r\n", b"hello\r\n", b"and again\r\n")
