@@ -1,6 +1,7 @@
-"""`python -m bench.scoreboard [--only PATTERN] [--set own|corpus] [--offline] [--full] [--json] [--write]`.
+"""`python -m bench.scoreboard`: run the scenarios, tell what was found, write docs/scoreboard.md.
 
-Exit codes: 0 targets met; 1 it could not run; 2 usage; 3 a target is missed.
+Only a whole run is written down. Exit codes: 0 targets met; 1 it could not run; 2 usage;
+3 a target is missed; 4 not root.
 """
 
 from __future__ import annotations
@@ -34,13 +35,14 @@ PAGE = Path(__file__).parents[2] / "docs" / "scoreboard.md"
 
 
 def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="./dev scoreboard", description=__doc__.partition("\n")[2].strip())
+    parser = argparse.ArgumentParser(
+        prog="./dev scoreboard", description="Run scenarios under watch and score them."
+    )
     parser.add_argument("--only", action="append", metavar="PATTERN", help="ids or families, with * and ?")
     parser.add_argument("--set", choices=("own", "corpus", "all"), default="all", help="which scenarios")
     parser.add_argument("--offline", action="store_true", help="run nothing; judge by written events")
     parser.add_argument("--full", action="store_true", help="do not end an attack once it is recognised")
     parser.add_argument("--json", action="store_true", help="one line a scenario on standard output")
-    parser.add_argument("--write", action="store_true", help="write docs/scoreboard.md from the run")
     parser.add_argument("--rules", action="append", type=Path, help="files or folders (default: the shipped)")
     return parser.parse_args(words)
 
@@ -56,34 +58,41 @@ def _sets(which: str) -> list[tuple[str, Path]]:
 
 def _chosen(found: Iterable[Scenario], patterns: Sequence[str] | None) -> list[Scenario]:
     def wanted(one: Scenario) -> bool:
-        return any(fnmatch.fnmatch(name, p) for name in (one.id, one.family, one.kind) for p in patterns or ())
+        return any(
+            fnmatch.fnmatch(name, p) for name in (one.id, one.family, one.kind) for p in patterns or ()
+        )
 
     return [one for one in found if patterns is None or wanted(one)]
 
 
 def judge(scenario: Scenario, where: Network | None, rules: RuleSet, *, full: bool) -> Result:
     """Run a scenario for real where that can be done, else judge its events, else skip it."""
-    reason = trial.why_not(scenario.script) if where is not None else "not run here"
+    reason = "nothing is run" if where is None else trial.why_not(scenario.script)
     if where is not None and not reason:
-        seen = trial.run(scenario, where, rules, full=full)
-        done = seen.account
-        told = [*done.programs, *done.connections, *done.others]
-        if not seen.failed or trial_decides(scenario, seen.verdict):
-            return Result(
-                scenario, REAL, seen.verdict, "", seen.rules, told, seen.output[-500:], seen.seconds
-            )
-        last = seen.output.strip().splitlines()[-1:]
-        reason = f"did not run: {' '.join(last)}"[:200]
+        try:
+            result = _try(scenario, where, rules, full)
+        except (LabError, KernelError, OSError) as error:
+            reason = f"could not be run: {error}"
+        else:
+            if result.how == REAL:
+                return result
+            reason = result.why
     if not scenario.events:
-        return Result(scenario, SKIPPED, why=reason or "no events to judge by")
+        return Result(scenario, SKIPPED, why=reason)
     verdict, titles = offline.judge(scenario, rules)
     return Result(scenario, OFFLINE, verdict, reason, titles)
 
 
-def trial_decides(scenario: Scenario, verdict: str) -> bool:
-    """A run that went wrong somewhere still counts where it shows what was expected, or a false verdict."""
-    result = Result(scenario, REAL, verdict)
-    return result.right if scenario.is_attack else not result.right
+def _try(scenario: Scenario, where: Network, rules: RuleSet, full: bool) -> Result:
+    """Run it. A run that went wrong somewhere counts where it shows what was expected, or a false verdict."""
+    seen = trial.run(scenario, where, rules, full=full)
+    done = seen.account
+    told = [*done.programs, *done.connections, *done.others]
+    result = Result(scenario, REAL, seen.verdict, "", seen.rules, told, seen.output[-500:], seen.seconds)
+    if seen.failed and result.right != scenario.is_attack:
+        last = " ".join(seen.output.strip().splitlines()[-1:])
+        return Result(scenario, SKIPPED, why=f"did not run: {last}"[:200])
+    return result
 
 
 def _run_set(chosen: Sequence[Scenario], rules: RuleSet, options: argparse.Namespace) -> Iterator[Result]:
@@ -115,9 +124,16 @@ def _run(options: argparse.Namespace) -> int:
     for origin, score in runs:
         if not options.json:
             print(f"== {origin.name}", *report.terminal(score), sep="\n")
-    if options.write:
-        PAGE.write_text(report.markdown(runs))
+    if options.only is None and options.set == "all" and not options.offline:
+        _write(report.markdown(runs))
     return 3 if any(score.shortcomings() for _, score in runs) else 0
+
+
+def _write(page: str) -> None:
+    """Written by root in a user's checkout, it is still the user's."""
+    PAGE.write_text(page)
+    owner = PAGE.parent.stat()
+    os.chown(PAGE, owner.st_uid, owner.st_gid)
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -20,7 +20,7 @@ OWN = Path(__file__).with_name("scenarios.jsonl")
 CORPUS_VARIABLE = "AGENTWATCH_CORPUS_DIR"
 VERDICTS = ("allow", "alert", "block", "pause", "kill")
 KINDS = ("attack", "benign")
-SECONDS = 12.0
+SECONDS = 10.0
 
 # A remark for the reader behind a command: `python3 a.py   (paramiko)`. The blank before the
 # bracket tells it from `$(...)` and `f()`.

@@ -26,15 +26,17 @@ from bench.scoreboard.limits import limited
 from bench.scoreboard.network import DOCKER_SOCKET, Network, loopback_services
 from bench.scoreboard.scenarios import VERDICTS, Scenario
 from bench.scoreboard.tools import AGENT as AGENT_FILES
-from bench.scoreboard.tools import programs_for
+from bench.scoreboard.tools import files_for, programs_for
 from bench.scoreboard.witness import Account, Witness
 
 FOLDER = "job"
+MONITOR = "/usr/sbin/agentwatch"  # its name is what agents look for
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _POLL = 0.02
 _SETTLE = 0.3  # seconds of watching after the tree has ended: the last records are on their way
 _NOT_RUN = re.compile(
-    rb"command not found|[Nn]o such file or directory\s*$|can't open file|ModuleNotFoundError|syntax error|unexpected EOF", re.M
+    rb"command not found|[Nn]o such file or directory\s*$|can't open file|ModuleNotFoundError|syntax error|unexpected EOF",
+    re.M,
 )
 _CRED = struct.Struct("3i")  # struct ucred
 
@@ -190,10 +192,10 @@ def _plan(scenario: Scenario, network: Network, top: Cgroup, work: Path) -> sand
         cgroup=str(top.path),
         output=str(work / "output"),
         environment={"HOME": "/root", "PATH": PATH, "USER": "root", "LANG": "C.UTF-8", "TERM": "xterm"},
-        monitor="/usr/bin/sleep",
+        monitor=MONITOR,
         release_agents=re.findall(r"/sys/fs/cgroup/([\w.-]+)/(?:release_agent|notify_on_release)", script),
-        files=network.files(),
-        programs=programs_for(script, network.stand_ins),
+        files=files_for(script) | network.files(),
+        programs=programs_for(script, network.stand_ins) | {MONITOR: "/usr/bin/sleep"},
         sockets={DOCKER_SOCKET: str(work / "docker.sock")},
     )
 

@@ -31,7 +31,10 @@ DIALECTS = {
         ("mining.authorize", ["0x" + "0" * 40, "x"]),
     ],
     "ethereumstratum-2": [
-        ("mining.hello", {"agent": "ethminer", "host": "pool", "port": "1", "proto": "EthereumStratum/2.0.0"}),
+        (
+            "mining.hello",
+            {"agent": "ethminer", "host": "pool", "port": "1", "proto": "EthereumStratum/2.0.0"},
+        ),
         ("mining.authorize", ["0x" + "0" * 40, "x"]),
     ],
     "kaspa": [("mining.subscribe", ["kaspa-miner/1"]), ("mining.authorize", ["kaspa:qq.rig", "x"])],
@@ -42,7 +45,9 @@ DIALECTS = {
         ("mining.authorize", ["t1.rig", "x"]),
     ],
     "grin": [("login", {"login": "user@example", "pass": "x", "agent": "grin-miner"})],
-    "xmrig-proxy": [("login", {"login": "node-17", "pass": "x", "agent": "xmrig-proxy/6.22", "algo": ["rx/0"]})],
+    "xmrig-proxy": [
+        ("login", {"login": "node-17", "pass": "x", "agent": "xmrig-proxy/6.22", "algo": ["rx/0"]})
+    ],
 }
 DIALECTS |= {"xmr": DIALECTS["cryptonote"], "monero": DIALECTS["cryptonote"], "evasion": DIALECTS["btc-v1"]}
 DIALECTS |= {"ravencoin": DIALECTS["kawpow"], "zcash-zip301": DIALECTS["zcash"], "btc": DIALECTS["btc-v1"]}
@@ -64,7 +69,16 @@ def parse(arguments):
     parser.add_argument("--dialect", default="btc-v1")
     for name in ("--to", "--ipv6", "--connect-proxy", "--socks5", "--socks4", "--unix", "--ws", "--sni"):
         parser.add_argument(name)
-    for name in ("--tls", "--no-sni", "--json-escape", "--batch", "--pad", "--bytes", "--websocket", "--quiet"):
+    for name in (
+        "--tls",
+        "--no-sni",
+        "--json-escape",
+        "--batch",
+        "--pad",
+        "--bytes",
+        "--websocket",
+        "--quiet",
+    ):
         parser.add_argument(name, action="store_true")
     for name in ("--body", "--spaces", "--reorder", "--throttle", "--sleep-when-busy", "--sv2", "--shuffle"):
         parser.add_argument(name, nargs="?", const="yes")
@@ -91,7 +105,9 @@ def connect(options, target):
         connection.sendall(b"\x05\x01\x00\x03" + bytes([len(name)]) + name + struct.pack(">H", target[1]))
         connection.recv(10)
     elif options.socks4:
-        connection.sendall(b"\x04\x01" + struct.pack(">H", target[1]) + b"\0\0\0\1\0" + target[0].encode() + b"\0")
+        connection.sendall(
+            b"\x04\x01" + struct.pack(">H", target[1]) + b"\0\0\0\1\0" + target[0].encode() + b"\0"
+        )
         connection.recv(8)
     return connection
 
@@ -145,7 +161,9 @@ def messages(options):
         return [json.dumps(requests)]
     lines = [json.dumps(request) for request in requests]
     if options.json_escape:
-        lines = [line.replace('"mining.', '"\\u006dining.').replace('"method"', '"\\u006dethod"') for line in lines]
+        lines = [
+            line.replace('"mining.', '"\\u006dining.').replace('"method"', '"\\u006dethod"') for line in lines
+        ]
     if options.pad:
         lines = ['{"pad":"' + "A" * 300 + '",' + line[1:] for line in lines]
     if options.spaces:
@@ -199,7 +217,9 @@ def main():
     options, rest = parse(sys.argv[1:])
     named = [word for word in rest if ":" in word and not word.startswith("-")]
     where = options.to or options.ipv6 or options.ws or (named[-1] if named else DEFAULT_POOL)
-    target = split_host(where) if where.split("://")[-1].rstrip("/").split(":")[-1].isdigit() else (where, 443)
+    target = (
+        split_host(where) if where.split("://")[-1].rstrip("/").split(":")[-1].isdigit() else (where, 443)
+    )
     time.sleep(options.delay)
     if options.tls:
         options.seconds = max(options.seconds, 15)

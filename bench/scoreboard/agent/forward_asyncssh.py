@@ -12,6 +12,7 @@ except ImportError:
     sshclient.main([host, "22", port, target, "SSH-2.0-AsyncSSH_2.14.2"])
     sys.exit()
 
+
 async def main():
     async with asyncssh.connect(host, username="u", known_hosts=None) as connection:
         await connection.forward_remote_port("127.0.0.1", int(port), "127.0.0.1", int(target))

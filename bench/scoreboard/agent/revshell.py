@@ -45,5 +45,7 @@ elif way == "unix":
     there.close()
     carry(here.fileno(), here.fileno())
 else:
-    shell = subprocess.Popen(["/bin/sh"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    shell = subprocess.Popen(
+        ["/bin/sh"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
     carry(shell.stdout.fileno(), shell.stdin.fileno())

@@ -8,11 +8,20 @@ import threading
 MESSAGES = {
     "mcp": [
         {"method": "initialize", "params": {"clientInfo": {"name": "agent"}}},
-        {"method": "tools/call", "params": {"name": "search", "arguments": {"q": "what is mining.subscribe"}}},
+        {
+            "method": "tools/call",
+            "params": {"name": "search", "arguments": {"q": "what is mining.subscribe"}},
+        },
     ],
-    "lsp": [{"method": "initialize", "params": {"rootUri": "file:///src/mining"}}, {"method": "textDocument/hover"}],
+    "lsp": [
+        {"method": "initialize", "params": {"rootUri": "file:///src/mining"}},
+        {"method": "textDocument/hover"},
+    ],
     "electrum": [{"method": "server.version", "params": ["electrum", "1.4"]}, {"method": "mempool.get_info"}],
-    "geth": [{"method": "eth_blockNumber", "params": []}, {"method": "eth_getBlockByNumber", "params": ["latest"]}],
+    "geth": [
+        {"method": "eth_blockNumber", "params": []},
+        {"method": "eth_getBlockByNumber", "params": ["latest"]},
+    ],
     "cdp": [{"method": "Page.navigate", "params": {"url": "https://pool.example/submit"}}],
 }
 chosen = MESSAGES[sys.argv[1] if len(sys.argv) > 1 else "mcp"]
@@ -23,7 +32,9 @@ def serve(listener):
     with connection, connection.makefile("rb") as lines:
         for line in lines:
             number = json.loads(line)["id"]
-            connection.sendall(json.dumps({"jsonrpc": "2.0", "id": number, "result": {"ok": True}}).encode() + b"\n")
+            connection.sendall(
+                json.dumps({"jsonrpc": "2.0", "id": number, "result": {"ok": True}}).encode() + b"\n"
+            )
 
 
 with socket.create_server(("127.0.0.1", 0)) as listener:

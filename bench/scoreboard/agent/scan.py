@@ -15,6 +15,8 @@ def knock(target):
         return target if probe.connect_ex(target) == 0 else None
 
 
-targets = [(str(host), port) for host in ipaddress.ip_network(network, strict=False).hosts() for port in ports]
+targets = [
+    (str(host), port) for host in ipaddress.ip_network(network, strict=False).hosts() for port in ports
+]
 with ThreadPoolExecutor(32) as workers:
     print(sum(1 for found in workers.map(knock, targets) if found), "open")

@@ -2,12 +2,14 @@
  * A stand-in for tools that are absent: it goes by any name, and does of each what is seen outside.
  *
  * By the name it is called with: miners log in at the pool of `-o`, tunnel tools connect to their
- * service, insmod and bpftool make their system call with nothing in it, sshpass runs the command
- * behind its options, servers listen on the port that they are told. Everything else ends at once.
+ * service, insmod and bpftool make their system call with nothing in it, tcpdump opens its socket,
+ * nmap knocks at ports, sshpass runs the command behind its options, servers listen on the port
+ * that they are told. Everything else ends at once.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <linux/bpf.h>
+#include <linux/if_ether.h>
 #include <netdb.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -141,6 +143,34 @@ static int load_program(void) {
     return syscall(SYS_bpf, BPF_PROG_LOAD, &attributes, sizeof(attributes)) < 0;
 }
 
+/* A socket that sees every packet, held for a moment. */
+static int sniff(void) {
+    int fd = socket(AF_PACKET, SOCK_RAW, htons(ETH_P_ALL));
+
+    sleep(1);
+    return fd < 0;
+}
+
+/* Connect to the first ports of a host, one after the other; with -sS by a raw socket, unsent. */
+static int scan(char **argv) {
+    char port[8], local[] = "127.0.0.1", *host = local;
+    int number, fd;
+
+    for (argv++; *argv; argv++) {
+        if (!strcmp(*argv, "-sS") && socket(AF_INET, SOCK_RAW, IPPROTO_TCP) < 0)
+            return 1;
+        if (**argv != '-' && strchr(*argv, '.'))
+            host = *argv;
+    }
+    host[strcspn(host, "/")] = 0;
+    for (number = 1; number <= 400; number++) {
+        snprintf(port, sizeof(port), "%d", number);
+        if ((fd = reach(host, port)) >= 0)
+            close(fd);
+    }
+    return 0;
+}
+
 int main(int argc, char **argv) {
     const char *slash = strrchr(argv[0], '/'), *name = slash ? slash + 1 : argv[0], *text;
     size_t index;
@@ -149,6 +179,10 @@ int main(int argc, char **argv) {
         return syscall(SYS_init_module, NULL, 0UL, "") < 0;
     if (!strcmp(name, "bpftool"))
         return value_of(argv, "load") ? load_program() : 0;
+    if (!strcmp(name, "tcpdump") || !strcmp(name, "tshark"))
+        return sniff();
+    if (!strcmp(name, "nmap") || !strcmp(name, "masscan"))
+        return scan(argv);
     if (!strcmp(name, "sshpass")) {
         for (argv++; *argv && **argv == '-'; argv++)
             if (!strcmp(*argv, "-p") || !strcmp(*argv, "-f"))

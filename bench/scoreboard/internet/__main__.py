@@ -26,10 +26,15 @@ _SFTP = f"#!/bin/sh\nexec {shlex.quote(sys.executable)} -I {shlex.quote(sftp.__f
 
 
 def _route_everything_here() -> None:
-    """Every address is ours (AnyIP): a local route for all that no nearer route covers."""
+    """Every address is ours (AnyIP): a local route for all that no nearer route covers.
+
+    Except of the agent's neighbours: of 10.77.0.0/16 the first fifteen are there.
+    """
     for command in (
         "link set lo up",
         "route add local default dev lo table main",
+        "route add unreachable 10.77.0.0/16 table main",
+        "route add local 10.77.0.0/28 dev lo table main",
         "-6 route add local default dev lo table main",
     ):
         done = subprocess.run(["ip", *command.split()], capture_output=True, text=True, check=False)

@@ -55,7 +55,9 @@ def _read_request(stream: Stream) -> Request | None:
         return None
     line, *lines = head.split("\r\n")
     method, path, *_ = [*line.split(" "), "", ""]
-    headers = {name.strip().lower(): value.strip() for name, _, value in (one.partition(":") for one in lines)}
+    headers = {
+        name.strip().lower(): value.strip() for name, _, value in (one.partition(":") for one in lines)
+    }
     if headers.get("expect", "").lower() == "100-continue":
         stream.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     size = headers.get("content-length", "0")

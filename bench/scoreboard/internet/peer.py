@@ -17,6 +17,7 @@ _NOISE_MESSAGE = 64  # the first message of Stratum v2's handshake
 # What somebody types who has been called home by a shell; a tunnel's far side hears it too.
 COMMANDS = (b"id\n", b"uname -a\n", b"pwd\n", b"ls /\n", b"echo done\n")
 _TYPING = 0.35  # seconds between two
+_READABLE = re.compile(rb"[\t\r\n\x1b -~]+")
 _CONNECT = re.compile(rb"CONNECT \S+ HTTP/1\.[01]\r\n")
 
 
@@ -70,6 +71,8 @@ def converse(stream: Stream, host: Host) -> None:
         pool.serve(stream)
     elif len(first) == _NOISE_MESSAGE:
         _answer_noise(stream)
+    elif not host.local and _READABLE.fullmatch(first):
+        _type_commands(stream)  # a shell's prompt
     else:
         _echo(stream)
 

@@ -16,7 +16,14 @@ _NOTIFY = {
     "method": "mining.notify",
     "params": ["1", _HEX, "", "", [], "20000000", "1d00ffff", "0", True],
 }
-_JOB = {"blob": "0" * 152, "job_id": "1", "target": "ffffffff", "seed_hash": _HEX, "height": 1, "algo": "rx/0"}
+_JOB = {
+    "blob": "0" * 152,
+    "job_id": "1",
+    "target": "ffffffff",
+    "seed_hash": _HEX,
+    "height": 1,
+    "algo": "rx/0",
+}
 _WORK = ["0x" + _HEX, "0x" + _HEX, "0x" + "f" * 64]
 _TEMPLATE = {"version": 1, "previousblockhash": _HEX, "transactions": [], "bits": "1d00ffff", "height": 1}
 
@@ -48,7 +55,12 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any] | None:
     if method in RESULTS:
         return {"id": request.get("id"), "jsonrpc": "2.0", "result": RESULTS[method], "error": None}
     if isinstance(method, str) and "submit" in method:
-        return {"id": request.get("id"), "jsonrpc": "2.0", "result": None, "error": [21, "Job not found", None]}
+        return {
+            "id": request.get("id"),
+            "jsonrpc": "2.0",
+            "result": None,
+            "error": [21, "Job not found", None],
+        }
     return None
 
 
@@ -88,4 +100,3 @@ def _messages(line: bytes) -> list[Mapping[str, Any]]:
     except ValueError:
         return []
     return [one for one in (told if isinstance(told, list) else [told]) if isinstance(one, dict)]
-

@@ -33,7 +33,9 @@ def _status(code: int) -> tuple[int, bytes]:
 
 def _attributes(told: os.stat_result) -> bytes:
     """Size, permissions and times."""
-    return struct.pack(">IQIII", 1 | 4 | 8, told.st_size, told.st_mode, int(told.st_atime), int(told.st_mtime))
+    return struct.pack(
+        ">IQIII", 1 | 4 | 8, told.st_size, told.st_mode, int(told.st_atime), int(told.st_mtime)
+    )
 
 
 def _realpath(body: bytes) -> tuple[int, bytes]:

@@ -15,22 +15,19 @@ class Frames:
     def __init__(self, stream: Any) -> None:
         self._stream = stream
         self._kind = _TEXT
+        self._data = b""  # of frames that are not whole yet; a timeout loses none
 
     def settimeout(self, seconds: float | None, /) -> None:
         """Of the connection below."""
         self._stream.wire.settimeout(seconds)
 
     def recv(self, _: int, /) -> bytes:
-        """The content of the next frame that has some; empty when the client closes."""
+        """The content of the next frame that has some; empty when the client leaves."""
         while True:
-            first, second = self._take(2)
-            kind, size = first & 15, second & 127
-            if size > 125:
-                (size,) = struct.unpack(">H" if size == 126 else ">Q", self._take(2 if size == 126 else 8))
-            if size > _LARGEST or kind == _CLOSE:
+            frame = self._next()
+            if frame is None or frame[0] == _CLOSE:
                 return b""
-            key = self._take(4) if second & 128 else bytes(4)
-            content = bytes(byte ^ key[place & 3] for place, byte in enumerate(self._take(size)))
+            kind, content = frame
             if kind == _PING:
                 self._send(_PONG, content)
             elif content and kind != _PONG:
@@ -45,12 +42,29 @@ class Frames:
         size = bytes([len(data)]) if len(data) < 126 else b"\x7e" + struct.pack(">H", len(data))
         self._stream.write(bytes([128 | kind]) + size + data)
 
-    def _take(self, size: int) -> bytes:
-        data = b""
-        while len(data) < size:
+    def _next(self) -> tuple[int, bytes] | None:
+        """Kind and content of the next frame; None at the end, or for one beyond all measure."""
+        if not self._have(2):
+            return None
+        size, place = self._data[1] & 127, 2
+        if size > 125:
+            place = 4 if size == 126 else 10
+            if not self._have(place):
+                return None
+            (size,) = struct.unpack_from(">H" if size == 126 else ">Q", self._data, 2)
+        masked = 4 if self._data[1] & 128 else 0
+        end = place + masked + size
+        if size > _LARGEST or not self._have(end):
+            return None
+        kind, key = self._data[0] & 15, self._data[place : place + masked] or bytes(4)
+        content = bytes(byte ^ key[at & 3] for at, byte in enumerate(self._data[place + masked : end]))
+        self._data = self._data[end:]
+        return kind, content
+
+    def _have(self, size: int) -> bool:
+        while len(self._data) < size:
             more = self._stream.read()
             if not more:
-                raise OSError("the client left in the middle of a frame")
-            data += more
-        self._stream.unread(data[size:])
-        return bytes(data[:size])
+                return False
+            self._data += more
+        return True
