@@ -21,6 +21,8 @@ def limited(name: str, cgroup: Path, pids: Sequence[int]) -> Iterator[list[str]]
     """
     second = _limit_second(cgroup)
     first = {kind: folder for kind, folder in _first_version().items() if kind not in second}
+    for folder in first.values():
+        _sweep(folder, name.rstrip("0123456789"))
     made = [folder / name for folder in first.values()]
     try:
         for kind, folder in zip(first, made, strict=True):
@@ -54,6 +56,14 @@ def _first_version() -> dict[str, Path]:
         if kind == "cgroup":
             found.update({name: Path(target) for name in _V1 if name in options.split(",")})
     return found
+
+
+def _sweep(folder: Path, prefix: str) -> None:
+    """Remove what runs that were killed have left: their directories are named by their pids."""
+    for left in folder.glob(f"{prefix}*"):
+        if not Path("/proc", left.name.removeprefix(prefix)).exists():
+            with suppress(OSError):
+                left.rmdir()
 
 
 def _empty(folder: Path) -> None:

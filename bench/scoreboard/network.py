@@ -35,7 +35,7 @@ _USERS = ("root", "u", "git", "agent", "user", "ubuntu")
 
 @dataclass
 class Network:
-    """Where scenarios run: the lab, the server's key, the folder of an agent's home, stand-ins for absent tools."""
+    """Where scenarios run: the lab, the server's keys, what an agent finds at home, stand-ins for tools."""
 
     lab: Lab
     keys: Path
@@ -131,7 +131,7 @@ def local_ports(script: str) -> set[int]:
     """Ports of the agent's own loopback that a command leads to and does not open itself."""
     own = {int(port) for port in _OWN_PORT.findall(script)}
     named = {int(port) for port in _LOCAL_TARGET.findall(script) if valid(port)}
-    return (LOCAL_PORTS | named) - own
+    return {*LOCAL_PORTS, *named} - own
 
 
 @contextmanager

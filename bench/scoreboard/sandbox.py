@@ -243,7 +243,9 @@ def _start_monitor(plan: Plan, channel: socket.socket) -> int:
 
 
 def _others_run(monitor: int) -> bool:
-    return any(int(name) not in (1, monitor) for name in os.listdir("/proc") if name.isdigit())
+    return any(
+        int(entry.name) not in (1, monitor) for entry in Path("/proc").iterdir() if entry.name.isdigit()
+    )
 
 
 def _run_init(plan: Plan, channel: socket.socket) -> None:

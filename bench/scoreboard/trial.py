@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import shutil
@@ -35,7 +36,8 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _POLL = 0.02
 _SETTLE = 0.3  # seconds of watching after the tree has ended: the last records are on their way
 _NOT_RUN = re.compile(
-    rb"command not found|[Nn]o such file or directory\s*$|can't open file|ModuleNotFoundError|syntax error|unexpected EOF",
+    rb"command not found|[Nn]o such file or directory\s*$|can't open file|ModuleNotFoundError"
+    rb"|syntax error|unexpected EOF",
     re.M,
 )
 _CRED = struct.Struct("3i")  # struct ucred
@@ -83,22 +85,26 @@ def run(scenario: Scenario, network: Network, rules: RuleSet, *, full: bool = Fa
         stack.callback(shutil.rmtree, work, ignore_errors=True)
         stack.enter_context(loopback_services(network, scenario.script, work / "docker.sock"))
         box = stack.enter_context(_sandbox(scenario, network, top, work))
-        watch = stack.enter_context(Watch(Options("scoreboard", "monitor"), cgroup))
+        watch = stack.enter_context(Watch())
+        watch.add(Options("scoreboard", "monitor"), cgroup)
         session = stack.enter_context(Session(watch, rules, [seen.take_alert]))
         stack.enter_context(limited(f"agentwatch-scoreboard-{os.getpid()}", top.path, [box.command]))
         watch.probes.guard_monitor(box.monitor)
         cgroup.move(box.command)
         watch.probes.tag(box.command, AGENT)
         box.go()
-        _follow(scenario, session, seen, witness, full)
+        _follow(scenario, session, cgroup, seen, witness, full)
         kill(top)
         witness.process(session.step(0))
         seen.output = box.output.read_text(errors="replace")[-2000:]
+    gc.unfreeze()  # a session keeps the collector off what there is; there will be hundreds
     seen.failed = _NOT_RUN.search(seen.output.encode()) is not None
     return seen
 
 
-def _follow(scenario: Scenario, session: Session, seen: Observation, witness: Witness, full: bool) -> None:
+def _follow(
+    scenario: Scenario, session: Session, cgroup: Cgroup, seen: Observation, witness: Witness, full: bool
+) -> None:
     began = time.monotonic()
     ended = None
     enough = VERDICTS.index(scenario.expected)
@@ -106,7 +112,7 @@ def _follow(scenario: Scenario, session: Session, seen: Observation, witness: Wi
         witness.process(session.step(_POLL))
         if scenario.is_attack and not full and VERDICTS.index(seen.verdict) >= enough:
             break
-        if session.cgroup.populated():
+        if cgroup.populated():
             ended = None
         elif ended is None:
             ended = now

@@ -3,8 +3,8 @@
  *
  *   io_uring_stratum [inline|async|sqpoll] ADDRESS PORT
  *
- * inline (as without a word): submitted and executed in io_uring_enter; async: forced onto a kernel worker
- * (IOSQE_ASYNC); sqpoll: submitted by the kernel's polling thread. ADDRESS is IPv4 or IPv6.
+ * inline (as without a word): submitted and executed in io_uring_enter; async: forced onto a kernel
+ * worker (IOSQE_ASYNC); sqpoll: submitted by the kernel's polling thread. ADDRESS is IPv4 or IPv6.
  * Subscribes, authorizes, reads one answer to each, and exits: 0 done, 1 failed, 2 usage,
  * 77 the kernel has no io_uring or no IORING_OP_SOCKET (5.19). Only the kernel's own header
  * is used, and numbers newer than Linux 5.15 are written out.

@@ -10,7 +10,7 @@ world = int(words[0]) if words else 4
 BASE, SIZE, ROUNDS = 29500, 1 << 18, 20
 
 
-def work(rank):
+def work(rank: int) -> None:
     with socket.create_server(("127.0.0.1", BASE + rank)) as listener:
         ready.wait()
         right = socket.create_connection(("127.0.0.1", BASE + (rank + 1) % world))

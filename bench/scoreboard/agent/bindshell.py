@@ -15,4 +15,11 @@ with socket.create_server(("127.0.0.1", port)) as listener:
             time.sleep(2)
         os._exit(0)
     guest, _ = listener.accept()
-    subprocess.run(["/bin/sh"], stdin=guest, stdout=guest, stderr=guest, timeout=6, check=False)
+    subprocess.run(
+        ["/bin/sh"],
+        stdin=guest.fileno(),
+        stdout=guest.fileno(),
+        stderr=guest.fileno(),
+        timeout=6,
+        check=False,
+    )

@@ -6,6 +6,8 @@ It logs in, takes jobs, sends a share now and then, and leaves after --seconds. 
 does not know are ignored, as a miner's would be.
 """
 
+from __future__ import annotations
+
 import argparse
 import base64
 import json
@@ -15,9 +17,10 @@ import ssl
 import struct
 import sys
 import time
+from typing import Any, Protocol
 
 WALLET = "4" + "8" * 94
-DIALECTS = {
+DIALECTS: dict[str, list[tuple[str, Any]]] = {
     "btc-v1": [("mining.subscribe", ["cpuminer/2.5.1"]), ("mining.authorize", ["bc1q.w", "x"])],
     "btc-configure": [
         ("mining.configure", [["version-rolling"], {"version-rolling.mask": "1fffe000"}]),
@@ -51,7 +54,7 @@ DIALECTS = {
 }
 DIALECTS |= {"xmr": DIALECTS["cryptonote"], "monero": DIALECTS["cryptonote"], "evasion": DIALECTS["btc-v1"]}
 DIALECTS |= {"ravencoin": DIALECTS["kawpow"], "zcash-zip301": DIALECTS["zcash"], "btc": DIALECTS["btc-v1"]}
-SHARES = {
+SHARES: dict[str, tuple[str, Any]] = {
     "login": ("submit", {"id": "1", "job_id": "1", "nonce": "d0030040", "result": "0" * 64}),
     "eth": ("eth_submitWork", ["0x1", "0x" + "0" * 64, "0x" + "0" * 64]),
     "mining": ("mining.submit", ["bc1q.w", "1", "00000000", "504e86ed", "b2957c02"]),
@@ -59,12 +62,12 @@ SHARES = {
 DEFAULT_POOL = "198.51.100.10:3333"
 
 
-def split_host(text):
-    host, _, port = text.split("://")[-1].rstrip("/").rpartition(":")
+def split_host(text: str) -> tuple[str, int]:
+    host, _, port = text.rsplit("://", maxsplit=1)[-1].rstrip("/").rpartition(":")
     return host.strip("[]"), int(port)
 
 
-def parse(arguments):
+def parse(arguments: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(allow_abbrev=False)
     parser.add_argument("--dialect", default="btc-v1")
     for name in ("--to", "--ipv6", "--connect-proxy", "--socks5", "--socks4", "--unix", "--ws", "--sni"):
@@ -87,7 +90,7 @@ def parse(arguments):
     return parser.parse_known_args(arguments)
 
 
-def connect(options, target):
+def connect(options: argparse.Namespace, target: tuple[str, int]) -> socket.socket:
     if options.unix:
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(options.unix)
@@ -112,36 +115,44 @@ def connect(options, target):
     return connection
 
 
-def wrap_tls(options, connection, host):
+def wrap_tls(options: argparse.Namespace, connection: socket.socket, host: str) -> ssl.SSLSocket:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context.wrap_socket(connection, server_hostname=None if options.no_sni else options.sni or host)
 
 
+class Wire(Protocol):
+    """A socket, TLS or WebSocket frames."""
+
+    def sendall(self, data: bytes, /) -> None: ...
+    def recv(self, size: int, /) -> bytes: ...
+    def settimeout(self, seconds: float, /) -> None: ...
+
+
 class WebSocket:
     """Client's side of RFC 6455: masked text frames."""
 
-    def __init__(self, connection, host):
+    def __init__(self, connection: socket.socket, host: str) -> None:
         self._connection = connection
         key = base64.b64encode(os.urandom(16)).decode()
         head = f"GET /ws HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         connection.sendall((head + f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n").encode())
         connection.recv(4096)
 
-    def sendall(self, data):
+    def sendall(self, data: bytes, /) -> None:
         key = os.urandom(4)
         size = bytes([128 | len(data)]) if len(data) < 126 else b"\xfe" + struct.pack(">H", len(data))
         masked = bytes(byte ^ key[place & 3] for place, byte in enumerate(data))
         self._connection.sendall(b"\x81" + size + key + masked)
 
-    def recv(self, size):
+    def recv(self, size: int, /) -> bytes:
         return self._connection.recv(size)
 
-    def settimeout(self, seconds):
+    def settimeout(self, seconds: float, /) -> None:
         self._connection.settimeout(seconds)
 
 
-def messages(options):
+def messages(options: argparse.Namespace) -> list[str]:
     """The login, as lines."""
     if options.dialect == "ironfish":
         body = {"version": 3, "agent": "lolMiner/1.85", "publicAddress": "MINER.W"}
@@ -171,7 +182,7 @@ def messages(options):
     return lines
 
 
-def send(connection, line, options):
+def send(connection: Wire, line: str, options: argparse.Namespace) -> None:
     data = line.encode() + b"\n"
     if options.bytes:
         for byte in data:
@@ -180,7 +191,7 @@ def send(connection, line, options):
         connection.sendall(data)
 
 
-def mine(options, connection):
+def mine(options: argparse.Namespace, connection: Wire) -> None:
     for line in messages(options):
         send(connection, line, options)
         receive(connection, 0.3)
@@ -193,7 +204,7 @@ def mine(options, connection):
         send(connection, json.dumps({"id": number, "method": method, "params": parameters}), options)
 
 
-def receive(connection, seconds):
+def receive(connection: Wire, seconds: float) -> None:
     connection.settimeout(seconds)
     try:
         if not connection.recv(65536):
@@ -203,7 +214,7 @@ def receive(connection, seconds):
     connection.settimeout(10)
 
 
-def speak_noise(connection, seconds):
+def speak_noise(connection: Wire, seconds: float) -> None:
     """Stratum v2: Noise NX, of which only the shape is here."""
     connection.sendall(os.urandom(64))
     connection.recv(4096)
@@ -213,7 +224,7 @@ def speak_noise(connection, seconds):
         receive(connection, 1.0)
 
 
-def main():
+def main() -> None:
     options, rest = parse(sys.argv[1:])
     named = [word for word in rest if ":" in word and not word.startswith("-")]
     where = options.to or options.ipv6 or options.ws or (named[-1] if named else DEFAULT_POOL)
@@ -223,15 +234,18 @@ def main():
     time.sleep(options.delay)
     if options.tls:
         options.seconds = max(options.seconds, 15)
-    connection = connect(options, target)
+    connection: socket.socket = connect(options, target)
+    wire: Wire
     if options.tls or where.startswith(("wss:", "stratum+ssl:", "stratum+tls:")):
         connection = wrap_tls(options, connection, target[0])
     if options.ws or options.websocket or where.startswith(("ws:", "wss:")):
-        connection = WebSocket(connection, target[0])
-    if options.sv2 or options.dialect.startswith("sv2"):
-        speak_noise(connection, options.seconds)
+        wire = WebSocket(connection, target[0])
     else:
-        mine(options, connection)
+        wire = connection
+    if options.sv2 or options.dialect.startswith("sv2"):
+        speak_noise(wire, options.seconds)
+    else:
+        mine(options, wire)
 
 
 if __name__ == "__main__":

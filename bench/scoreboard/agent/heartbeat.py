@@ -1,4 +1,4 @@
-"""An experiment tracker's heartbeat: one TLS connection, a small report now and then. `heartbeat.py [HOST]`"""
+"""An experiment tracker's heartbeat, `heartbeat.py [HOST]`: one TLS connection, a report now and then."""
 
 import http.client
 import json

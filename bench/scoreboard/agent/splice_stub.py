@@ -1,4 +1,4 @@
-"""A login that no send() sees: `splice_stub.py [HOST PORT] [splice|sendfile]`, by splice(2) and sendfile(2)."""
+"""A login that no send() sees, by splice(2), sendfile(2) or both: `splice_stub.py [HOST PORT] [WAY]`."""
 
 import os
 import socket
@@ -21,9 +21,6 @@ for way in ways:
         else:
             read, write = os.pipe()
             os.write(write, LOGIN)
-            if hasattr(os, "splice"):
-                os.splice(read, pool.fileno(), len(LOGIN))
-            else:  # before Python 3.10
-                os.sendfile(pool.fileno(), file.fileno(), 0, len(LOGIN))
+            os.splice(read, pool.fileno(), len(LOGIN))
         for _ in range(3):
             pool.recv(65536)

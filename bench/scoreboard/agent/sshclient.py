@@ -1,9 +1,11 @@
-"""A remote forward by an SSH client in plain Python: `sshclient.py HOST PORT REMOTE_PORT TARGET_PORT [BANNER]`.
+"""A remote forward by plain Python: `sshclient.py HOST PORT REMOTE_PORT TARGET_PORT [BANNER]`.
 
 For what libraries such as paramiko do: the protocol in a process of the interpreter. Key exchange
 by group 14 (RFC 8268), chacha20-poly1305 as OpenSSH has it (PROTOCOL.chacha20poly1305), no login
 (the server here takes everybody) and no check of the server's key. The forward is RFC 4254, 7.
 """
+
+from __future__ import annotations
 
 import hashlib
 import os
@@ -28,28 +30,28 @@ WINDOW, PACKET = 1 << 20, 1 << 15
 KEXINIT, NEWKEYS, KEXDH_INIT = 20, 21, 30
 
 
-def text(data):
-    data = data.encode() if isinstance(data, str) else data
+def text(told: str | bytes) -> bytes:
+    data = told.encode() if isinstance(told, str) else told
     return struct.pack(">I", len(data)) + data
 
 
-def mpint(number):
+def mpint(number: int) -> bytes:
     return text(number.to_bytes(number.bit_length() // 8 + 1, "big"))
 
 
-def take_text(data, place=0):
+def take_text(data: bytes, place: int = 0) -> tuple[bytes, int]:
     (size,) = struct.unpack_from(">I", data, place)
     return data[place + 4 : place + 4 + size], place + 4 + size
 
 
-def chacha(key, nonce, counter, size):
+def chacha(key: bytes, nonce: bytes, counter: int, size: int) -> bytes:
     """Key stream of Bernstein's ChaCha20: 64-bit counter and nonce."""
     out = b""
     start = [0x61707865, 0x3320646E, 0x79622D32, 0x6B206574, *struct.unpack("<8I", key)]
-    rounds = ((0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15))
+    rounds: tuple[tuple[int, ...], ...] = ((0, 4, 8, 12), (1, 5, 9, 13), (2, 6, 10, 14), (3, 7, 11, 15))
     rounds += ((0, 5, 10, 15), (1, 6, 11, 12), (2, 7, 8, 13), (3, 4, 9, 14))
     while len(out) < size:
-        state = start + [counter & 0xFFFFFFFF, counter >> 32, *struct.unpack("<2I", nonce)]
+        state = [*start, counter & 0xFFFFFFFF, counter >> 32, *struct.unpack("<2I", nonce)]
         work = list(state)
         for _ in range(10):
             for a, b, c, d in rounds:
@@ -57,12 +59,12 @@ def chacha(key, nonce, counter, size):
                     work[one] = (work[one] + work[two]) & 0xFFFFFFFF
                     mixed = work[three] ^ work[one]
                     work[three] = (mixed << left | mixed >> 32 - left) & 0xFFFFFFFF
-        out += struct.pack("<16I", *((x + y) & 0xFFFFFFFF for x, y in zip(state, work)))
+        out += struct.pack("<16I", *((x + y) & 0xFFFFFFFF for x, y in zip(state, work, strict=True)))
         counter += 1
     return out[:size]
 
 
-def poly1305(key, data):
+def poly1305(key: bytes, data: bytes) -> bytes:
     r = int.from_bytes(key[:16], "little") & 0x0FFFFFFC0FFFFFFC0FFFFFFC0FFFFFFF
     total = 0
     for place in range(0, len(data), 16):
@@ -70,20 +72,20 @@ def poly1305(key, data):
     return ((total + int.from_bytes(key[16:], "little")) & (1 << 128) - 1).to_bytes(16, "little")
 
 
-def xor(data, stream):
-    return bytes(one ^ two for one, two in zip(data, stream))
+def xor(data: bytes, stream: bytes) -> bytes:
+    return bytes(one ^ two for one, two in zip(data, stream, strict=True))
 
 
 class Transport:
     """Packets, in the clear until `keys` are set: (to the server, from it)."""
 
-    def __init__(self, connection):
+    def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
-        self.keys = None
+        self.keys: list[bytes] = []
         self.sent = self.received = 0
         self.writing = threading.Lock()
 
-    def take(self, size):
+    def take(self, size: int) -> bytes:
         data = b""
         while len(data) < size:
             more = self.connection.recv(size - len(data))
@@ -92,7 +94,7 @@ class Transport:
             data += more
         return data
 
-    def send(self, payload):
+    def send(self, payload: bytes) -> None:
         with self.writing:
             padding = 4 + -(len(payload) + 1 + 4 + (0 if self.keys else 4)) % 8
             packet = bytes([padding]) + payload + os.urandom(padding)
@@ -107,7 +109,7 @@ class Transport:
             self.sent += 1
             self.connection.sendall(data)
 
-    def receive(self):
+    def receive(self) -> bytes:
         nonce = struct.pack(">Q", self.received)
         size = self.take(4)
         if self.keys:
@@ -121,13 +123,13 @@ class Transport:
         self.received += 1
         return packet[1 : len(packet) - packet[0]]
 
-    def wait_for(self, *kinds):
+    def wait_for(self, *kinds: int) -> bytes:
         while (message := self.receive())[0] not in kinds:
             pass
         return message
 
 
-def exchange_keys(transport, banner):
+def exchange_keys(transport: Transport, banner: bytes) -> None:
     connection = transport.connection
     connection.sendall(banner + b"\r\n")
     server = b""
@@ -154,7 +156,7 @@ def exchange_keys(transport, banner):
     transport.keys = keys
 
 
-def log_in(transport):
+def log_in(transport: Transport) -> None:
     transport.send(b"\x05" + text("ssh-userauth"))
     transport.wait_for(6)
     transport.send(b"\x32" + text("u") + text("ssh-connection") + text("none"))
@@ -162,15 +164,15 @@ def log_in(transport):
         sys.exit("the server wants a key")
 
 
-def carry(transport, channel, inner):
+def carry(transport: Transport, channel: int, inner: socket.socket) -> None:
     """From the target back through the tunnel."""
     while data := inner.recv(4096):
         transport.send(b"\x5e" + struct.pack(">I", channel) + text(data))
 
 
-def serve_forward(transport, target, end):
+def serve_forward(transport: Transport, target: int, end: float) -> None:
     """Channels that come in are led to the target."""
-    inner = {}
+    inner: dict[int, socket.socket] = {}
     while time.monotonic() < end:
         message = transport.receive()
         if message[0] == 90:  # channel open
@@ -185,8 +187,8 @@ def serve_forward(transport, target, end):
                 inner[channel].sendall(take_text(message, 5)[0])
 
 
-def main(arguments):
-    host, port, remote, target = arguments[0], *map(int, arguments[1:4])
+def main(arguments: list[str]) -> None:
+    host, (port, remote, target) = arguments[0], map(int, arguments[1:4])
     banner = arguments[4] if len(arguments) > 4 else "SSH-2.0-Plain_1.0"
     transport = Transport(socket.create_connection((host, port), timeout=10))
     exchange_keys(transport, banner.encode())

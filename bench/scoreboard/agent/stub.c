@@ -21,7 +21,8 @@
 
 #define PATIENCE 6 /* seconds that a connection or a listener is held */
 #define LOGIN                                                                                      \
-    "{\"id\":1,\"jsonrpc\":\"2.0\",\"method\":\"login\",\"params\":{\"login\":\"w\",\"pass\":\"x\"," \
+    "{\"id\":1,\"jsonrpc\":\"2.0\",\"method\":\"login\",\"params\":{\"login\":\"w\",\"pass\":"     \
+    "\"x\","                                                                                       \
     "\"agent\":\"stub/1.0\",\"algo\":[\"rx/0\"]}}\n"
 
 static const struct service {
@@ -86,7 +87,8 @@ static int talk_url(const char *text, const char *hello) {
     host[strcspn(host, "/")] = 0;
     port = strrchr(host, ':');
     if (!port)
-        return talk(host, strncmp(text, "http:", 5) && strncmp(text, "ws:", 3) ? "443" : "80", hello);
+        return talk(host, strncmp(text, "http:", 5) && strncmp(text, "ws:", 3) ? "443" : "80",
+                    hello);
     *port = 0;
     return talk(host, port + 1, hello);
 }

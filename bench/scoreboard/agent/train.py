@@ -2,10 +2,10 @@
 
 import json
 import time
+from pathlib import Path
 
 for step in range(20):
     loss = sum(number**0.5 for number in range(20000)) / (step + 1)
     print(json.dumps({"step": step, "loss": loss}), flush=True)
     time.sleep(0.02)
-with open("checkpoint.json", "w", encoding="utf-8") as file:
-    json.dump({"step": 20}, file)
+Path("checkpoint.json").write_text(json.dumps({"step": 20}))

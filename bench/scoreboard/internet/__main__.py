@@ -84,10 +84,9 @@ def _serve(listeners: Sequence[socket.socket], host: Host) -> None:
     print("ready", flush=True)
     while True:
         for key, _ in selector.select():
-            listener = key.fileobj
-            assert isinstance(listener, socket.socket)
+            assert isinstance(key.fileobj, socket.socket)
             try:
-                connection, _ = listener.accept()
+                connection, _ = key.fileobj.accept()
             except OSError:
                 continue
             connection.setblocking(True)

@@ -45,14 +45,9 @@ def converse(stream: Stream, host: Host) -> None:
     """Find out what the client speaks and speak it; layers are taken off one by one."""
     first = stream.peek(_SILENCE)
     if first is None:
-        if host.local:
-            _echo(stream)
-        else:
-            _type_commands(stream)
+        _meet_silence(stream, host)
     elif first[:2] == b"\x16\x03":
         _unwrap_tls(stream, host)
-    elif first.startswith(b"SSH-"):
-        _meet_ssh(stream, host)
     elif first[:1] == b"\x05":
         _pass_socks5(stream, host)
     elif first[:1] == b"\x04" and len(first) > 8:
@@ -67,6 +62,14 @@ def converse(stream: Stream, host: Host) -> None:
         inner = http.serve(stream)
         if inner is not None:
             converse(inner, host)
+    else:
+        _serve(stream, first, host)
+
+
+def _serve(stream: Stream, first: bytes, host: Host) -> None:
+    """No layer: the conversation itself."""
+    if first.startswith(b"SSH-"):
+        _meet_ssh(stream, host)
     elif first.lstrip()[:1] in (b"{", b"[") or first.startswith(b"shake~"):
         pool.serve(stream)
     elif len(first) == _NOISE_MESSAGE:
@@ -75,6 +78,13 @@ def converse(stream: Stream, host: Host) -> None:
         _type_commands(stream)  # a shell's prompt
     else:
         _echo(stream)
+
+
+def _meet_silence(stream: Stream, host: Host) -> None:
+    if host.local:
+        _echo(stream)
+    else:
+        _type_commands(stream)
 
 
 def _meet_ssh(stream: Stream, host: Host) -> None:

@@ -10,6 +10,7 @@ import struct
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 INIT, VERSION, STATUS, HANDLE, DATA, NAME, ATTRS = 1, 2, 101, 102, 103, 104, 105
 OK, END, FAILURE, UNSUPPORTED = 0, 1, 4, 8
@@ -44,7 +45,7 @@ def _realpath(body: bytes) -> tuple[int, bytes]:
 
 
 def _stat(body: bytes) -> tuple[int, bytes]:
-    return ATTRS, _attributes(os.stat(_take(body)[0]))
+    return ATTRS, _attributes(Path(os.fsdecode(_take(body)[0])).stat())
 
 
 def _fstat(body: bytes) -> tuple[int, bytes]:

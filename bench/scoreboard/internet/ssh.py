@@ -34,7 +34,7 @@ def serve(stream: Stream, folder: Path) -> None:
     """Serve one session."""
     near, far = (None, stream.plain()) if stream.is_plain() else socket.socketpair()
     command = [*_OWN_NETWORK, sys.executable, "-m", __name__, str(folder / HOST_KEY)]
-    with subprocess.Popen(command, stdin=far, stdout=far) as server:
+    with subprocess.Popen(command, stdin=far.fileno(), stdout=far.fileno()) as server:
         if near is not None:
             far.close()
             with near:
@@ -68,7 +68,7 @@ def _main(host_key: str) -> None:
 
 
 def _join_internet() -> None:
-    """A way out for what a client has the server connect to (-L, -W): a link to the first process's network."""
+    """A way out for what a client has the server connect to (-L, -W): a link to the first process."""
     link, net = f"s{os.getpid()}", 100 << 24 | 64 << 16 | (os.getpid() << 2 & 0x3FFFFF)
     near, far = (str(ipaddress.IPv4Address(net + host)) for host in (2, 1))
     ours = [f"link add eth0 type veth peer name {link} netns 1", f"addr add {near}/30 dev eth0"]

@@ -53,7 +53,7 @@ def test_what_is_no_scenario_is_named(tmp_path: Path, change: dict[str, object],
 def test_an_id_is_there_once(tmp_path: Path) -> None:
     path = tmp_path / "s.jsonl"
     path.write_text(f"{json.dumps(GOOD)}\n\n{json.dumps(GOOD)}\n")
-    with pytest.raises(ScenarioError, match="s.jsonl:3: x is there twice"):
+    with pytest.raises(ScenarioError, match=r"s.jsonl:3: x is there twice"):
         read(path)
 
 
