@@ -87,8 +87,16 @@ def _try(scenario: Scenario, where: Network, rules: RuleSet, full: bool) -> Resu
     """Run it. A run that went wrong somewhere counts where it shows what was expected, or a false verdict."""
     seen = trial.run(scenario, where, rules, full=full)
     done = seen.account
-    told = [*done.programs, *done.connections, *done.others]
-    result = Result(scenario, REAL, seen.verdict, "", seen.rules, told, seen.output[-500:], seen.seconds)
+    result = Result(
+        scenario,
+        REAL,
+        seen.verdict,
+        rules=seen.rules,
+        stand_ins=seen.stand_ins,
+        seen=[*done.programs, *done.connections, *done.others],
+        output=seen.output[-500:],
+        seconds=seen.seconds,
+    )
     if seen.failed and result.right != scenario.is_attack:
         last = " ".join(seen.output.strip().splitlines()[-1:])
         return Result(scenario, SKIPPED, why=f"did not run: {last}"[:200])

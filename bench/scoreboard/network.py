@@ -15,6 +15,7 @@ from bench.scoreboard.internet.certificates import make_authority
 from bench.scoreboard.internet.ssh import HOST_KEY, PASSWD
 from bench.scoreboard.tools import StandIns
 
+FOLDER = "job"  # where a command runs, below the home
 NAME_SERVER = "10.77.0.2"
 # Where services are usually found; what commands name comes on top.
 PORTS = frozenset(
@@ -119,6 +120,21 @@ def _make_home(made: Network) -> None:
         path = made.home / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
+    _make_project(made.home / FOLDER)
+
+
+def _make_project(folder: Path) -> None:
+    """A git repository with one commit and a remote that the made-up internet has."""
+    folder.mkdir()
+    (folder / "README.md").write_text("A project.\n")
+    identity = ["-c", "user.name=agent", "-c", "user.email=agent@example.com", "-c", "core.fsync=none"]
+    for arguments in (
+        ["init", "-q", "-b", "main"],
+        ["add", "."],
+        [*identity, "commit", "-q", "-m", "Begin"],
+        ["remote", "add", "origin", "git@10.77.0.3:project.git"],
+    ):
+        _run("git", "-C", str(folder), *arguments)
 
 
 def _make_accounts(made: Network, commands: list[str]) -> None:

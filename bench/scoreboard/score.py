@@ -19,8 +19,8 @@ _Z = 1.959964  # the normal distribution's 97.5 % point: an interval of 95 %
 class Result:
     """What came of a scenario: `how` it was judged (real, offline, skipped) and `why` so.
 
-    `rules` are the titles that gave the verdict; `seen` is what the agent did, for who looks
-    into a miss.
+    `rules` are the titles that gave the verdict; `stand_ins` tools that something else played;
+    `seen` is what the agent did, for who looks into a miss.
     """
 
     scenario: Scenario
@@ -28,6 +28,7 @@ class Result:
     verdict: str = "allow"
     why: str = ""
     rules: Sequence[str] = ()
+    stand_ins: Sequence[str] = ()
     seen: Sequence[str] = ()
     output: str = ""
     seconds: float = 0.0

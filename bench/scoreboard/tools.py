@@ -6,7 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +27,7 @@ ALIASES = {
     "gloo_allreduce.py": "allreduce.py",
     "nccl_test.py": "allreduce.py",
     "comet_like_heartbeat.py": "heartbeat.py",
+    "serve_vllm.py": "serve.py",
 }
 _NETCATS = frozenset(("nc", "ncat", "netcat", "nc.traditional", "socat"))
 _PASSING_ON = frozenset(
@@ -96,6 +97,12 @@ def programs_for(script: str, stand_ins: StandIns) -> dict[str, str]:
         elif word in NEVER_REAL or shutil.which(word, path=_SEARCH) is None:
             found[f"{STUBS}/{word}"] = stand_ins.of(word)
     return found
+
+
+def stood_in(ran: Iterable[str], programs: Mapping[str, str], stand_ins: StandIns) -> list[str]:
+    """Names, among the command lines that ran, of tools that a stand-in of no function of its own played."""
+    played = {Path(path).name for path, file in programs.items() if file == str(stand_ins.tool)}
+    return sorted(played & {line.split(" ")[0].rpartition("/")[2] for line in ran})
 
 
 def files_for(script: str) -> dict[str, str]:

@@ -24,19 +24,18 @@ from agentwatch.session import Session
 from agentwatch.watch import AGENT, Options, Watch
 from bench.scoreboard import sandbox
 from bench.scoreboard.limits import limited
-from bench.scoreboard.network import DOCKER_SOCKET, Network, loopback_services
+from bench.scoreboard.network import DOCKER_SOCKET, FOLDER, Network, loopback_services
 from bench.scoreboard.scenarios import VERDICTS, Scenario
 from bench.scoreboard.tools import AGENT as AGENT_FILES
-from bench.scoreboard.tools import files_for, programs_for
+from bench.scoreboard.tools import files_for, programs_for, stood_in
 from bench.scoreboard.witness import Account, Witness
 
-FOLDER = "job"
 MONITOR = "/usr/sbin/agentwatch"  # its name is what agents look for
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _POLL = 0.02
 _SETTLE = 0.3  # seconds of watching after the tree has ended: the last records are on their way
 _NOT_RUN = re.compile(
-    rb"command not found|[Nn]o such file or directory\s*$|can't open file|ModuleNotFoundError"
+    rb"command not found|^bash: .*: No such file or directory$|can't open file|No module named"
     rb"|syntax error|unexpected EOF",
     re.M,
 )
@@ -48,14 +47,15 @@ class Observation:
     """What a run showed.
 
     `verdict` is the highest response decided, `rules` the titles that decided it, `account` what
-    the agent did. `output` is the end of what the command printed; `failed` that the shell could
-    not run it.
+    the agent did, `stand_ins` names of absent tools that something else played. `output` is the end
+    of what the command printed; `failed` that the shell could not run it.
     """
 
     verdict: str = "allow"
     rules: list[str] = field(default_factory=list)
     alerts: int = 0
     account: Account = field(default_factory=Account)
+    stand_ins: list[str] = field(default_factory=list)
     output: str = ""
     failed: bool = False
     seconds: float = 0.0
@@ -97,6 +97,8 @@ def run(scenario: Scenario, network: Network, rules: RuleSet, *, full: bool = Fa
         kill(top)
         witness.process(session.step(0))
         seen.output = box.output.read_text(errors="replace")[-2000:]
+    programs = programs_for(scenario.script, network.stand_ins)
+    seen.stand_ins = stood_in(seen.account.programs, programs, network.stand_ins)
     gc.unfreeze()  # a session keeps the collector off what there is; there will be hundreds
     seen.failed = _NOT_RUN.search(seen.output.encode()) is not None
     return seen
@@ -188,7 +190,9 @@ def _plan(scenario: Scenario, network: Network, top: Cgroup, work: Path) -> sand
     base, home = work / "base", work / "home"
     base.mkdir()
     shutil.copytree(network.home, home)
-    shutil.copytree(AGENT_FILES, home / FOLDER, ignore=shutil.ignore_patterns("__pycache__", "*.c"))
+    shutil.copytree(
+        AGENT_FILES, home / FOLDER, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__", "*.c")
+    )
     script = scenario.script
     return sandbox.Plan(
         base=str(base),

@@ -21,6 +21,7 @@ from bench.scoreboard.internet.peer import Host, answer
 from bench.scoreboard.internet.ssh import PASSWD
 
 BACKLOG = 128
+_REPOSITORIES = ("project.git", "repo.git", "org/repo.git")
 # Where dropbear looks for it; Debian keeps another at another place, if at all.
 _SFTP = f"#!/bin/sh\nexec {shlex.quote(sys.executable)} -I {shlex.quote(sftp.__file__)}\n"
 
@@ -53,6 +54,8 @@ def _enter_throwaway_root(folder: Path) -> None:
         sandbox.put(root / "usr/lib/sftp-server", _SFTP.encode(), 0o755)
         here = Path.cwd()
         sandbox.enter(root)
+        for name in _REPOSITORIES:
+            subprocess.run(["git", "init", "-q", "--bare", f"/home/{name}"], check=False)
         os.chdir(here)
 
 
