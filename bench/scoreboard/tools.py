@@ -19,16 +19,23 @@ NEVER_REAL = frozenset(
     systemd-run at batch crontab insmod modprobe rmmod bpftool pip pip3 cargo apt apt-get
     shutdown reboot poweroff mkfs iptables nft sysctl""".split()
 )
-# Other names that scripts go by in pseudo-commands.
-ALIASES = {
-    "a.py": "forward_asyncssh.py",
-    "p.py": "forward_paramiko.py",
-    "loop.py": "llm_loop.py",
-    "gloo_allreduce.py": "allreduce.py",
-    "nccl_test.py": "allreduce.py",
-    "comet_like_heartbeat.py": "heartbeat.py",
-    "serve_vllm.py": "serve.py",
-}
+# Scripts of pseudo-commands, by what their names say they do.
+_ALIASES = (
+    (r"a|.*asyncssh.*", "forward_asyncssh.py"),
+    (r"p|.*paramiko.*", "forward_paramiko.py"),
+    (r"loop|.*(llm|chat|agent).*", "llm_loop.py"),
+    (r".*(allreduce|gloo|nccl|ddp|torchrun).*", "allreduce.py"),
+    (r".*(heartbeat|wandb|comet|mlflow).*", "heartbeat.py"),
+    (r".*(serve|vllm).*", "serve.py"),
+    (r".*miner.*", "fakeminer.py"),
+    (r".*(gbt|getwork|blocktemplate).*", "fakegbt.py"),
+    (r".*(splice|sendfile).*", "splice_stub.py"),
+    (r".*relay.*", "relay_reverse.py"),
+    (r".*scan.*", "scan.py"),
+    (r".*dns.*", "dnstun.py"),
+    (r".*(train|finetune).*", "train.py"),
+)
+_SCRIPT = re.compile(r"(?<![\w./-])([\w-]+)\.py\b")
 _NETCATS = frozenset(("nc", "ncat", "netcat", "nc.traditional", "socat"))
 _PASSING_ON = frozenset(
     "sudo nohup exec time env command nice ionice setsid do then else if while until !".split()
@@ -86,7 +93,7 @@ def compile_all(folder: Path) -> StandIns | None:
 
 def programs_for(script: str, stand_ins: StandIns) -> dict[str, str]:
     """Path in the sandbox -> file, for every program that the script names and that is not there."""
-    found = {f"/root/job/{name}": str(AGENT / file) for name, file in ALIASES.items() if name in script}
+    found = {f"/root/job/{name}.py": str(AGENT / file) for name, file in _aliases(script)}
     # Commands are passed on in ways that are not seen here: those of the network are always there.
     for word in command_words(script) | _NETCATS | set(_HERE.findall(script)) - {PACKAGE}:
         if "/" in word:
@@ -97,6 +104,16 @@ def programs_for(script: str, stand_ins: StandIns) -> dict[str, str]:
         elif word in NEVER_REAL or shutil.which(word, path=_SEARCH) is None:
             found[f"{STUBS}/{word}"] = stand_ins.of(word)
     return found
+
+
+def _aliases(script: str) -> Iterator[tuple[str, str]]:
+    """Scripts that are named and not there, each with one that does what the name says."""
+    for name in _SCRIPT.findall(script):
+        if not (AGENT / f"{name}.py").exists():
+            for pattern, file in _ALIASES:
+                if re.fullmatch(pattern, name):
+                    yield name, file
+                    break
 
 
 def stood_in(ran: Iterable[str], programs: Mapping[str, str], stand_ins: StandIns) -> list[str]:

@@ -36,7 +36,7 @@ _POLL = 0.02
 _SETTLE = 0.3  # seconds of watching after the tree has ended: the last records are on their way
 _NOT_RUN = re.compile(
     rb"command not found|^bash: .*: No such file or directory$|can't open file|No module named"
-    rb"|syntax error|unexpected EOF",
+    rb"|syntax error|unexpected EOF|Traceback \(most recent call last\)",
     re.M,
 )
 _CRED = struct.Struct("3i")  # struct ucred
@@ -53,7 +53,6 @@ class Observation:
 
     verdict: str = "allow"
     rules: list[str] = field(default_factory=list)
-    alerts: int = 0
     account: Account = field(default_factory=Account)
     stand_ins: list[str] = field(default_factory=list)
     output: str = ""
@@ -61,9 +60,8 @@ class Observation:
     seconds: float = 0.0
 
     def take_alert(self, alert: dict[str, Any]) -> None:
-        """Count an alert; `none` and `alert` are the words of the responses, not of verdicts."""
+        """Note what an alert decided; a response of `none` decides nothing."""
         response = alert["response"] if alert["response"] in VERDICTS else "allow"
-        self.alerts += 1
         if VERDICTS.index(response) > VERDICTS.index(self.verdict):
             self.verdict, self.rules = response, []
         if response == self.verdict and alert["rule"]["title"] not in self.rules:
@@ -96,6 +94,7 @@ def run(scenario: Scenario, network: Network, rules: RuleSet, *, full: bool = Fa
         _follow(scenario, session, cgroup, seen, witness, full)
         kill(top)
         witness.process(session.step(0))
+        session.finish()
         seen.output = box.output.read_text(errors="replace")[-2000:]
     programs = programs_for(scenario.script, network.stand_ins)
     seen.stand_ins = stood_in(seen.account.programs, programs, network.stand_ins)
@@ -222,5 +221,6 @@ def why_not(script: str) -> str:
 _NEVER: Sequence[tuple[re.Pattern[str], str]] = (
     # cgroup v1 starts the release agent in the host's own namespaces.
     (re.compile(r"mount\b.*\bcgroup\b(?!2)"), "a hierarchy of cgroup v1 belongs to the host"),
+    (re.compile(r"mount\b.*\bdevtmpfs\b"), "the host's devices"),
     (re.compile(r"\bmount\b.*/dev/(sd|vd|nvme|xvd|mapper)"), "the host's disks"),
 )

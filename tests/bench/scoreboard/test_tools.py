@@ -53,3 +53,21 @@ def test_files_that_nobody_has_are_there() -> None:
         "/tmp/e.so",
         "/root/job/pkg/package.json",
     }
+
+
+@pytest.mark.parametrize(
+    ("script", "original"),
+    [
+        ("python3 gloo_allreduce.py", "allreduce.py"),
+        ("python3 p.py", "forward_paramiko.py"),
+        ("python3 quiet_miner.py --to 1.2.3.4:5", "fakeminer.py"),
+        ("python3 fakeminer.py", ""),
+        ("python3 what_is_it.py", ""),
+        ("python3 /opt/miner.py", ""),
+    ],
+)
+def test_scripts_do_what_their_names_say(script: str, original: str) -> None:
+    found = [
+        Path(file).name for path, file in programs_for(script, STAND_INS).items() if path.endswith(".py")
+    ]
+    assert found == ([original] if original else [])
