@@ -41,6 +41,7 @@ class Agent:
     cgroup_id: int = 0
     mode: str = "monitor"
     state: AgentState = "running"
+    acted_by: str = ""  # who acted on it last: a rule's id, or the operator's name and reason
     lost: dict[str, int] = field(default_factory=dict)  # events lost, by name
 
 
@@ -231,8 +232,9 @@ class State:
 
     def _action(self, seq: int, row: Row, agent: Agent) -> Change:
         change = self._plain(seq, row, agent)
-        _, _, response, result, *_ = change.fields
+        _, who, response, result, *_ = change.fields
         if result in DONE:
+            agent.acted_by = who
             agent.state = _STATE_AFTER.get(response, agent.state)
         return change
 
