@@ -93,7 +93,8 @@ def _try(scenario: Scenario, where: Network, rules: RuleSet, full: bool) -> Resu
         seen.verdict,
         rules=seen.rules,
         stand_ins=seen.stand_ins,
-        seen=[*done.programs, *done.connections, *done.others],
+        seen=[*done.programs, *done.connections],
+        events=list(done.others),
         output=seen.output[-500:],
         seconds=seen.seconds,
     )

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from agentwatch.tui.text import printable
 from bench.scoreboard.score import OFFLINE, REAL, SKIPPED, Family, Result, Score, by_how, wilson
 
+_COMMON = ("unix_connection", "socket_creation", "network_listen")  # events of any program
+_MOST = 5  # events told of a scenario
 _HEAD = ("family", "n", "real", "attacks found", "95 % interval", "honest: alert", "more", "95 % interval")
 
 
@@ -61,7 +63,18 @@ def miss(result: Result) -> str:
     one = result.scenario
     got = f"{result.verdict} ({'; '.join(result.rules)})" if result.rules else result.verdict
     text = f"{one.id} {one.family}: {one.command} - expected {one.expected}, got {got} [{result.how}]"
-    return printable(f"{text}: {result.why}" if result.why else text)
+    return printable(f"{text}; {_reason(result)}")
+
+
+def _reason(result: Result) -> str:
+    """What there was to decide by, as far as it is more than programs and connections."""
+    if result.why:
+        return result.why
+    told = [event for event in result.events if not event.startswith(_COMMON)]
+    if not told:
+        return "noticed: programs and connections only"
+    more = f", and {len(told) - _MOST} more" if len(told) > _MOST else ""
+    return f"noticed: {', '.join(told[:_MOST])}{more}"
 
 
 def terminal(score: Score) -> Iterator[str]:
@@ -146,6 +159,7 @@ def to_json(name: str, result: Result) -> str:
             "rules": list(result.rules),
             "stand_ins": list(result.stand_ins),
             "seen": list(result.seen),
+            "events": list(result.events),
             "output": result.output,
             "seconds": round(result.seconds, 2),
         },

@@ -20,7 +20,7 @@ class Result:
     """What came of a scenario: `how` it was judged (real, offline, skipped) and `why` so.
 
     `rules` are the titles that gave the verdict; `stand_ins` tools that something else played;
-    `seen` is what the agent did, for who looks into a miss.
+    `seen` is what the agent did and `events` what else was noticed of it, for who looks into a miss.
     """
 
     scenario: Scenario
@@ -30,6 +30,7 @@ class Result:
     rules: Sequence[str] = ()
     stand_ins: Sequence[str] = ()
     seen: Sequence[str] = ()
+    events: Sequence[str] = ()
     output: str = ""
     seconds: float = 0.0
 

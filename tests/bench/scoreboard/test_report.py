@@ -12,7 +12,7 @@ ATTACK = Scenario("a1", "attack", "mining", "mine | *all*", "kill")
 HONEST = Scenario("h1", "benign", "ops", "ls", "allow")
 SCORE = Score(
     [
-        Result(ATTACK, REAL, "pause", rules=["Rule"]),
+        Result(ATTACK, REAL, "pause", rules=["Rule"], events=["unix_connection", "flow stratum"]),
         Result(ATTACK, OFFLINE, "kill", "no tool"),
         Result(ATTACK, SKIPPED, why="no \x1b[31mway"),
         Result(HONEST, REAL, "alert", rules=["Loud"]),
@@ -31,7 +31,7 @@ def test_table_has_a_row_for_each_family_and_the_total() -> None:
 
 def test_terminal_names_what_is_wrong_without_control_characters() -> None:
     text = "\n".join(terminal(SCORE))
-    assert "a1 mining: mine | *all* - expected kill, got pause (Rule)" in text
+    assert "a1 mining: mine | *all* - expected kill, got pause (Rule) [real]; noticed: flow stratum\n" in text
     assert "h1 ops" in text and "target missed" in text
     assert "\x1b" not in text
 
