@@ -9,10 +9,13 @@ from __future__ import annotations
 import argparse
 import fnmatch
 import os
+import queue
 import signal
+import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from datetime import datetime, timezone
 from pathlib import Path
@@ -34,17 +37,30 @@ from bench.scoreboard.tools import compile_all
 PAGE = Path(__file__).parents[2] / "docs" / "scoreboard.md"
 
 
-def _arguments(words: Sequence[str] | None) -> argparse.Namespace:
+class Options(argparse.Namespace):
+    """What was asked for on the command line."""
+
+    only: list[str] | None
+    set: str
+    offline: bool
+    jobs: int
+    full: bool
+    json: bool
+    rules: list[Path] | None
+
+
+def _arguments(words: Sequence[str] | None) -> Options:
     parser = argparse.ArgumentParser(
         prog="./dev scoreboard", description="Run scenarios under watch and score them."
     )
     parser.add_argument("--only", action="append", metavar="PATTERN", help="ids or families, with * and ?")
     parser.add_argument("--set", choices=("own", "corpus", "all"), default="all", help="which scenarios")
     parser.add_argument("--offline", action="store_true", help="run nothing; judge by written events")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="so many scenarios at once (1)")
     parser.add_argument("--full", action="store_true", help="do not end an attack once it is recognised")
     parser.add_argument("--json", action="store_true", help="one line a scenario on standard output")
     parser.add_argument("--rules", action="append", type=Path, help="files or folders (default: the shipped)")
-    return parser.parse_args(words)
+    return parser.parse_args(words, Options())
 
 
 def _sets(which: str) -> list[tuple[str, Path]]:
@@ -104,7 +120,54 @@ def _try(scenario: Scenario, where: Network, rules: RuleSet, full: bool) -> Resu
     return result
 
 
-def _run_set(chosen: Sequence[Scenario], rules: RuleSet, options: argparse.Namespace) -> Iterator[Result]:
+def _results(name: str, chosen: Sequence[Scenario], rules: RuleSet, options: Options) -> Iterator[Result]:
+    """The scenarios' results as they come, with a progress bar where somebody looks."""
+    console = Console(stderr=True)
+    run = (
+        _share_out(name, chosen, options)
+        if options.jobs > 1 and not options.offline
+        else _run_set(chosen, rules, options)
+    )
+    yield from track(run, "scenarios", total=len(chosen), console=console, disable=not console.is_terminal)
+
+
+def _share_out(name: str, chosen: Sequence[Scenario], options: Options) -> Iterator[Result]:
+    """Have several of this program run a part each: a network, a sandbox and a watch of its own."""
+    known = {one.id: one for one in chosen}
+    with ThreadPoolExecutor(options.jobs) as threads, ExitStack() as stack:
+        results: queue.SimpleQueue[Result | None] = queue.SimpleQueue()
+        parts = [part for number in range(options.jobs) if (part := chosen[number :: options.jobs])]
+        workers = []
+        for part in parts:
+            worker = stack.enter_context(
+                subprocess.Popen(_command(name, part, options), stdout=subprocess.PIPE)
+            )
+            stack.callback(worker.terminate)
+            workers.append(worker)
+            threads.submit(_gather, worker, known, results)
+        for _ in parts:
+            yield from iter(results.get, None)
+        if failed := [worker for worker in workers if worker.wait() not in (0, 3)]:
+            raise LabError(f"{len(failed)} of {len(parts)} parts failed; what they said is above")
+
+
+def _command(name: str, part: Sequence[Scenario], options: Options) -> list[str]:
+    command = ["setpriv", "--pdeathsig", "TERM", sys.executable, "-m", "bench.scoreboard", "--json"]
+    command += ["--set", name, *(word for one in part for word in ("--only", one.id))]
+    command += ["--full"] if options.full else []
+    return command + [word for path in options.rules or () for word in ("--rules", str(path))]
+
+
+def _gather(
+    worker: subprocess.Popen[bytes], known: Mapping[str, Scenario], results: queue.SimpleQueue[Result | None]
+) -> None:
+    assert worker.stdout is not None
+    for line in worker.stdout:
+        results.put(report.from_json(line.decode(), known))
+    results.put(None)
+
+
+def _run_set(chosen: Sequence[Scenario], rules: RuleSet, options: Options) -> Iterator[Result]:
     with ExitStack() as stack:
         where = None
         if not options.offline:
@@ -113,21 +176,21 @@ def _run_set(chosen: Sequence[Scenario], rules: RuleSet, options: argparse.Names
             if stand_ins is None:
                 raise LabError("no C compiler for the stand-ins of absent tools; --offline needs none")
             where = stack.enter_context(network((one.script for one in chosen), stand_ins))
-        console = Console(stderr=True)
-        for scenario in track(chosen, "scenarios", console=console, disable=not console.is_terminal):
+        for scenario in chosen:
             yield judge(scenario, where, rules, full=options.full)
 
 
-def _run(options: argparse.Namespace) -> int:
+def _run(options: Options) -> int:
     rules = load_rules(options.rules or [RULES])
     runs = []
     for name, path in _sets(options.set):
         chosen = _chosen(scenarios.read(path), options.only)
         results = []
-        for result in _run_set(chosen, rules, options) if chosen else ():
+        for result in _results(name, chosen, rules, options) if chosen else ():
             results.append(result)
             if options.json:
                 print(report.to_json(name, result), flush=True)
+        results.sort(key=lambda result: chosen.index(result.scenario))
         date = f"{datetime.now(timezone.utc):%Y-%m-%d}"
         runs.append((report.Origin(name, date, len(rules.rules), rules.digest), Score(results)))
     for origin, score in runs:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from agentwatch.tui.text import printable
+from bench.scoreboard.scenarios import Scenario
 from bench.scoreboard.score import OFFLINE, REAL, SKIPPED, Family, Result, Score, by_how, wilson
 
 _COMMON = ("unix_connection", "socket_creation", "network_listen")  # events of any program
@@ -140,6 +141,13 @@ def _list(title: str, lines: Iterable[str]) -> Iterator[str]:
 def _escaped(text: str) -> str:
     """A line of text as such in Markdown."""
     return "".join(f"\\{letter}" if letter in "\\`*_{}[]<>#|" else letter for letter in text)
+
+
+def from_json(line: str, known: Mapping[str, Scenario]) -> Result:
+    """The result of a line of `to_json`, about one of the scenarios known."""
+    told = json.loads(line)
+    names = ("how", "verdict", "why", "rules", "stand_ins", "seen", "events", "output", "seconds")
+    return Result(known[told["id"]], **{name: told[name] for name in names})
 
 
 def to_json(name: str, result: Result) -> str:

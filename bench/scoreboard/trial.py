@@ -32,6 +32,7 @@ from bench.scoreboard.witness import Account, Witness
 
 MONITOR = "/usr/sbin/agentwatch"  # its name is what agents look for
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_OUTPUT = 4096  # bytes kept of what a command prints: its end
 _POLL = 0.02
 _SETTLE = 0.3  # seconds of watching after the tree has ended: the last records are on their way
 _NOT_RUN = re.compile(
@@ -95,12 +96,18 @@ def run(scenario: Scenario, network: Network, rules: RuleSet, *, full: bool = Fa
         kill(top)
         witness.process(session.step(0))
         session.finish()
-        seen.output = box.output.read_text(errors="replace")[-2000:]
+        seen.output = _end_of(box.output)
     programs = programs_for(scenario.script, network.stand_ins)
     seen.stand_ins = stood_in(seen.account.programs, programs, network.stand_ins)
     gc.unfreeze()  # a session keeps the collector off what there is; there will be hundreds
     seen.failed = _NOT_RUN.search(seen.output.encode()) is not None
     return seen
+
+
+def _end_of(file: Path) -> str:
+    with file.open("rb") as stream:
+        stream.seek(max(0, file.stat().st_size - _OUTPUT))
+        return stream.read(_OUTPUT).decode("utf-8", "replace")
 
 
 def _follow(

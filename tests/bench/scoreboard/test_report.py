@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from bench.scoreboard.report import Origin, markdown, table, terminal, to_json
+from bench.scoreboard.report import Origin, from_json, markdown, table, terminal, to_json
 from bench.scoreboard.scenarios import Scenario
 from bench.scoreboard.score import OFFLINE, REAL, SKIPPED, Result, Score
 
@@ -41,6 +41,11 @@ def test_page_says_how_and_where_it_was_measured() -> None:
     assert "## own" in page and "2026-01-02, Linux" in page and "`dddddddddddddddd`" in page
     assert "mine \\| \\*all\\*" in page
     assert "a1: no tool" in page and "Run for real: a1, h1." in page
+
+
+def test_results_come_back_from_json() -> None:
+    result = SCORE.results[0]
+    assert to_json("own", from_json(to_json("own", result), {"a1": ATTACK})) == to_json("own", result)
 
 
 def test_json_is_one_line_a_scenario() -> None:

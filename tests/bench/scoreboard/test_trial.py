@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -99,18 +100,41 @@ def test_what_is_never_run(script: str, never: bool) -> None:
     assert bool(trial.why_not(script)) == never
 
 
+def board(*words: str) -> subprocess.Popen[str]:
+    """The scoreboard as a program."""
+    command = [sys.executable, "-m", "bench.scoreboard", "--set", "own", "--json", *words]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+
+def test_parts_are_run_side_by_side() -> None:
+    names = {"honest-20", "honest-21", "honest-37"}
+    with board("--jobs", "2", *(word for name in names for word in ("--only", name))) as run:
+        told = [json.loads(line) for line in run.communicate(timeout=120)[0].splitlines()]
+    assert run.returncode == 0
+    assert {one["id"] for one in told} == names
+    assert all(one["how"] == "real" and one["right"] for one in told)
+
+
+def test_parts_end_with_the_whole() -> None:
+    with board("--jobs", "2", "--only", "shell-03", "--only", "shell-05") as run:
+        eventually(lambda: len(_descendants(run.pid)) > 12, 60)
+        below = _descendants(run.pid)
+        run.terminate()
+        run.communicate(timeout=60)
+    eventually(lambda: not any(_runs(pid) for pid in below), 30)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_when_it_is_ended(number: signal.Signals) -> None:
     """In the middle of a scenario: its processes, its links, its cgroups."""
-    command = [sys.executable, "-m", "bench.scoreboard", "--set", "own", "--only", "shell-05", "--json"]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as board:
-        top = find_mount() / PARENT / f"scoreboard-{board.pid}"
+    with board("--only", "shell-05") as run:
+        top = find_mount() / PARENT / f"scoreboard-{run.pid}"
         agent = top / "agent" / "cgroup.procs"
         eventually(lambda: agent.exists() and agent.read_text(), 60)
-        below = _descendants(board.pid)
+        below = _descendants(run.pid)
         assert len(below) > 5
-        board.send_signal(number)
-        board.wait(30)
+        run.send_signal(number)
+        run.communicate(timeout=30)
     eventually(lambda: not any(_runs(pid) for pid in below))
     if number != signal.SIGKILL:
         assert not top.exists()
