@@ -7,7 +7,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -100,10 +102,21 @@ def test_what_is_never_run(script: str, never: bool) -> None:
     assert bool(trial.why_not(script)) == never
 
 
-def board(*words: str) -> subprocess.Popen[str]:
-    """The scoreboard as a program."""
+@contextmanager
+def board(*words: str) -> Iterator[subprocess.Popen[str]]:
+    """The scoreboard as a program; its files go even if it is killed."""
     command = [sys.executable, "-m", "bench.scoreboard", "--set", "own", "--json", *words]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    # Not tmp_path: paths of Unix sockets are short.
+    with tempfile.TemporaryDirectory(prefix="board-") as folder:
+        with subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=os.environ | {"TMPDIR": folder},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        ) as run:
+            yield run
 
 
 def test_parts_are_run_side_by_side() -> None:
