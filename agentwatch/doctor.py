@@ -17,6 +17,7 @@ from agentwatch.kernel.probes import PROBES_TABLE, Probes
 from agentwatch.resources import RULES
 from agentwatch.rules.load import load_rules
 from agentwatch.rules.model import RuleError
+from agentwatch.sources import nvml
 
 OK, DEGRADED, MISSING = "ok", "degraded", "missing"
 
@@ -39,6 +40,7 @@ def examine() -> Iterator[Check]:
     yield _btf()
     yield _bcc()
     yield _rules()
+    yield _gpus()
     if os.geteuid() == 0:
         yield from _probes()
     yield Check("python", OK, platform.python_version())
@@ -78,6 +80,16 @@ def _rules() -> Check:
     except RuleError as error:
         return Check("rules", MISSING, str(error), "mend or reinstall the shipped rules")
     return Check("rules", OK, f"{len(rules.rules)} in {RULES}")
+
+
+def _gpus() -> Check:
+    found, nodes = nvml.library(), nvml.device_nodes()
+    if nodes and found is None:
+        remedy = f"install {nvml.LIBRARY}, a part of NVIDIA's driver"
+        return Check("GPUs", DEGRADED, f"no {nvml.LIBRARY}: {nvml.COST}", remedy)
+    if found is None:
+        return Check("GPUs", OK, "none of NVIDIA's")
+    return Check("GPUs", OK, f"{found}, the driver is {'loaded' if nodes else 'not loaded'}")
 
 
 def _probes() -> Iterator[Check]:

@@ -192,7 +192,7 @@ class Replay:
             raise TraceError(f"the rules cannot be evaluated ({error}); name others with --rules") from None
         return Pipeline(
             engine,
-            state=State(header.users),
+            state=State(header.users, header.training),
             sinks=[self._alert],
             clock_offset=header.clock_offset,
             reloads=order.rules is None,

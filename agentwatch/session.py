@@ -24,6 +24,7 @@ from agentwatch.schema.events import HOST, Type
 from agentwatch.sources.base import Round
 from agentwatch.sources.files import read_agent_file
 from agentwatch.sources.kernel import KernelSource
+from agentwatch.sources.nvml import Nvml
 from agentwatch.watch import Options, Watch
 
 if TYPE_CHECKING:
@@ -65,10 +66,19 @@ class LiveRequests:
 
 
 class Session:
-    """Folds what a watch of agents reports: the pipeline, live. With `record`, into a trace, too."""
+    """Folds what a watch of agents reports: the pipeline, live. With `record`, into a trace, too.
+
+    `training` are the paths of programs and scripts that are the registered training job.
+    """
 
     def __init__(
-        self, watch: Watch, rules: RuleSet, sinks: Sequence[Sink], *, record: Path | None = None
+        self,
+        watch: Watch,
+        rules: RuleSet,
+        sinks: Sequence[Sink],
+        *,
+        record: Path | None = None,
+        training: tuple[str, ...] = (),
     ) -> None:
         self.watch = watch
         self.probes = watch.probes
@@ -80,12 +90,14 @@ class Session:
         self._writer: TraceWriter | None = None
         self._redact: Callable[[Round], Round] | None = None
         self._reported_drops = 0
+        self._gpus = Nvml(watch.source)
+        watch.source.sweeps.append(self._gpus.sweep)
         self.clock_offset, names = clock_offset(), users()
         if record is not None:
-            self._record(record, rules, names)
+            self._record(record, rules, names, training)
         self.pipeline = Pipeline(
             Engine(rules, clock_offset=self.clock_offset),
-            state=State(names),
+            state=State(names, training),
             actuator=self.enforcer,
             sinks=sinks,
             requests=LiveRequests(watch.probes, watch.source),
@@ -99,7 +111,7 @@ class Session:
     def state(self) -> State:
         return self.pipeline.state
 
-    def _record(self, path: Path, rules: RuleSet, names: dict[int, str]) -> None:
+    def _record(self, path: Path, rules: RuleSet, names: dict[int, str], training: tuple[str, ...]) -> None:
         """Record what comes, without the secrets in it. Only a session that records loads what that needs."""
         from agentwatch.trace.record import trace_header  # noqa: PLC0415
         from agentwatch.trace.redact import Redactor  # noqa: PLC0415
@@ -110,7 +122,7 @@ class Session:
             replace(agent.options, command=redactor.command(agent.options.command))
             for agent in self.watch.agents.values()
         ]
-        header = trace_header(agents, rules, self.clock_offset, names, self.probes)
+        header = trace_header(agents, rules, self.clock_offset, names, self.probes, training)
         self._writer = TraceWriter(path, header, rules=rules.to_bytes(), overwrite=True)
         self._redact = redactor
 
@@ -166,7 +178,8 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """End the trace. The watch is the caller's to close."""
+        """End the trace and the sampling of GPUs. The watch is the caller's to close."""
+        self._gpus.close()
         if self._writer is not None:
             self._writer.close()
 

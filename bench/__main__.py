@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("start", "latency", "reading", "overhead", "rules", "pipeline", "trace", "replay")
+NAMES = ("start", "latency", "reading", "overhead", "rules", "pipeline", "trace", "replay", "gpu")
 
 
 def main() -> int:

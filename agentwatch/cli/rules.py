@@ -164,7 +164,9 @@ def replay_trace(file: Path, make_engine: Callable[[int], Engine]) -> None:
     with TraceReader(file) as reader:
         header = reader.header
         pipeline = Pipeline(
-            make_engine(header.clock_offset), state=State(header.users), clock_offset=header.clock_offset
+            make_engine(header.clock_offset),
+            state=State(header.users, header.training),
+            clock_offset=header.clock_offset,
         )
         for batches in reader:
             pipeline.process(batches)

@@ -36,6 +36,7 @@ class Settings:
     live: bool
     fail_on: str | None
     strict: bool
+    training: tuple[str, ...]
 
     def watch(self, name: str, command: tuple[str, ...] = (), *, running: bool = False) -> Options:
         """How the agent is watched."""
@@ -107,6 +108,14 @@ _OPTIONS = (
         "--fail-on",
         type=click.Choice(LEVELS),
         help="End with 3 when there was an alert at or above this level.",
+    ),
+    click.option(
+        "--training",
+        multiple=True,
+        metavar="PATH",
+        callback=lambda context, option, paths: tuple(map(os.path.abspath, paths)),
+        help="A program or script that is the training job, also where a shell of the agent's starts it: "
+        "its load on GPUs is expected. May be repeated.",
     ),
     click.option("--strict", is_flag=True, help="End with 6 when events were lost."),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posixpath
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -20,6 +22,9 @@ _EXE, _CWD, _ARGV = int(Piece.EXE), int(Piece.CWD), int(Piece.ARGV)
 _FIELD_OF: dict[int, str] = {Piece.EXE: "Image", Piece.CWD: "CurrentDirectory"}
 _NOTHING_CUT: frozenset[str] = frozenset()
 _ARGV_CUT = frozenset(("CommandLine", "Argv"))
+_SHELLS = frozenset("sh bash dash ash busybox zsh ksh mksh fish csh tcsh yash rbash".split())
+_INTERPRETERS = ("python", "pypy", "bash", "sh", "dash", "zsh", "perl", "ruby", "julia", "node", "Rscript")
+CLOCK_TICK_NS = 10_000_000  # /proc tells times in these (USER_HZ is 100)
 
 
 @dataclass(slots=True)
@@ -47,6 +52,7 @@ class Process:
     ended: int = 0
     exec_seq: int = 0  # sequence number of the exec that this image came from
     truncated: frozenset[str] = frozenset()
+    registered: bool = True  # of the registered job: see `ProcessTable.registers`
 
     @property
     def key(self) -> Key:
@@ -60,6 +66,7 @@ class Process:
         self.pid_ns, self.net_ns = origin.pid_ns, origin.net_ns
         self.mnt_ns, self.user_ns = origin.mnt_ns, origin.user_ns
         self.exec_seq, self.truncated = origin.exec_seq, origin.truncated
+        self.registered = origin.registered
 
     @property
     def command_line(self) -> str:
@@ -101,8 +108,10 @@ def _texts(data: bytes) -> list[str]:
 class ProcessTable:
     """All processes seen, by identity. Ended ones are forgotten, oldest first, beyond ENDED_KEPT."""
 
-    def __init__(self) -> None:
+    def __init__(self, training: Collection[str] = ()) -> None:
+        self._training = frozenset(training)
         self._processes: dict[Key, Process] = {}
+        self._latest: dict[int, Process] = {}  # by process id
         self._ended: dict[Key, None] = {}
         self._pieces: dict[int, _Pieces] = {}
 
@@ -115,8 +124,13 @@ class ProcessTable:
             return Process(0, 0, agent)
         process = self._processes.get((tgid, start))
         if process is None:
-            process = self._processes[tgid, start] = Process(tgid, start, agent)
+            process = self._processes[tgid, start] = self._latest[tgid] = Process(tgid, start, agent)
         return process
+
+    def running(self, pid: int, start: int) -> Process | None:
+        """The process of this id whose start, cut to whole clock ticks, is `start`."""
+        process = self._latest.get(pid)
+        return process if process is not None and 0 <= process.start - start < CLOCK_TICK_NS else None
 
     def known(self, key: Key) -> Process | None:
         return self._processes.get(key)
@@ -124,6 +138,10 @@ class ProcessTable:
     def all(self) -> list[Process]:
         """Every process remembered, in the order of first sight."""
         return list(self._processes.values())
+
+    def newest(self) -> Iterator[Process]:
+        """Every process remembered, the one seen last first."""
+        return reversed(self._processes.values())
 
     def ancestors(self, process: Process) -> list[Process]:
         """From the parent upwards, as far as the agent's tree is known."""
@@ -173,7 +191,7 @@ class ProcessTable:
         pieces = self._pieces.pop(row[TID], None) or _Pieces()
         process = self.get(row[TGID], row[START], agent)
         if process.parent is None:
-            process.parent = (parent, parent_start)
+            self._belongs_to(process, (parent, parent_start))
         argv, whole = _joined(pieces.argv, argv_length)
         cut = [_FIELD_OF[kind] for kind in sorted(pieces.cut)]
         if not whole:
@@ -190,6 +208,7 @@ class ProcessTable:
         process.pid_ns, process.net_ns, process.mnt_ns, process.user_ns = pid_ns, net_ns, mnt_ns, user_ns
         process.exec_seq = seq
         process.truncated = frozenset(cut) if cut else _NOTHING_CUT
+        process.registered = self.registers(process)
         return process
 
     def found(self, row: Row, agent: int) -> Process:
@@ -197,12 +216,40 @@ class ProcessTable:
         parent, parent_start, exe, argv, cwd, uid, euid, gid, flags, argv_cut = unpack(row)
         process = self.get(row[TGID], row[START], agent)
         if not process.exe:
-            process.parent = (parent, parent_start)
+            self._belongs_to(process, (parent, parent_start))
             process.exe, process.argv, process.cwd = exe, tuple(argv), cwd
             process.uid, process.euid, process.gid = uid, euid, gid
             process.flags = flags
             process.truncated = _ARGV_CUT if argv_cut else _NOTHING_CUT
+            process.registered = self.registers(process)
         return process
+
+    def _belongs_to(self, process: Process, parent: Key) -> None:
+        """The parent of a process whose fork was not seen."""
+        process.parent = parent
+        above = self._processes.get(parent)
+        process.registered = above is None or above.registered
+
+    def registers(self, process: Process) -> bool:
+        """Whether a process that has begun a program belongs to the registered job.
+
+        That is the agent's root command and what it starts, but not what a shell below it runs (a
+        tool's shell), and again what the operator named as training.
+        """
+        if self._training and self._is_training(process):
+            return True
+        if not process.registered or process.exe.rpartition("/")[2] not in _SHELLS:
+            return process.registered
+        return process.parent is None or process.parent not in self._processes
+
+    def _is_training(self, process: Process) -> bool:
+        """Whether it runs a program or an interpreter's script that the operator named by its path."""
+        if process.exe in self._training:
+            return True
+        if not process.exe.rpartition("/")[2].startswith(_INTERPRETERS):
+            return False
+        script = next((word for word in process.argv[1:] if not word.startswith("-")), "")
+        return bool(script) and posixpath.normpath(posixpath.join(process.cwd, script)) in self._training
 
     def exit(self, row: Row, agent: int) -> Process:
         """A process ended; it is remembered for a while."""
@@ -215,7 +262,9 @@ class ProcessTable:
         if len(self._ended) > ENDED_KEPT:
             oldest = next(iter(self._ended))
             del self._ended[oldest]
-            self._processes.pop(oldest, None)
+            forgotten = self._processes.pop(oldest, None)
+            if self._latest.get(oldest[0]) is forgotten:
+                self._latest.pop(oldest[0], None)
         return process
 
 

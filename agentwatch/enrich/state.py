@@ -7,11 +7,12 @@ and the flow it concerns. Nothing here looks at a clock, a file or the machine.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from agentwatch.enrich.flows import Flow, FlowTable
+from agentwatch.enrich.gpus import GpuTable
 from agentwatch.enrich.processes import Process, ProcessTable
 from agentwatch.schema import decode
 from agentwatch.schema.decode import AGENT, FLAGS, START, TGID, TIME, TYPE, Row
@@ -43,6 +44,7 @@ class Agent:
     state: AgentState = "running"
     acted_by: str = ""  # who acted on it last: a rule's id, or the operator's name and reason
     lost: dict[str, int] = field(default_factory=dict)  # events lost, by name
+    gpu_time: int = 0  # of all its processes, ended ones too, in ns: see `GpuUse.busy`
 
 
 @dataclass(slots=True)
@@ -66,13 +68,17 @@ class Change:
 
 
 class State:
-    """Agents, processes, flows and names, folded from records."""
+    """Agents, processes, flows, GPUs and names, folded from records.
 
-    def __init__(self, users: Mapping[int, str] | None = None) -> None:
+    `training` are the paths of programs and scripts that the operator named as the training job.
+    """
+
+    def __init__(self, users: Mapping[int, str] | None = None, training: Collection[str] = ()) -> None:
         self.users = users or {}
         self.agents: dict[int, Agent] = {}
-        self.processes = ProcessTable()
+        self.processes = ProcessTable(training)
         self.flows = FlowTable()
+        self.gpus = GpuTable()
         self.files: dict[str, bytes] = {}
         self.names: dict[str, str] = {}
         self.coverage: list[tuple[str, str, str]] = []
@@ -86,6 +92,7 @@ class State:
             Type.EXIT: self._exit,
             Type.SOCKET: self._plain,
             Type.CLOSE: self._close,
+            Type.FLOW_PROGRESS: self._progress,
             Type.SIGNAL: self._plain,
             Type.EXEC: self._exec,
             Type.EXEC_PIECE: self._piece,
@@ -100,6 +107,10 @@ class State:
             Type.COVERAGE: self._coverage,
             Type.AGENT: self._agent,
             Type.RULES: self._rules,
+            Type.GPU_DEVICE: self._gpu_device,
+            Type.GPU_SAMPLE: self._gpu_sample,
+            Type.GPU_USE: self._gpu_use,
+            Type.GPU_GONE: self._gpu_gone,
         }
 
     def agent(self, number: int) -> Agent:
@@ -135,6 +146,15 @@ class State:
 
     def user_name(self, uid: int) -> str:
         return self.users.get(uid) or str(uid)
+
+    def gpu_time(self, process: Process) -> int:
+        """GPU time of a process and all below it that are remembered, in ns: see `GpuUse.busy`."""
+        total = 0
+        for key, busy in self.gpus.time_by_process().items():
+            user = self.processes.known(key)
+            if user is process or (user is not None and process in self.processes.ancestors(user)):
+                total += busy
+        return total
 
     def _owner(self, row: Row, agent: Agent) -> Process:
         return self.processes.get(row[TGID], row[START], agent.number)
@@ -203,6 +223,12 @@ class State:
         self.flows.close(flow, bytes_out, bytes_in, row[TIME])
         return Change(seq, row[TYPE], row[TIME], agent, self._flow_owner(flow, agent), flow, fields)
 
+    def _progress(self, seq: int, row: Row, agent: Agent) -> Change:
+        fields = decode.unpack(row)
+        flow = self._flow(row, fields, agent)
+        flow.bytes_out, flow.bytes_in = fields[_BLOCK : _BLOCK + 2]
+        return Change(seq, row[TYPE], row[TIME], agent, self._flow_owner(flow, agent), flow, fields)
+
     def _payload(self, seq: int, row: Row, agent: Agent) -> Change:
         fields = decode.unpack(row)
         flow = self._flow(row, fields, agent)
@@ -248,7 +274,10 @@ class State:
     def _coverage(self, seq: int, row: Row, agent: Agent) -> Change:
         change = self._plain(seq, row, agent)
         probe, error, cost = change.fields
-        self.coverage.append((probe, error, cost))
+        if error:
+            self.coverage.append((probe, error, cost))
+        else:
+            self.coverage = [gap for gap in self.coverage if gap[0] != probe]
         return change
 
     def _agent(self, seq: int, row: Row, agent: Agent) -> Change:
@@ -261,4 +290,31 @@ class State:
     def _rules(self, seq: int, row: Row, agent: Agent) -> Change:
         change = self._plain(seq, row, agent)
         self.rules_digest, _ = change.fields
+        return change
+
+    def _gpu_device(self, seq: int, row: Row, agent: Agent) -> Change:
+        change = self._plain(seq, row, agent)
+        self.gpus.appear(*change.fields)
+        return change
+
+    def _gpu_sample(self, seq: int, row: Row, agent: Agent) -> Change:
+        change = self._plain(seq, row, agent)
+        self.gpus.sample(row[TIME], *change.fields)
+        return change
+
+    def _gpu_use(self, seq: int, row: Row, agent: Agent) -> Change | None:
+        """Uses by processes that are no agent's say nothing."""
+        process = self.processes.running(row[TGID], row[START])
+        if process is None:
+            return None
+        fields = decode.unpack(row)
+        agent = self.agent(process.agent)
+        agent.gpu_time += self.gpus.use(row[TIME], process, *fields)
+        return Change(seq, row[TYPE], row[TIME], agent, process, None, fields)
+
+    def _gpu_gone(self, seq: int, row: Row, agent: Agent) -> Change:
+        """The change's fields are the UUIDs of those that are gone by it, and the reason."""
+        change = self._plain(seq, row, agent)
+        uuid, reason = change.fields
+        change.fields = (self.gpus.go(uuid, reason), reason)
         return change

@@ -62,6 +62,7 @@ class Type(IntEnum):
     SEND = 9
     CLOSE = 10
     SIGNAL = 11
+    FLOW_PROGRESS = 23
     EXEC = 32
     EXEC_PIECE = 33
     PAYLOAD = 34
@@ -76,6 +77,10 @@ class Type(IntEnum):
     AGENT = 70
     RULES = 71
     REDACTED = 72
+    GPU_DEVICE = 73
+    GPU_SAMPLE = 74
+    GPU_USE = 75
+    GPU_GONE = 76
 
 
 HEADER = (
@@ -139,6 +144,9 @@ PAYLOAD_MESSAGES = (
 )
 SAMPLE_INTERVAL_NS = 5_000_000_000  # one later message is recorded each such interval
 FOLLOW_INTERVAL_NS = 5_000_000  # of a followed flow's long messages, one segment each such interval
+PROGRESS_INTERVAL_NS = 15_000_000_000  # a flow that carries data tells its progress each such interval
+PROGRESS_BYTES = 1 << 20  # and as often as its bytes have doubled, from this many on
+QUIET_NS = 1_000_000_000  # what is said after such a silence was not said at once
 
 EVENTS: tuple[EventType, ...] = (
     EventType(
@@ -210,6 +218,23 @@ EVENTS: tuple[EventType, ...] = (
             Field("bytes_out", "u64", "payload bytes sent, retransmissions not counted"),
             Field("bytes_in", "u64", "payload bytes received, retransmissions not counted"),
             Field("elapsed", "u64", "nanoseconds since the socket was made"),
+        ),
+    ),
+    EventType(
+        "flow_progress",
+        Type.FLOW_PROGRESS,
+        Ring.SLOTS,
+        "What a flow has carried so far: each 15 s while it carries data, and when its bytes have doubled.",
+        (
+            *SOCKET_BLOCK,
+            Field("bytes_out", "u64", "payload bytes sent, retransmissions not counted"),
+            Field("bytes_in", "u64", "payload bytes received, retransmissions not counted"),
+            Field("squares_out", "u64", "sum of the squares of the segments' sizes, sent"),
+            Field("squares_in", "u64", "the same, received"),
+            Field("segments_out", "u16", "segments or datagrams sent; 65535 and more"),
+            Field("segments_in", "u16", "the same, received"),
+            Field("starts", "u16", "segments sent after 1 s of silence"),
+            Field("pushes", "u16", "segments received after 1 s of silence, the last before received, too"),
         ),
     ),
     EventType(
@@ -372,7 +397,7 @@ EVENTS: tuple[EventType, ...] = (
         "A probe that could not be attached, and what it costs in coverage.",
         (
             Field("probe", "str", "name of the probe"),
-            Field("error", "str", "why it could not be attached"),
+            Field("error", "str", "why it could not be attached; empty: from here on it is"),
             Field("cost", "str", "what is not seen without it"),
         ),
     ),
@@ -410,6 +435,63 @@ EVENTS: tuple[EventType, ...] = (
             Field("offset", "u64", "of the first masked byte in the batch; in notes, in the text"),
             Field("length", "u64", "bytes masked"),
             Field("reason", "str", "what they looked like"),
+        ),
+    ),
+    EventType(
+        "gpu_device",
+        Type.GPU_DEVICE,
+        Ring.NOTES,
+        "A GPU, or a MIG instance of one, can be seen from here on.",
+        (
+            Field("uuid", "str", "its identity, as NVML tells it"),
+            Field("label", "str", "its number; of an instance, that of the GPU and its own: 0/1"),
+            Field("name", "str", "name of the model"),
+            Field("parent", "str", "identity of the GPU that an instance is a part of; empty"),
+            Field("instance", "s32", "GPU instance id; -1 for a whole GPU"),
+            Field("memory", "u64", "bytes of memory; 0 unknown"),
+            Field("driver", "str", "version of the driver"),
+        ),
+    ),
+    EventType(
+        "gpu_sample",
+        Type.GPU_SAMPLE,
+        Ring.NOTES,
+        "How busy a GPU is, by NVML; -1 is unknown. The uses by processes of the same look follow.",
+        (
+            Field("uuid", "str", "identity of the GPU or instance"),
+            Field("sm", "s32", "percent of time in which a kernel ran"),
+            Field("memory_busy", "s32", "percent of time in which memory was read or written"),
+            Field("encoder", "s32", "percent of the video encoder"),
+            Field("memory", "u64", "bytes of memory in use; 0 unknown"),
+            Field("power", "s32", "milliwatts"),
+            Field("temperature", "s32", "degrees Celsius"),
+            Field("sent", "s32", "KB/s that the GPU sent over PCIe, counted for 20 ms"),
+            Field("received", "s32", "KB/s that the GPU received over PCIe, counted for 20 ms"),
+            Field("processes", "u32", "how many processes use it"),
+        ),
+    ),
+    EventType(
+        "gpu_use",
+        Type.GPU_USE,
+        Ring.NOTES,
+        "A process uses a GPU. Its start is as /proc tells it: cut to whole clock ticks (10 ms).",
+        (
+            Field("uuid", "str", "identity of the GPU or instance"),
+            Field("sm", "s32", "percent of the GPU's multiprocessors; -1 unknown, as all of these"),
+            Field("memory_busy", "s32", "percent of time in which its memory was read or written"),
+            Field("encoder", "s32", "percent of the video encoder"),
+            Field("decoder", "s32", "percent of the video decoder"),
+            Field("memory", "u64", "bytes of memory; 0 unknown"),
+        ),
+    ),
+    EventType(
+        "gpu_gone",
+        Type.GPU_GONE,
+        Ring.NOTES,
+        "A GPU cannot be seen any more.",
+        (
+            Field("uuid", "str", "identity of the GPU or instance; empty: none can be seen"),
+            Field("reason", "str", "why, in NVML's words"),
         ),
     ),
 )

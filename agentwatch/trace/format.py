@@ -137,6 +137,12 @@ class TraceHeader:
         numbers = {str(uid): str(name) for uid, name in told.items()}
         return {int(uid): name for uid, name in numbers.items() if uid.isdecimal() and len(uid) <= 10}
 
+    @property
+    def training(self) -> tuple[str, ...]:
+        """Paths of what the operator named as the training job."""
+        told = self.extra.get("training")
+        return tuple(map(str, told)) if isinstance(told, (list, tuple)) else ()
+
     def pack(self) -> bytes:
         """The payload of the header frame: a map of the fields, layouts by the kind's number."""
         plain = {item.name: getattr(self, item.name) for item in fields(self)}

@@ -42,7 +42,12 @@ LAYOUTS = {BatchKind.SLOTS: _layout(), BatchKind.RECORDS: _layout()}
 
 
 def trace_header(
-    agents: Sequence[Options], rules: RuleSet, offset: int, names: dict[int, str], probes: Probes
+    agents: Sequence[Options],
+    rules: RuleSet,
+    offset: int,
+    names: dict[int, str],
+    probes: Probes,
+    training: Sequence[str] = (),
 ) -> TraceHeader:
     """What a reader must know before the first record. Records tell of agents that come later."""
     first = agents[0] if agents else None
@@ -61,5 +66,5 @@ def trace_header(
         mode=first.mode if first else "",
         agents=tuple(agent.name for agent in agents),
         command=first.command if first else (),
-        extra={"users": {str(uid): name for uid, name in names.items()}},
+        extra={"users": {str(uid): name for uid, name in names.items()}, "training": list(training)},
     )

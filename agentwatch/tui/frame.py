@@ -107,6 +107,7 @@ def _header(snapshot: Snapshot) -> Text:
         f"  {snapshot.mode}  {minutes:02d}:{seconds:02d}  ",
         (f"{snapshot.lost:,} lost", "bold yellow" if snapshot.lost else ""),
         f"  {snapshot.events:,} events",
+        (f"  {snapshot.gpu}" if snapshot.gpu else "", "bold"),
     )
 
 
@@ -145,7 +146,8 @@ def _processes(snapshot: Snapshot) -> Section:
 def _process(row: ProcessRow) -> Text:
     indent = "  " * (min(row.depth, _DEEPEST) - 1) + "└ " if row.depth else ""
     ended = f"[{row.ended}] " if row.ended else ""
-    return Text(f"{_mark(row)}{row.pid:>8} {indent}{ended}{row.command}", _style(row))
+    gpu = f"[{row.gpu}] " if row.gpu else ""
+    return Text(f"{_mark(row)}{row.pid:>8} {indent}{ended}{gpu}{row.command}", _style(row))
 
 
 def _flows(snapshot: Snapshot) -> Section:

@@ -43,7 +43,7 @@ class ProcessRow(NamedTuple):
     """One process; rows come in tree order, parents before children.
 
     `depth` is 0 for the agent's root, `ended` how it ended (`exit 0`, `SIGKILL`) or empty
-    while it runs, `marked` whether an alert concerns it.
+    while it runs, `marked` whether an alert concerns it, `gpu` what it uses of GPUs.
     """
 
     pid: int
@@ -51,6 +51,7 @@ class ProcessRow(NamedTuple):
     command: str
     ended: str = ""
     marked: bool = False
+    gpu: str = ""
 
 
 class FlowRow(NamedTuple):
@@ -88,7 +89,8 @@ class Snapshot(NamedTuple):
 
     `gaps` names coverage that is missing, `output` the last lines that the command wrote,
     `more_...` count rows that were left out (of alerts, the oldest); `asking` says that the
-    question what to do with the frozen agent stands; `on_signal` what Ctrl-C does.
+    question what to do with the frozen agent stands; `on_signal` what Ctrl-C does; `gpu` what
+    the whole agent uses of GPUs.
     """
 
     agent: str
@@ -107,6 +109,7 @@ class Snapshot(NamedTuple):
     more_alerts: int = 0
     asking: bool = False
     on_signal: str = "ends the agent"
+    gpu: str = ""
 
     def pack(self) -> bytes:
         """Encode for `unpack`, within one packet: strings cut, and of the rows those that matter most."""
@@ -249,7 +252,8 @@ class PlainView:
             lines.append(f"agent {snapshot.agent}: {snapshot.state}")
         if (snapshot.lost, snapshot.gaps) != self._partial:
             self._partial = snapshot.lost, snapshot.gaps
-            lines.append(f"evidence is partial: {partial_reason(snapshot)}")
+            reason = partial_reason(snapshot)
+            lines.append(f"evidence is partial: {reason}" if reason else "nothing is missing any more")
         with contextlib.suppress(OSError):
             for line in lines:
                 self._stream.write(printable(line) + "\n")

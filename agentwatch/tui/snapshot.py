@@ -9,11 +9,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from agentwatch.enrich.flows import Flow
+from agentwatch.enrich.gpus import UNKNOWN, GpuUse
 from agentwatch.enrich.processes import Key, Process
 from agentwatch.enrich.state import State
 from agentwatch.sinks.alerts import endpoint
 from agentwatch.tui import live
 from agentwatch.tui.live import AlertRow, FlowRow, ProcessRow, Snapshot
+from agentwatch.tui.text import byte_count
 
 PROCESSES = 400  # looked at for a snapshot; views show fewer
 ALERTS_KEPT = 200
@@ -60,6 +62,16 @@ def _tree(processes: Sequence[Process]) -> Iterable[tuple[Process, int]]:
         shown.add(process.key)
         yield process, depth
         stack += [(child, depth + 1) for child in reversed(children.get(process.key, []))]
+
+
+def gpu_words(uses: Sequence[GpuUse]) -> str:
+    """What is used of GPUs, in a few words: `gpu 97 % 8.1 GB`; an instance's number before it."""
+    if not uses:
+        return ""
+    labels = sorted({use.gpu.label for use in uses if use.gpu.parent or len(uses) > 1})
+    shares = [use.sm for use in uses if use.sm != UNKNOWN]
+    words = ["gpu", *([",".join(labels)] if labels else []), *([f"{sum(shares)} %"] if shares else [])]
+    return " ".join((*words, byte_count(sum(use.memory for use in uses))))
 
 
 def _flow_row(flow: Flow, marked: bool) -> FlowRow:
@@ -120,6 +132,7 @@ class Snapshots:
         state = self._state
         processes = state.processes.all()[-PROCESSES:]
         flows = state.flows.all()[-PROCESSES:]
+        gpu_uses = state.gpus.current()
         return Snapshot(
             agent=self._agent,
             mode=self._mode,
@@ -131,7 +144,7 @@ class Snapshots:
             processes=tuple(
                 ProcessRow(
                     process.pid, depth, _command(process), ended_words(process),
-                    process.pid in self._marked_pids,
+                    process.pid in self._marked_pids, gpu_words(gpu_uses.get(process.key, ())),
                 )
                 for process, depth in _tree(processes)
             ),
@@ -146,4 +159,5 @@ class Snapshots:
             more_alerts=self._alerts_seen - len(self.alerts),
             asking=asking,
             on_signal=self._on_signal,
+            gpu=gpu_words([use for uses in gpu_uses.values() for use in uses]),
         )  # fmt: skip

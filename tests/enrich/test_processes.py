@@ -135,3 +135,90 @@ def test_arguments_of_ended_processes_are_cut_and_that_is_said() -> None:
     table.exit(row, 1)
     assert list(process.argv) == ["sh"]
     assert process.truncated == {"CommandLine", "Argv"}
+
+
+def start_program(
+    table: ProcessTable, pid: int, parent: int, exe: str, *argv: str, cwd: str = "/work"
+) -> None:
+    """A process is forked and runs a program."""
+    (row,) = decode.slots(raw("fork", tgid=pid, parent=parent, parent_start=7))
+    table.fork(row, (parent, 7), 1)
+    run_program(table, pid, parent, exe, *argv, cwd=cwd)
+
+
+def run_program(table: ProcessTable, pid: int, parent: int, exe: str, *argv: str, cwd: str = "/work") -> None:
+    """A process runs another program."""
+
+    def leaf_first(path: str) -> bytes:
+        return b"".join(name.encode() + b"\0" for name in reversed(path.split("/")[1:]))
+
+    words = b"".join(word.encode() + b"\0" for word in (exe.rpartition("/")[2], *argv))
+    feed(
+        table,
+        *pieces(leaf_first(exe), leaf_first(cwd), words, tgid=pid),
+        raw("exec", tgid=pid, argv_length=len(words), parent=parent, parent_start=7),
+    )
+
+
+def is_registered(table: ProcessTable, pid: int) -> bool:
+    process = table.known((pid, 7))
+    assert process is not None
+    return process.registered
+
+
+def test_root_command_and_what_it_starts_are_registered_shell_or_not() -> None:
+    table = ProcessTable()
+    run_program(table, 100, 1, "/bin/bash", "train.sh")
+    start_program(table, 200, 100, "/usr/bin/torchrun", "train.py")
+    start_program(table, 300, 200, "/usr/bin/python3.11", "train.py")
+    assert all(is_registered(table, pid) for pid in (100, 200, 300))
+
+
+def test_what_a_tools_shell_runs_is_not_registered_also_in_the_shells_place() -> None:
+    table = ProcessTable()
+    run_program(table, 100, 1, "/usr/bin/python3", "agent.py")
+    start_program(table, 200, 100, "/usr/bin/dash", "-c", "./tool")
+    run_program(table, 200, 100, "/work/tool")
+    start_program(table, 300, 200, "/work/worker")
+    assert is_registered(table, 100)
+    assert not is_registered(table, 200)
+    assert not is_registered(table, 300)
+
+
+def test_named_training_is_registered_below_a_shell_until_the_next_one() -> None:
+    table = ProcessTable(["/work/train.py", "/opt/trainer"])
+    run_program(table, 100, 1, "/usr/bin/python3", "agent.py")
+    start_program(table, 200, 100, "/bin/bash", "-c", "python3 -u train.py")
+    start_program(table, 300, 200, "/usr/bin/python3.11", "-u", "./train.py", "--lr", "1")
+    start_program(table, 400, 300, "/usr/bin/python3.11", "worker.py")
+    start_program(table, 500, 400, "/bin/sh", "-c", "ls")
+    start_program(table, 600, 200, "/opt/trainer")
+    start_program(table, 700, 200, "/work/miner", "/work/train.py")
+    found = {pid: is_registered(table, pid) for pid in range(200, 800, 100)}
+    assert found == {200: False, 300: True, 400: True, 500: False, 600: True, 700: False}
+
+
+def test_process_whose_fork_was_lost_is_what_its_parent_is() -> None:
+    table = ProcessTable()
+    run_program(table, 100, 1, "/usr/bin/python3", "agent.py")
+    start_program(table, 200, 100, "/bin/sh", "-c", "tool")
+    run_program(table, 300, 200, "/work/tool")
+    assert not is_registered(table, 300)
+
+
+def test_running_process_is_found_by_id_and_start_to_the_tick() -> None:
+    table = ProcessTable()
+    old, new = table.get(100, 30_000_001, 1), table.get(100, 70_000_001, 1)
+    assert table.running(100, 70_000_000) is new
+    assert table.running(100, 60_000_000) is None
+    assert table.running(100, 80_000_000) is None
+    assert table.running(100, 30_000_000) is None, f"{old} has ended"
+    assert table.running(101, 70_000_000) is None
+
+
+def test_index_of_running_processes_forgets_with_the_table() -> None:
+    table = ProcessTable()
+    for pid in range(1, processes.ENDED_KEPT + 10):
+        (row,) = decode.slots(raw("exit", tgid=pid))
+        table.exit(row, 1)
+    assert len(table._latest) == len(table.all()) == processes.ENDED_KEPT

@@ -45,7 +45,8 @@ def eventually(condition: Callable[[], T], seconds: float = 10) -> T:
 
 
 @functools.cache
-def _build_folder() -> Path:
+def build_folder() -> Path:
+    """Where programs of this test run are built; gone at its end."""
     folder = tempfile.TemporaryDirectory(prefix="agentwatch-programs-")
     atexit.register(folder.cleanup)
     return Path(folder.name)
@@ -54,7 +55,7 @@ def _build_folder() -> Path:
 @functools.cache
 def compiled(name: str) -> Path:
     """The executable of tests/programs/NAME.c, compiled once in a test run."""
-    program = _build_folder() / name
+    program = build_folder() / name
     flags = ["-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror"]
     subprocess.run(["gcc", *flags, "-o", program, PROGRAMS / f"{name}.c"], check=True)
     return program

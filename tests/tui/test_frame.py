@@ -94,6 +94,13 @@ def test_long_lists_say_how_much_they_hide() -> None:
     assert "and 7 more" in text
 
 
+def test_use_of_gpus_stands_in_the_head_and_before_the_command() -> None:
+    rows = (ProcessRow(100, 0, "python3 train.py", gpu="gpu 97 % 8.1 GB"),)
+    lines = draw(SNAPSHOT._replace(processes=rows, gpu="gpu 97 % 9.9 GB"), 100, 30)
+    assert "gpu 97 % 9.9 GB" in lines[0]
+    assert "100 [gpu 97 % 8.1 GB] python3 train.py" in "\n".join(lines)
+
+
 def test_end_state_asks_nothing_and_wastes_nothing() -> None:
     lines = draw(SNAPSHOT._replace(asking=False, output=("one",)), 80, 50, final=True)
     assert lines[-1].rstrip() == "one"

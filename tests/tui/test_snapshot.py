@@ -71,3 +71,24 @@ def test_alerts_beyond_those_kept_are_counted() -> None:
     assert (len(made.alerts), made.more_alerts) == (ALERTS_KEPT, 3)
     assert made.alerts[-1].title == f"alert {ALERTS_KEPT + 2}"
     assert made.alerts[-1].time == "03:04:05Z"
+
+
+def test_use_of_gpus_is_shown_by_process_and_for_the_agent() -> None:
+    state = State()
+    process = state.processes.get(*KEY, 1)
+    state.gpus.appear("GPU-1", "0", "H100", "", -1, 0, "550")
+    state.gpus.sample(1, "GPU-1", 97, 1, 0, 0, 0, 0, 0, 0, 1)
+    state.gpus.use(1, process, "GPU-1", 97, 1, 0, 0, 8_100_000_000)
+    made = snapshot(state)
+    assert made.processes[0].gpu == made.gpu == "gpu 97 % 8.1 GB"
+    state.gpus.go("GPU-1", "GPU is lost")
+    assert snapshot(state).gpu == ""
+
+
+def test_mig_instance_is_shown_by_its_number_and_without_an_unknown_share() -> None:
+    state = State()
+    process = state.processes.get(*KEY, 1)
+    for number in (0, 1):
+        state.gpus.appear(f"MIG-{number}", f"0/{number}", "", "GPU-1", number, 0, "550")
+        state.gpus.use(0, process, f"MIG-{number}", -1, -1, -1, -1, 2_000_000_000)
+    assert snapshot(state).processes[0].gpu == "gpu 0/0,0/1 4.0 GB"
