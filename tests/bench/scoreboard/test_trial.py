@@ -107,16 +107,18 @@ def board(*words: str) -> Iterator[subprocess.Popen[str]]:
     """The scoreboard as a program; its files go even if it is killed."""
     command = [sys.executable, "-m", "bench.scoreboard", "--set", "own", "--json", *words]
     # Not tmp_path: paths of Unix sockets are short.
-    with tempfile.TemporaryDirectory(prefix="board-") as folder:
-        with subprocess.Popen(
+    with (
+        tempfile.TemporaryDirectory(prefix="board-") as folder,
+        subprocess.Popen(
             command,
             cwd=ROOT,
             env=os.environ | {"TMPDIR": folder},
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-        ) as run:
-            yield run
+        ) as run,
+    ):
+        yield run
 
 
 def test_parts_are_run_side_by_side() -> None:
