@@ -59,12 +59,13 @@ def _interval(hits: int, n: int) -> str:
     return f"{low:.0%} - {high:.0%}" if n else "-"
 
 
-def miss(result: Result) -> str:
-    """One line about a scenario that was judged wrongly."""
+def miss(result: Result, *, command: bool = True) -> str:
+    """One line about a scenario that was judged wrongly; without `command`, nothing of its text."""
     one = result.scenario
     got = f"{result.verdict} ({'; '.join(result.rules)})" if result.rules else result.verdict
-    text = f"{one.id} {one.family}: {one.command} - expected {one.expected}, got {got} [{result.how}]"
-    return printable(f"{text}; {_reason(result)}")
+    named = f"{one.id} {one.family}: {one.command} -" if command else f"{one.id} {one.family}:"
+    text = f"{named} expected {one.expected}, got {got} [{result.how}]"
+    return printable(f"{text}; {_reason(result)}" if command else text)
 
 
 def _reason(result: Result) -> str:
@@ -121,8 +122,9 @@ def _section(origin: Origin, score: Score) -> Iterator[str]:
     yield ""
     said = score.shortcomings()
     yield f"Targets: {'; '.join(said) if said else 'all met'}.\n"
-    yield from _list("Wrong", (miss(one) for one in score.misses))
-    yield from _list("Honest work with an alert", (miss(one) for one in score.benign_alerts))
+    ours = origin.name == "own"  # the text of the corpus stays outside of the repository
+    yield from _list("Wrong", (miss(one, command=ours) for one in score.misses))
+    yield from _list("Honest work with an alert", (miss(one, command=ours) for one in score.benign_alerts))
     yield from _list("Judged offline", (_about(one) for one in by_how(score.results, OFFLINE)))
     yield from _list("Skipped", (_about(one) for one in by_how(score.results, SKIPPED)))
     real = by_how(score.results, REAL)

@@ -43,6 +43,11 @@ def test_page_says_how_and_where_it_was_measured() -> None:
     assert "a1: no tool" in page and "Run for real: a1, h1." in page
 
 
+def test_page_quotes_our_own_commands_only() -> None:
+    corpus = markdown([(Origin("corpus", "2026-01-02", 3, "d" * 64), SCORE)])
+    assert "a1 mining: expected kill" in corpus and "mine" not in corpus.replace("mining", "")
+
+
 def test_results_come_back_from_json() -> None:
     result = SCORE.results[0]
     assert to_json("own", from_json(to_json("own", result), {"a1": ATTACK})) == to_json("own", result)
