@@ -18,7 +18,14 @@ PROCESS = (
     Field("ParentProcessId", "int", "process id of the parent"),
     Field("ParentImage", "str", "path of the parent's program"),
     Field("ParentCommandLine", "str", "arguments of the parent"),
-    Field("ImageFlags", "list", "what stands out about the file: memfd, deleted, loader (run through ld.so)"),
+    Field("ImageFlags", "list", "what stands out about the file: memfd, deleted, loader (run through ld.so), "
+          "written (by the agent itself)"),
+    Field("AncestorImages", "list", "programs of the parent, its parent, ...: the nearest first, at most 16"),
+)  # fmt: skip
+
+FILE = (
+    Field("TargetFilename", "str", "path of the file"),
+    Field("Access", "str", "read; or write, create, rename, delete"),
 )
 
 CONNECTION = (
@@ -31,7 +38,46 @@ CONNECTION = (
 )
 
 FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
-    "process_creation": ("A process runs a new program.", PROCESS),
+    "process_creation": (
+        "A process runs a new program.",
+        (
+            *PROCESS,
+            Field("LoaderEnvironment", "list", "NAME=value of variables that make programs load code: "
+                  "LD_PRELOAD, LD_AUDIT, LD_LIBRARY_PATH, BASH_ENV, ENV, PYTHONSTARTUP, GCONV_PATH"),
+        ),
+    ),
+    "file_event": (
+        "A watched file was created, written, renamed or removed.",
+        (*PROCESS, *FILE, Field("SourceFilename", "str", "of a rename: the old path")),
+    ),
+    "file_access": ("A watched file was opened for reading.", (*PROCESS, *FILE)),
+    "privileged_operation": (
+        "The kernel was asked for something that changes who may do what.",
+        (
+            *PROCESS,
+            Field("Kind", "str", "namespace, mount, module_load, bpf, ptrace or credentials"),
+            Field("Operation", "str", "of namespace: unshare, setns, clone; of bpf: prog_load, ..."),
+            Field("Namespaces", "list", "user, net, mnt, pid, ipc, uts, cgroup, time"),
+            Field("OfInit", "str", "true where setns entered a namespace of the initial process"),
+            Field("Source", "str", "of mount: what is mounted"),
+            Field("Target", "str", "of mount: where"),
+            Field("FsType", "str", "of mount: type of the file system"),
+            Field("Name", "str", "of module_load: the module"),
+            Field("TargetProcessId", "int", "of ptrace: the process traced"),
+            Field("TargetImage", "str", "of ptrace: its program"),
+            Field("OfMonitor", "str", "of ptrace: true where the monitor is traced"),
+            Field("NewUserId", "int", "of credentials: number of the user it became"),
+        ),
+    ),
+    "process_behaviour": (
+        "What processes did over many events.",
+        (
+            *PROCESS,
+            Field("Kind", "str", "fork_storm, self_copy or self_replication"),
+            Field("Forks", "int", "of fork_storm: how many"),
+            Field("Span", "float", "of fork_storm: within how many seconds"),
+        ),
+    ),
     "network_connection": (
         "A socket connects, sends to a new address, or a connection was accepted.",
         (*PROCESS, *CONNECTION, Field("Protocol", "str", "tcp, udp, or the IP protocol's number")),
@@ -62,6 +108,7 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
             Field("Transport", "str", "layers below the protocol: tcp, http, websocket, socks5>tcp, ..."),
             Field("Client", "str", "the client's software as it names itself"),
             Field("Server", "str", "the server's software as it names itself"),
+            Field("Path", "str", "of http: path of the request"),
         ),
     ),
     "network_listen": ("A TCP socket listens.", (*PROCESS, *CONNECTION, Field("Protocol", "str", "tcp"))),
@@ -82,7 +129,8 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
         "An agent acts against the watch itself.",
         (
             *PROCESS,
-            Field("Kind", "str", "cgroup_move (left its cgroup) or signal (signalled the monitor)"),
+            Field("Kind", "str", "cgroup_move (left its cgroup), signal or ptrace (at the monitor), "
+                  "freezer (wrote control files of a watched cgroup), bpffs (its pins)"),
             Field("Cgroup", "str", "path of the new cgroup"),
             Field("Signal", "int", "number of the signal"),
         ),
