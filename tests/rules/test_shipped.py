@@ -50,5 +50,5 @@ def test_only_rules_of_a_high_level_act(shipped: RuleSet) -> None:
 def test_each_is_right_on_its_samples(shipped: RuleSet) -> None:
     results = [one for one in samples.run(shipped, SAMPLES, no_traces) if one.file.suffix == samples.EVENTS]
     assert not [f"{one.file}: {one.found}" for one in results if not one.passed]
-    for rule in shipped.rules:
+    for rule in (rule for rule in shipped.rules if not rule.silent):
         assert {one.expected for one in results if one.rule == rule} >= {"hit", "miss"}, rule.title
