@@ -58,12 +58,9 @@ Replay = Callable[[Path, Callable[[int], Engine]], None]
 
 
 def run(ruleset: RuleSet, folder: Path, replay: Replay) -> Iterator[Sample]:
-    """Every rule of the set on each of its samples, in the order of the set.
-
-    Rules that only feed a correlation say nothing by themselves and are left out: its samples are theirs.
-    """
+    """Every rule of the set that makes alerts on each of its samples, in the order of the set."""
     for rule in ruleset.rules:
-        if rule.silent:
+        if rule.silent:  # it is seen in what counts it
             continue
         for file in samples_of(rule, folder):
             expected = next(word for word in EXPECTED if file.name.startswith(word))

@@ -18,66 +18,53 @@ PROCESS = (
     Field("ParentProcessId", "int", "process id of the parent"),
     Field("ParentImage", "str", "path of the parent's program"),
     Field("ParentCommandLine", "str", "arguments of the parent"),
-    Field("ImageFlags", "list", "what stands out about the file: memfd, deleted, loader (run through ld.so), "
-          "written (by the agent itself)"),
-    Field("AncestorImages", "list", "programs of the parent, its parent, ...: the nearest first, at most 16"),
+    Field("AncestorImages", "list", "programs of parent, grandparent, ...: the nearest first, at most 16"),
+    Field("ImageFlags", "list", "what stands out about the file: memfd, deleted, written (by an agent), "
+          "loader (run through ld.so)"),
 )  # fmt: skip
-
-FILE = (
-    Field("TargetFilename", "str", "path of the file"),
-    Field("Access", "str", "read; or write, create, rename, delete"),
-)
 
 CONNECTION = (
     Field("SourceIp", "str", "local address"),
     Field("SourcePort", "int", "local port"),
     Field("DestinationIp", "str", "remote address"),
     Field("DestinationPort", "int", "remote port"),
-    Field("DestinationHostname", "str", "name of the remote side: from a DNS answer, or asked of a proxy"),
+    Field(
+        "DestinationHostname",
+        "str",
+        "name of the remote side: from DNS, asked of a proxy, or in TLS",
+    ),
     Field("Initiated", "str", "true where the process connected, false where it accepted"),
 )
+
+FILE = (
+    Field("TargetFilename", "str", "path of the file, as its mount namespace shows it"),
+    Field("Access", "str", "read, write, create, rename, link or delete"),
+    Field(
+        "FileKind",
+        "str",
+        "why it is watched: ssh, cloud, accounts, cron, service, ...",
+    ),
+)
+TRACED = (
+    Field("TargetProcessId", "int", "process that was traced, or whose memory was used"),
+    Field("TargetImage", "str", "its program, where it is one of the agent's"),
+    Field("OfMonitor", "str", "true where it is agentwatch itself"),
+)
+_SOURCE = Field("SourceFilename", "str", "the file's other name, of a rename or link")
 
 FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
     "process_creation": (
         "A process runs a new program.",
         (
             *PROCESS,
-            Field("LoaderEnvironment", "list", "NAME=value of variables that make programs load code: "
-                  "LD_PRELOAD, LD_AUDIT, LD_LIBRARY_PATH, BASH_ENV, ENV, PYTHONSTARTUP, GCONV_PATH"),
+            Field("LoaderEnvironment", "list", "NAME=value of LD_PRELOAD, LD_AUDIT, LD_LIBRARY_PATH, "
+                  "BASH_ENV, ENV, PYTHONSTARTUP and GCONV_PATH"),
         ),
     ),
     "file_event": (
-        "A watched file was created, written, renamed or removed.",
-        (*PROCESS, *FILE, Field("SourceFilename", "str", "of a rename: the old path")),
+        "A watched file was opened for writing, made, renamed, linked or removed.", (*PROCESS, *FILE, _SOURCE)
     ),
     "file_access": ("A watched file was opened for reading.", (*PROCESS, *FILE)),
-    "privileged_operation": (
-        "The kernel was asked for something that changes who may do what.",
-        (
-            *PROCESS,
-            Field("Kind", "str", "namespace, mount, module_load, bpf, ptrace or credentials"),
-            Field("Operation", "str", "of namespace: unshare, setns, clone; of bpf: prog_load, ..."),
-            Field("Namespaces", "list", "user, net, mnt, pid, ipc, uts, cgroup, time"),
-            Field("OfInit", "str", "true where setns entered a namespace of the initial process"),
-            Field("Source", "str", "of mount: what is mounted"),
-            Field("Target", "str", "of mount: where"),
-            Field("FsType", "str", "of mount: type of the file system"),
-            Field("Name", "str", "of module_load: the module"),
-            Field("TargetProcessId", "int", "of ptrace: the process traced"),
-            Field("TargetImage", "str", "of ptrace: its program"),
-            Field("OfMonitor", "str", "of ptrace: true where the monitor is traced"),
-            Field("NewUserId", "int", "of credentials: number of the user it became"),
-        ),
-    ),
-    "process_behaviour": (
-        "What processes did over many events.",
-        (
-            *PROCESS,
-            Field("Kind", "str", "fork_storm, self_copy or self_replication"),
-            Field("Forks", "int", "of fork_storm: how many"),
-            Field("Span", "float", "of fork_storm: within how many seconds"),
-        ),
-    ),
     "network_connection": (
         "A socket connects, sends to a new address, or a connection was accepted.",
         (*PROCESS, *CONNECTION, Field("Protocol", "str", "tcp, udp, or the IP protocol's number")),
@@ -98,9 +85,11 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
             *PROCESS,
             *CONNECTION,
             Field("Protocol", "str", "application protocol: stratum, ssh, http-connect, ..."),
-            Field("Behaviour", "str", "remote_forward: the process lets a remote host connect inwards"),
+            Field("Behaviour", "str", "remote_forward: the process lets a remote host connect inwards; "
+                  "tunnel_tool: a tunnel tool's own protocol, named in Protocol, its mark in Method"),
             Field("Stage", "str", "of remote_forward: asked (argv or configuration), opened (SSH is spoken), "
-                  "used (a channel came in)"),
+                  "used (a channel came in); of stratum, tls, quic, wireguard: asked (one side has spoken), "
+                  "answered (the other has, too), each on one event of a flow"),
             Field("Dialect", "str", "dialect of the protocol"),
             Field("Method", "str", "method or message that decided"),
             Field("Confidence", "str", "likely: by the shape of encrypted messages; absent: by content"),
@@ -108,7 +97,62 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
             Field("Transport", "str", "layers below the protocol: tcp, http, websocket, socks5>tcp, ..."),
             Field("Client", "str", "the client's software as it names itself"),
             Field("Server", "str", "the server's software as it names itself"),
-            Field("Path", "str", "of http: path of the request"),
+            Field("Software", "str", "our side's software, where it is not known who is the client"),
+            Field("PeerSoftware", "str", "the other side's, likewise"),
+            Field("Path", "str", "of http, http2, websocket: what is asked for, cut after 256 characters"),
+            Field("Subprotocol", "str", "of websocket: what the client offers in Sec-WebSocket-Protocol"),
+            Field("ServerName", "str", "of tls, quic: name that the client asks for (SNI), in lower case"),
+            Field("Alpn", "list", "of tls, quic: protocols that the client offers; when answered the chosen "
+                  "one, where it is visible (TLS 1.2)"),
+            Field("Ja4", "str", "of tls, quic: fingerprint of the ClientHello (FoxIO's JA4)"),
+            Field("TlsVersion", "str", "of tls, quic: 1.3, 1.2, ...: highest offered, answered: chosen"),
+            Field("Cipher", "str", "of tls, answered: number of the cipher suite in hexadecimal"),
+            Field("Hassh", "str", "of ssh: digest of what the client's key exchange offers"),
+            Field("HasshServer", "str", "of ssh: the same of the server's"),
+        ),
+    ),
+    "network_behaviour": (
+        "What many connections, datagrams or names, or the life of one flow, amount to.",
+        (
+            *PROCESS,
+            *CONNECTION,
+            Field("Kind", "str", "port_scan, host_sweep, dns_tunnel, exfiltration, mining_shape (encrypted "
+                  "mining, by the shape of a flow), beacon"),
+            Field("Protocol", "str", "tcp, udp, or the application protocol where it is known"),
+            Field("Span", "int", "seconds from the first to the last of what was seen"),
+            Field("Targets", "int", "of scans: hosts"),
+            Field("Ports", "int", "of scans: ports"),
+            Field("Failed", "int", "of scans: targets that refused, or did not answer"),
+            Field("Processes", "int", "of scans: processes that took part"),
+            Field("Domain", "str", "of dns_tunnel: the registered domain"),
+            Field("Queries", "int", "of dns_tunnel: questions"),
+            Field("Names", "int", "of dns_tunnel: names with labels not asked for before"),
+            Field("Entropy", "float", "of dns_tunnel: bits a letter of the new labels"),
+            Field("QueryType", "str", "of dns_tunnel: the record type most asked for"),
+            Field("BytesOut", "int", "bytes sent; of dns_tunnel: what the names can have carried"),
+            Field("BytesIn", "int", "bytes received; of dns_tunnel: of answers that can carry data"),
+            Field("Ratio", "float", "of exfiltration: bytes sent for each byte received"),
+            Field("Magnitude", "str", "of exfiltration, by bytes sent to the destination: small (10 MB), "
+                  "medium (100 MB), large (1 GB), huge (10 GB)"),
+            Field("Score", "int", "of mining_shape: 0 to 100, told from 50 on"),
+            Field("Pushes", "int", "of mining_shape: what the other side said unasked, after silence"),
+            Field("Interval", "float", "of beacon: median seconds between connects"),
+            Field("Jitter", "float", "of beacon: how far the intervals scatter, as a share"),
+        ),
+    ),
+    "process_behaviour": (
+        "What a process does, or many do, over more than one event.",
+        (
+            *PROCESS,
+            Field("Kind", "str", "fork_storm, self_transfer (its own file goes to another host), "
+                  "self_replication (and is run there), self_copy (a copy of its own file runs here)"),
+            Field("Forks", "int", "of fork_storm: processes made since it began"),
+            Field("Span", "float", "of fork_storm: seconds since it began"),
+            Field("Depth", "int", "of fork_storm: generations without a program run between"),
+            Field("Living", "int", "of fork_storm: children that have not ended"),
+            Field("SourceFilename", "str", "of the others: the file that is the program itself"),
+            Field("TargetFilename", "str", "of the others: the copy, as it was named"),
+            Field("DestinationHostname", "str", "of self_transfer, self_replication: the host"),
         ),
     ),
     "network_listen": ("A TCP socket listens.", (*PROCESS, *CONNECTION, Field("Protocol", "str", "tcp"))),
@@ -125,12 +169,34 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
         "A Unix socket connects.",
         (*PROCESS, Field("Path", "str", "path; @name is abstract")),
     ),
+    "privileged_operation": (
+        "An operation that takes privilege, or gives it.",
+        (
+            *PROCESS,
+            Field("Kind", "str", "namespace, mount, chroot, pivot_root, module_load, bpf, ptrace, or "
+                  "credentials (became root by no setuid program; told when it runs its next program)"),
+            Field("Operation", "str", "of namespace: unshare, setns, clone; of bpf: prog_load, map_create, "
+                  "...; of ptrace: attach, memory_read, memory_write"),
+            Field("Namespaces", "list", "user, net, mnt, pid, ipc, uts, cgroup, time; empty: whatever "
+                  "setns was given"),
+            Field("OfInit", "str", "true where setns entered a namespace of the host (the monitor's)"),
+            Field("Source", "str", "what was mounted, as it was named"),
+            Field("Target", "str", "where it was mounted, or the new root, as it was named"),
+            Field("FsType", "str", "type of the file system, as it was named"),
+            *TRACED,
+            Field("NewUserId", "int", "of credentials the user that it became; UserId is who it was"),
+        ),
+    ),
     "tampering": (
         "An agent acts against the watch itself.",
         (
             *PROCESS,
-            Field("Kind", "str", "cgroup_move (left its cgroup), signal or ptrace (at the monitor), "
-                  "freezer (wrote control files of a watched cgroup), bpffs (its pins)"),
+            Field("Kind", "str", "cgroup_move (left its cgroup), signal (signalled the monitor), freezer "
+                  "(wrote control files of its own cgroup), bpffs (changed files of agentwatch) or ptrace "
+                  "(traced the monitor)"),
+            *TRACED,
+            *FILE[:2],
+            _SOURCE,
             Field("Cgroup", "str", "path of the new cgroup"),
             Field("Signal", "int", "number of the signal"),
         ),
