@@ -18,7 +18,9 @@ PROCESS = (
     Field("ParentProcessId", "int", "process id of the parent"),
     Field("ParentImage", "str", "path of the parent's program"),
     Field("ParentCommandLine", "str", "arguments of the parent"),
-    Field("ImageFlags", "list", "what stands out about the file: memfd, deleted, loader (run through ld.so)"),
+    Field("ImageFlags", "list", "what stands out about the file: memfd, deleted, loader (run through ld.so), "
+          "written (by the agent, before it ran)"),
+    Field("AncestorImages", "list", "programs of the parent, its parent, ..., at most 16"),
 )
 
 CONNECTION = (
@@ -62,6 +64,11 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
             Field("Transport", "str", "layers below the protocol: tcp, http, websocket, socks5>tcp, ..."),
             Field("Client", "str", "the client's software as it names itself"),
             Field("Server", "str", "the server's software as it names itself"),
+            Field("ServerName", "str", "name asked for in TLS or QUIC (SNI)"),
+            Field("Alpn", "list", "protocols offered in TLS or QUIC"),
+            Field("Via", "str", "of a shell: socket, pipe, pty, unix or pipeline"),
+            Field("HolderImage", "str", "of a shell: program of the process that holds the connection"),
+            Field("LocalTarget", "str", "of a relay: address and port inside"),
         ),
     ),
     "network_listen": ("A TCP socket listens.", (*PROCESS, *CONNECTION, Field("Protocol", "str", "tcp"))),
@@ -72,6 +79,67 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
             Field("Family", "int", "address family: 2 IPv4, 10 IPv6, 17 packet, 38 AF_ALG, 40 vsock"),
             Field("SocketType", "int", "1 stream, 2 datagram, 3 raw"),
             Field("Protocol", "int", "protocol number"),
+        ),
+    ),
+    "file_event": (
+        "A watched file was created, written, renamed or removed.",
+        (
+            *PROCESS,
+            Field("TargetFilename", "str", "path of the file"),
+            Field("Access", "str", "create, write, rename or delete"),
+            Field("SourceFilename", "str", "of a rename: the name before"),
+        ),
+    ),
+    "file_access": (
+        "A watched file was opened for reading.",
+        (
+            *PROCESS,
+            Field("TargetFilename", "str", "path of the file"),
+            Field("Access", "str", "read"),
+        ),
+    ),
+    "network_behaviour": (
+        "What many events of the network together show.",
+        (
+            *PROCESS,
+            *CONNECTION,
+            Field("Kind", "str", "port_scan, host_sweep, dns_tunnel, exfiltration, beacon or mining_shape"),
+            Field("Targets", "int", "hosts tried"),
+            Field("Ports", "int", "ports tried"),
+            Field("Failed", "int", "attempts that failed"),
+            Field("Span", "float", "seconds"),
+            Field("Domain", "str", "of dns_tunnel: the domain whose names were asked for"),
+            Field("Queries", "int", "of dns_tunnel: questions"),
+            Field("Entropy", "float", "of dns_tunnel: bits a letter"),
+            Field("QueryType", "str", "of dns_tunnel: record type"),
+            Field("BytesOut", "int", "of exfiltration: bytes sent"),
+            Field("BytesIn", "int", "of exfiltration: bytes received"),
+            Field("Ratio", "float", "of exfiltration: bytes sent for each received"),
+            Field("Interval", "float", "of beacon: seconds"),
+            Field("Jitter", "float", "of beacon: how much the interval varies"),
+            Field("Score", "int", "of mining_shape: 0 to 100"),
+        ),
+    ),
+    "process_behaviour": (
+        "What many events of processes together show.",
+        (
+            *PROCESS,
+            Field("Kind", "str", "fork_storm, self_copy or self_replication"),
+            Field("Forks", "int", "of fork_storm: how many"),
+            Field("Span", "float", "seconds"),
+        ),
+    ),
+    "gpu": (
+        "What a process does with a GPU.",
+        (
+            *PROCESS,
+            Field("Kind", "str", "use, device_open, appeared or lost"),
+            Field("Device", "str", "number of the GPU"),
+            Field("SmPercent", "float", "use of its processors"),
+            Field("MemoryPercent", "float", "use of its memory's bandwidth"),
+            Field("MemoryBytes", "int", "memory held"),
+            Field("SustainedSeconds", "float", "for how long"),
+            Field("TransferPercent", "float", "use of the bus"),
         ),
     ),
     "unix_connection": (
