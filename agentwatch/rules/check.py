@@ -101,8 +101,12 @@ def _among(kind: str, operands: Sequence[Expr]) -> Iterator[str]:
             yield from _shadowed(operand, plain)
 
 
+# Of a list one element may be the one, and another the other.
+_LISTS = frozenset(field.name for _, fields in FIELDS.values() for field in fields if field.type == "list")
+
+
 def _contradictions(atom: Expr, before: Sequence[Expr]) -> Iterator[str]:
-    if atom[0] != "atom" or atom[2] != "eq":
+    if atom[0] != "atom" or atom[2] != "eq" or atom[1] in _LISTS:
         return
     words = {word.lower() for word in atom[3]}
     for other in before:
