@@ -17,14 +17,14 @@ from agentwatch.detect.request import NoRequests, Requests
 from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import Change, State
 from agentwatch.respond.actuate import Actuator, ReportingActuator
-from agentwatch.respond.decide import Decider, Decision
+from agentwatch.respond.decide import RESPONSES, Decider, Decision
 from agentwatch.respond.outcome import Outcome
 from agentwatch.rules.engine import Engine, Match
 from agentwatch.rules.levels import LEVELS
 from agentwatch.rules.model import RuleSet
 from agentwatch.schema import decode
 from agentwatch.schema.decode import TIME, DecodeError, Row
-from agentwatch.schema.events import Type
+from agentwatch.schema.events import HOST, Type
 from agentwatch.sinks import alerts
 from agentwatch.sources.base import BatchKind, Round
 
@@ -126,12 +126,13 @@ class Pipeline:
 
     def _unreadable(self) -> None:
         self.counters.unreadable += 1
-        for agent in self.state.agents.values():
-            agent.lost["unreadable"] = agent.lost.get("unreadable", 0) + 1
+        lost = self.state.agent(HOST).lost  # whose it was is among what cannot be read
+        lost["unreadable"] = lost.get("unreadable", 0) + 1
 
     def _match(self, sighting: Sighting) -> None:
         self.counters.events += 1
         undecided: list[Match] = []
+        decisions: list[Decision] = []
         for match in self._engine.evaluate(sighting):
             # A correlation may end with an event of another process: the alert is about that one.
             about = match.event
@@ -141,18 +142,20 @@ class Pipeline:
             if match.undecided and match.rule.correlation is None:
                 undecided.append(match)
             else:
-                self._decide(match, about, (match.rule.id,) if match.undecided else ())
+                decisions.append(_decision(match, about, (match.rule.id,) if match.undecided else ()))
         if undecided:
             # One value that was cut leaves many rules undecided: one alert names them all.
             foremost = max(undecided, key=lambda match: LEVELS.index(match.rule.level))
-            self._decide(foremost, sighting, tuple(match.rule.id for match in undecided))
+            decisions.append(_decision(foremost, sighting, tuple(match.rule.id for match in undecided)))
+        # The strongest first: of two rules over one record, a pause does not keep the other from killing.
+        decisions.sort(key=_strength, reverse=True)
+        for decision in decisions:
+            self._carry_out(decision)
 
-    def _decide(self, match: Match, about: Sighting, undecided: tuple[str, ...]) -> None:
-        response = "alert" if match.undecided else match.rule.response
-        decision = Decision(match.rule, match.undecided, match.evidence, about, response, undecided)
+    def _carry_out(self, decision: Decision) -> None:
         if decision.acts:
             self._actuator.act(decision)
-            self._pending[decision.seq, match.rule.id] = _Pending(decision, self._round)
+            self._pending[decision.seq, decision.rule.id] = _Pending(decision, self._round)
         else:
             self._alert(decision, None)
 
@@ -170,10 +173,10 @@ class Pipeline:
 
     def _settle(self, change: Change) -> None:
         """The record of an act has come: its alert is complete."""
-        seq, rule, _, result, error, acted, settled = change.fields
+        seq, rule, response, result, error, acted, settled = change.fields
         pending = self._pending.pop((seq, rule), None)
         if pending is not None:
-            self._alert(pending.decision, Outcome(result, error, acted, settled))
+            self._alert(pending.decision, Outcome(response, result, error, acted, settled))
 
     def _settle_rest(self) -> None:
         """Acts come back in the round after the decision: for what is older, nothing was done."""
@@ -185,3 +188,12 @@ class Pipeline:
         alert = alerts.build(self.state, decision, outcome, self._clock_offset)
         for sink in self._sinks:
             sink(alert)
+
+
+def _decision(match: Match, about: Sighting, undecided: tuple[str, ...]) -> Decision:
+    response = "alert" if match.undecided else match.rule.response
+    return Decision(match.rule, match.undecided, match.evidence, about, response, undecided)
+
+
+def _strength(decision: Decision) -> int:
+    return RESPONSES.index(decision.response)

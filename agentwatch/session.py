@@ -17,16 +17,14 @@ from agentwatch.enrich.state import Change, State
 from agentwatch.kernel.cgroup import Cgroup
 from agentwatch.kernel.probes import Probes
 from agentwatch.pipeline import Pipeline, Sink
-from agentwatch.respond import cgroup as mechanics
-from agentwatch.respond.decide import Decision
-from agentwatch.respond.outcome import Outcome
+from agentwatch.respond.enforce import Enforcer
 from agentwatch.rules.engine import Engine
 from agentwatch.rules.model import RuleSet
-from agentwatch.schema.events import Type
+from agentwatch.schema.events import HOST, Type
 from agentwatch.sources.base import Round
 from agentwatch.sources.files import read_agent_file
 from agentwatch.sources.kernel import KernelSource
-from agentwatch.watch import AGENT, Watch
+from agentwatch.watch import Options, Watch
 
 if TYPE_CHECKING:
     from agentwatch.trace.writer import TraceWriter
@@ -40,34 +38,6 @@ def clock_offset() -> int:
 def users() -> dict[int, str]:
     """Names of the host's users, for the User field; recorded in the trace."""
     return {entry.pw_uid: entry.pw_name for entry in pwd.getpwall()[:1000]}
-
-
-class CgroupActuator:
-    """Freezes or kills the agent's cgroup, and hands what it did to the source as a record."""
-
-    def __init__(self, cgroup: Cgroup, source: KernelSource) -> None:
-        self._cgroup = cgroup
-        self._source = source
-
-    def act(self, decision: Decision) -> None:
-        """Carry a rule's decision out."""
-        self._do(decision.response, decision.seq, decision.rule.id)
-
-    def by_hand(self, response: str, who: str) -> Outcome:
-        """What an operator asked for: pause, resume or kill."""
-        return self._do(response, 0, who)
-
-    def _do(self, response: str, seq: int, rule: str) -> Outcome:
-        acts: dict[str, Callable[[Cgroup], Outcome]] = {
-            "pause": mechanics.freeze,
-            "kill": mechanics.kill,
-            "resume": mechanics.thaw,
-        }
-        act = acts.get(response)
-        outcome = Outcome("failed", f"{response} is not available") if act is None else act(self._cgroup)
-        fields = (seq, rule, response, outcome.result, outcome.error, outcome.acted, outcome.settled)
-        self._source.note(Type.ACTION, AGENT, *fields)
-        return outcome
 
 
 class LiveRequests:
@@ -85,7 +55,9 @@ class LiveRequests:
             with suppress(KeyError):
                 wanted = pwd.getpwuid(process.uid).pw_dir + path[1:]
         content, error = read_agent_file(process.pid, wanted, process.cwd)
-        self._source.note(Type.FILE, AGENT, path, content, error, tgid=process.pid, start=process.start)
+        self._source.note(
+            Type.FILE, process.agent, path, content, error, tgid=process.pid, start=process.start
+        )
 
     def follow(self, cookie: int) -> None:
         """Have the probes report further traffic of a flow."""
@@ -93,25 +65,28 @@ class LiveRequests:
 
 
 class Session:
-    """Folds what a watch reports, until the agent's tree has ended: the pipeline, live."""
+    """Folds what a watch of agents reports: the pipeline, live. With `record`, into a trace, too."""
 
-    def __init__(self, watch: Watch, rules: RuleSet, sinks: Sequence[Sink]) -> None:
-        self.options = watch.options
-        self.cgroup = watch.cgroup
+    def __init__(
+        self, watch: Watch, rules: RuleSet, sinks: Sequence[Sink], *, record: Path | None = None
+    ) -> None:
+        self.watch = watch
         self.probes = watch.probes
         self.source = watch.source
-        self.source.note(Type.RULES, AGENT, rules.digest, b"", time=watch.began)
-        self.actuator = CgroupActuator(watch.cgroup, watch.source)
+        self.source.note(Type.RULES, HOST, rules.digest, b"", time=watch.began)
+        self.enforcer = Enforcer(watch.source)
+        for number, agent in watch.agents.items():
+            self.enforcer.add(number, agent.cgroup, agent.options.max_response)
         self._writer: TraceWriter | None = None
         self._redact: Callable[[Round], Round] | None = None
         self._reported_drops = 0
         offset, names = clock_offset(), users()
-        if watch.options.record is not None:
-            self._record(watch.options.record, watch, rules, offset, names)
+        if record is not None:
+            self._record(record, rules, offset, names)
         self.pipeline = Pipeline(
             Engine(rules, clock_offset=offset),
             state=State(names),
-            actuator=self.actuator,
+            actuator=self.enforcer,
             sinks=sinks,
             requests=LiveRequests(watch.probes, watch.source),
             clock_offset=offset,
@@ -124,25 +99,35 @@ class Session:
     def state(self) -> State:
         return self.pipeline.state
 
-    @property
-    def paused(self) -> bool:
-        return self.state.agent(AGENT).state == "paused"
-
-    def _record(self, path: Path, watch: Watch, rules: RuleSet, offset: int, names: dict[int, str]) -> None:
+    def _record(self, path: Path, rules: RuleSet, offset: int, names: dict[int, str]) -> None:
         """Record what comes, without the secrets in it. Only a session that records loads what that needs."""
         from agentwatch.trace.record import trace_header  # noqa: PLC0415
         from agentwatch.trace.redact import Redactor  # noqa: PLC0415
         from agentwatch.trace.writer import TraceWriter  # noqa: PLC0415
 
         redactor = Redactor()
-        options = replace(self.options, command=redactor.command(self.options.command))
-        header = trace_header(options, rules, offset, names, watch.probes)
+        agents = [
+            replace(agent.options, command=redactor.command(agent.options.command))
+            for agent in self.watch.agents.values()
+        ]
+        header = trace_header(agents, rules, offset, names, self.probes)
         self._writer = TraceWriter(path, header, rules=rules.to_bytes(), overwrite=True)
         self._redact = redactor
 
+    def add(self, options: Options, cgroup: Cgroup) -> int:
+        """Watch one more agent; its number. Raises `TooMany`."""
+        number = self.watch.add(options, cgroup)
+        self.enforcer.add(number, cgroup, options.max_response)
+        return number
+
+    def remove(self, number: int) -> None:
+        """Watch an agent no longer; it stays as it is."""
+        self.enforcer.remove(number)
+        self.watch.remove(number)
+
     def use_rules(self, rules: RuleSet) -> None:
         """Have other rules in force. They are recorded first: a replay changes them at the same record."""
-        self.source.note(Type.RULES, AGENT, rules.digest, rules.to_bytes())
+        self.source.note(Type.RULES, HOST, rules.digest, rules.to_bytes())
 
     def step(self, timeout: float) -> Round:
         """Wait for records up to `timeout` seconds and fold what came."""
@@ -166,7 +151,7 @@ class Session:
         assert self._writer is not None
         dropped = self._writer.lost_records
         if dropped > self._reported_drops:
-            self.source.note(Type.LOSS, AGENT, 0, dropped - self._reported_drops, "not recorded")
+            self.source.note(Type.LOSS, HOST, 0, dropped - self._reported_drops, "not recorded")
             self._reported_drops = dropped
 
     def finish(self) -> None:

@@ -55,11 +55,11 @@ def _measure(load: int) -> tuple[list[float], list[float]]:
         command = ["sh", "-c", f'{flood} >/dev/null & "$@"; kill $!', "sh", *agent_code]
     settled: list[float] = []
     with watched(command, rules=load_rules([RULES]), mode="enforce") as agent:
-        while agent.session.cgroup.populated():
+        while agent.cgroup.populated():
             agent.step()
             agent.rows.clear()
-            if agent.session.paused:
-                agent.session.actuator.by_hand("resume", "bench")
+            if agent.paused:
+                agent.resume("bench")
     pool.kill()
     pool.wait()
     acts: list[dict[str, Any]] = [alert for alert in agent.alerts if alert["acted"] == "pause"]

@@ -26,7 +26,7 @@ def main() -> None:
     flood = ["taskset", "-c", "0", str(compiled("flood")), "udp-connect", str(RATE), str(SECONDS)]
     with watched(flood) as agent:
         os.sched_setaffinity(0, {max(before)})
-        source, cgroup = agent.session.source, agent.session.cgroup
+        source, cgroup = agent.session.source, agent.cgroup
         events, busy, wall = 0, time.process_time(), time.monotonic()
         while cgroup.populated():
             # The figure is of reading and decoding alone: nothing is folded here.

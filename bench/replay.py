@@ -103,7 +103,7 @@ def _live(folder: Path) -> None:
     command = ["sh", "-c", f'{flood} >/dev/null & "$@"; wait', "sh", *client]
     load = _load()
     with watched(command, rules=load_rules([RULES]), record=trace) as agent:
-        while agent.session.cgroup.populated():
+        while agent.cgroup.populated():
             agent.step()
             agent.rows.clear()
         agent.session.finish()

@@ -35,7 +35,8 @@ _ATTACH = textwrap.dedent(
     from agentwatch.cli.run import Child, Guard, Watch, create
     from agentwatch.watch import Options
     with create("bench-start") as cgroup, Guard(cgroup), \\
-         Child(["true"], capture=False, stdout_to_stderr=False), Watch(Options("bench", "monitor"), cgroup):
+         Child(["true"], capture=False, stdout_to_stderr=False), Watch() as watch:
+        watch.add(Options("bench", "monitor"), cgroup)
         print(time.time_ns())
     """
 )

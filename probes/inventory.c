@@ -4,7 +4,8 @@
 #define CGROUP_DEPTH 16
 #define SOCKFS_MAGIC 0x534F434B
 
-/* Value of SEED: the cgroup whose tasks the iterator tags, and with which agent. */
+/* Value of SEED: the cgroup whose tasks the iterator tags, and with which agent. Without a cgroup,
+ * the agent whose tags it takes away. */
 struct seed {
     u64 cgroup;
     u32 agent;
@@ -61,17 +62,28 @@ int on_each_task(u64 *ctx) {
     struct task_struct *task = (void *)ctx[1], *leader = 0, *parent = 0;
     struct task_row row = {};
     struct seed *seed;
-    struct tag tag = {};
+    struct tag none = {}, *tag;
     u32 key = 0;
 
     if (!task)
         return 0;
     seed = bpf_map_lookup_elem(MAP(SEED), &key);
-    if (!seed || !below(task, seed->cgroup))
+    if (!seed)
         return 0;
-    tag.agent = seed->agent;
-    row.fresh = !bpf_task_storage_get(MAP(TAGS), task, 0, 0);
-    bpf_task_storage_get(MAP(TAGS), task, &tag, BPF_LOCAL_STORAGE_GET_F_CREATE);
+    if (!seed->cgroup) {
+        tag = bpf_task_storage_get(MAP(TAGS), task, 0, 0);
+        if (!tag || tag->agent != seed->agent || bpf_task_storage_delete(MAP(TAGS), task))
+            return 0;
+        row.fresh = 1;
+    } else {
+        if (!below(task, seed->cgroup))
+            return 0;
+        tag = bpf_task_storage_get(MAP(TAGS), task, &none, BPF_LOCAL_STORAGE_GET_F_CREATE);
+        if (!tag)
+            return 0;
+        row.fresh = tag->agent != seed->agent;
+        tag->agent = seed->agent;
+    }
     READ(row.tgid, task->tgid);
     READ(row.pid, task->pid);
     if (row.tgid != row.pid && !row.fresh)

@@ -131,6 +131,43 @@ def test_an_act_that_failed_was_not_done_and_says_why() -> None:
     assert pipeline.state.agent(1).state == "running"
 
 
+def test_the_strongest_of_several_responses_comes_first() -> None:
+    three = rules(of_miner(), of_miner(ALERT, "low", "alert"), of_miner(OTHER, "high", "kill"))
+    _, acts, _ = fold(three, (agent("enforce"), run("mine")))
+    assert acts.asked == [(5, OTHER, "kill"), (5, PAUSE, "pause")]
+
+
+def test_what_was_done_may_be_less_than_what_was_decided() -> None:
+    killer = rules(of_miner(response="kill"))
+    (alert,), _, pipeline = fold(killer, (agent("enforce"), run("mine")), (acted(5),))
+    assert (alert["response"], alert["acted"]) == ("kill", "pause")
+    assert pipeline.state.agent(1).state == "paused"
+
+
+def test_what_was_held_was_not_done_and_says_why() -> None:
+    (alert,), _, pipeline = fold(
+        MINER, (agent("enforce"), run("mine")), (acted(5, result="held", error="it is paused", at=0),)
+    )
+    assert (alert["acted"], alert["error"], alert["latency_us"]) == ("none", "it is paused", None)
+    assert pipeline.state.agent(1).state == "running"
+
+
+def test_the_next_agent_of_a_number_starts_anew() -> None:
+    lost = notes((int(Type.LOSS), 2, 1, 0, 0, int(Type.EXEC), 5, "ring full"))
+    alerts, _, pipeline = fold(
+        MINER, (agent("enforce"), lost, run("mine")), (acted(6),), (agent("enforce"), run("mine", tgid=200))
+    )
+    pipeline.finish()
+    assert [alert["completeness"]["state"] for alert in alerts] == ["partial", "complete"]
+    assert pipeline.state.agent(1).state == "running"
+
+
+def test_what_was_lost_of_all_is_on_every_alert() -> None:
+    lost = notes((int(Type.LOSS), 2, 0, 0, 0, 0, 5, "not recorded"))
+    (alert,), _, _ = fold(MINER, (agent("monitor"), lost, run("mine")))
+    assert alert["completeness"]["state"] == "partial"
+
+
 def test_monitor_mode_never_acts() -> None:
     (alert,), acts, _ = fold(MINER, (agent("monitor"), run("mine")))
     assert acts.asked == []

@@ -14,7 +14,7 @@ from agentwatch.kernel.cgroup import Cgroup, existing, of_process
 from agentwatch.watch import Watch
 
 if TYPE_CHECKING:
-    from agentwatch.session import CgroupActuator
+    from agentwatch.respond.enforce import Enforcer
 
 
 @click.command(short_help="Watch what runs already.")
@@ -33,7 +33,8 @@ def attach(target: str, **values: Any) -> None:
     with explained(), ExitStack() as stack:
         cgroup = stack.enter_context(_cgroup(target))
         name = settings.agent_name(cgroup.path.name)
-        watch = stack.enter_context(Watch(settings.watch(name, running=True), cgroup))
+        watch = stack.enter_context(Watch())
+        watch.add(settings.watch(name, running=True), cgroup)
         from agentwatch.cli.runner import Runner  # noqa: PLC0415 (loaded once the probes are attached)
 
         runner = stack.enter_context(Runner(settings, watch, Found()))
@@ -56,7 +57,7 @@ class Found:
     def tend(self) -> None:
         """Its processes are not ours to wait for."""
 
-    def stop(self, actuator: CgroupActuator, number: int) -> None:
+    def stop(self, enforcer: Enforcer, number: int) -> None:
         """It is not ours to end."""
 
     def leave(self) -> None:

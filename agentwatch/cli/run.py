@@ -18,7 +18,7 @@ from agentwatch.spawn import Child
 from agentwatch.watch import AGENT, Watch
 
 if TYPE_CHECKING:
-    from agentwatch.session import CgroupActuator
+    from agentwatch.respond.enforce import Enforcer
 
 
 @click.command(short_help="Start a command and watch its whole process tree.")
@@ -43,7 +43,8 @@ def run(command: tuple[str, ...], **values: Any) -> None:
         guard = stack.enter_context(Guard(cgroup))
         child = stack.enter_context(Child(command, capture=settings.live, stdout_to_stderr=settings.as_json))
         # Both are forked; from here on threads may run.
-        watch = stack.enter_context(Watch(settings.watch(name, command), cgroup))
+        watch = stack.enter_context(Watch())
+        watch.add(settings.watch(name, command), cgroup)
         from agentwatch.cli.runner import Runner  # noqa: PLC0415 (loaded once the probes are attached)
 
         runner = stack.enter_context(Runner(settings, watch, Started(child, guard, cgroup)))
@@ -68,8 +69,8 @@ class Started:
     def tend(self) -> None:
         self._child.reap()
 
-    def stop(self, actuator: CgroupActuator, number: int) -> None:
-        actuator.by_hand("kill", f"signal {number}")
+    def stop(self, enforcer: Enforcer, number: int) -> None:
+        enforcer.by_hand(AGENT, "kill", f"signal {number}")
 
     def leave(self) -> None:
         self._guard.dismiss()

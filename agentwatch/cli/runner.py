@@ -17,11 +17,12 @@ from agentwatch.cli.exits import Exit, Failure
 from agentwatch.cli.options import reaches, rule_set
 from agentwatch.cli.watching import Settings
 from agentwatch.resources import RULES
+from agentwatch.respond.enforce import Enforcer
 from agentwatch.rules.levels import LEVELS
 from agentwatch.rules.load import load_rules
 from agentwatch.rules.model import RuleSet
 from agentwatch.rules.watch import RuleWatcher
-from agentwatch.session import CgroupActuator, Session
+from agentwatch.session import Session
 from agentwatch.sinks.alerts import AlertFile, open_alert_file
 from agentwatch.tui.live import QUESTION, PlainView, Prompt, Snapshot, State, open_view
 from agentwatch.tui.snapshot import Snapshots
@@ -70,7 +71,7 @@ class Subject(Protocol):
     def tend(self) -> None:
         """To be called now and then."""
 
-    def stop(self, actuator: CgroupActuator, number: int) -> None:
+    def stop(self, enforcer: Enforcer, number: int) -> None:
         """Do what is to be done when a signal ends the watch."""
 
     def leave(self) -> None:
@@ -92,24 +93,27 @@ class Runner:
         self.left = False
         self.signal = 0
         self._settings, self._subject = settings, subject
+        self._agent = watch.agents[AGENT]
         self._notices: list[str] = []
         self._prompt: Prompt | None = None
         self._handled_pause = False
         rules = rule_set(settings.rule_paths, settings.exceptions)
         with ExitStack() as stack:
             self.sink = AlertSink(stack, settings.alerts, sys.stdout.buffer if settings.as_json else None)
-            self.session = stack.enter_context(Session(watch, rules, [self.sink]))
+            self.session = stack.enter_context(Session(watch, rules, [self.sink], record=settings.record))
             watched = [*(settings.rule_paths or [RULES]), *settings.exceptions]
             self._watcher = stack.enter_context(RuleWatcher(watched, self._load, rules))
             self._view = open_view(sys.stderr) if settings.live else PlainView(sys.stderr)
             self._stack = stack.pop_all()
-        self._snapshots = Snapshots(watch.options.name, settings.mode, self.session.state, subject.on_signal)
+        self._snapshots = Snapshots(
+            self._agent.options.name, settings.mode, self.session.state, subject.on_signal
+        )
         self.sink.shown = self._snapshots
         self._terminal = _has_terminal()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._on_signal)
-        if watch.options.running and watch.cgroup.frozen():
-            path = watch.cgroup.path
+        if self._agent.options.running and self._agent.cgroup.frozen():
+            path = self._agent.cgroup.path
             self.tell(f"the agent is frozen already; resume it with: echo 0 > {path}/cgroup.freeze")
 
     def _load(self) -> RuleSet:
@@ -131,8 +135,8 @@ class Runner:
         finally:
             self._close_prompt()
             self.session.finish()
-            goes_on = self.session.cgroup.populated()
-            self.left = self.session.paused and goes_on
+            goes_on = self._agent.cgroup.populated()
+            self.left = self._paused() and goes_on
             self._view.close(self._snapshot("paused" if self.left else "detached" if goes_on else "ended"))
             if self.left:
                 self._subject.leave()
@@ -146,12 +150,12 @@ class Runner:
             self._view.update(self._snapshot())
         self._subject.tend()
         if self.signal:
-            self._subject.stop(self.session.actuator, self.signal)
+            self._subject.stop(self.session.enforcer, self.signal)
             return False
-        if self.session.paused:
-            return self._paused()
+        if self._paused():
+            return self._answer_pause()
         self._handled_pause = False
-        return self.session.cgroup.populated()
+        return self._agent.cgroup.populated()
 
     def _reload(self) -> None:
         """Rules changed: those that are good come into force, those that are not are told."""
@@ -184,6 +188,9 @@ class Runner:
             self._watcher.request()
 
     def _paused(self) -> bool:
+        return self.session.state.agent(AGENT).state == "paused"
+
+    def _answer_pause(self) -> bool:
         """The agent is frozen: ask, or do what --on-pause says. False ends the watch."""
         if not self._handled_pause:
             self._handled_pause = True
@@ -206,7 +213,7 @@ class Runner:
         with contextlib.suppress(OSError):
             self._prompt = Prompt()
         if self._prompt is None:
-            name, on_signal = self.session.options.name, self._subject.on_signal
+            name, on_signal = self._agent.options.name, self._subject.on_signal
             self.tell(f"agent {name} is frozen and waits; SIGTERM to {os.getpid()} {on_signal}")
         elif isinstance(self._view, PlainView):
             say(QUESTION)
@@ -215,7 +222,7 @@ class Runner:
         if choice == "leave":
             return False
         who = os.environ.get("SUDO_USER") or getpass.getuser()
-        self.session.actuator.by_hand(choice, who)
+        self.session.enforcer.by_hand(AGENT, choice, who)
         return True
 
     def _close_prompt(self) -> None:
@@ -225,11 +232,10 @@ class Runner:
 
     def _summarise(self) -> None:
         """What happened, in a few lines, and what to do next."""
-        options = self.session.options
         counters = self.session.pipeline.counters
         for notice in self._notices:
             say(notice)
-        lost = sum(self.session.state.agent(AGENT).lost.values())
+        lost = sum(self._lost().values())
         say(
             f"{counters.records} records, {counters.alerts} alerts"
             + (f", {lost} events lost" if lost else "")
@@ -240,14 +246,17 @@ class Runner:
             say(f"frozen {took:.2f} ms after the decisive byte: {alert['rule']['title']}")
         if self.sink.failed:
             say(f"the alert file is incomplete: {self.sink.failed}")
-        if options.record is not None:
-            say(f"trace: {options.record}")
-            say(f"replay it with: {_program()} replay {options.record}")
+        if (trace := self._settings.record) is not None:
+            say(f"trace: {trace}")
+            say(f"replay it with: {_program()} replay {trace}")
         if self.left:
-            path = self.session.cgroup.path
+            path = self._agent.cgroup.path
             say("the tree stays frozen")
             say(f"resume it with: echo 0 > {path}/cgroup.freeze")
             say(f"end it with:    echo 1 > {path}/cgroup.kill")
+
+    def _lost(self) -> dict[str, int]:
+        return self.session.state.lost(self.session.state.agent(AGENT))
 
     def exit_code(self) -> int:
         """The contract's exit code; the subject's own where it has none to add."""
@@ -256,7 +265,7 @@ class Runner:
             return code
         if self.sink.highest >= 0 and reaches(LEVELS[self.sink.highest], settings.fail_on):
             return Exit.FINDINGS
-        if settings.strict and self.session.state.agent(AGENT).lost:
+        if settings.strict and self._lost():
             return Exit.LOST
         return Exit.FINDINGS if self.left else self._subject.code(self.signal)
 

@@ -26,6 +26,7 @@ class Settings:
 
     name: str | None
     mode: str
+    max_response: str
     rule_paths: tuple[Path, ...]
     exceptions: tuple[Path, ...]
     alerts: Path | None
@@ -38,7 +39,7 @@ class Settings:
 
     def watch(self, name: str, command: tuple[str, ...] = (), *, running: bool = False) -> Options:
         """How the agent is watched."""
-        return Options(name, self.mode, self.record, command, running)
+        return Options(name, self.mode, command, running, self.max_response)
 
     def agent_name(self, default: str) -> str:
         """`--name`, or one made from `default`: letters, digits, dots, dashes and underscores."""
@@ -59,6 +60,13 @@ _OPTIONS = (
         default="monitor",
         show_default=True,
         help="Only tell (monitor), or pause and kill as the rules say (enforce).",
+    ),
+    click.option(
+        "--max-response",
+        type=click.Choice(["alert", "pause", "kill"]),
+        default="kill",
+        show_default=True,
+        help="With --mode enforce: never do more than this. A rule that says kill then pauses, say.",
     ),
     click.option(
         "--rules",

@@ -55,7 +55,9 @@ def agent_command(task: Path) -> list[str]:
 
 def _watch(lab: Lab, trace: Path, alerts: Path) -> int:
     """Run `agentwatch run` over the agent; return its exit code (negative: died by that signal)."""
-    options = ["--name", "demo", "--mode", "enforce", "--record", str(trace), "--alerts", str(alerts)]
+    options = ["--name", "demo", "--record", str(trace), "--alerts", str(alerts)]
+    # All of the misdeeds are to be seen: a killed agent would have none left.
+    options += ["--mode", "enforce", "--max-response", "pause"]
     # Who watches is asked what to do with the frozen agent; where nobody does, it goes on after
     # each freeze, so that both of its misdeeds are seen.
     watched = sys.stdin.isatty() and sys.stderr.isatty()

@@ -15,7 +15,7 @@ from agentwatch.enrich.flows import Flow, FlowTable
 from agentwatch.enrich.processes import Process, ProcessTable
 from agentwatch.schema import decode
 from agentwatch.schema.decode import AGENT, FLAGS, START, TGID, TIME, TYPE, Row
-from agentwatch.schema.events import BY_NUMBER, SOCKET_BLOCK, PayloadFlag, Type
+from agentwatch.schema.events import BY_NUMBER, DONE, HOST, SOCKET_BLOCK, PayloadFlag, Type
 
 NAMES_KEPT = 4096  # addresses whose name was seen in a DNS answer
 FILES_KEPT = 256  # files read for detectors
@@ -104,8 +104,15 @@ class State:
     def agent(self, number: int) -> Agent:
         agent = self.agents.get(number)
         if agent is None:
-            agent = self.agents[number] = Agent(number, f"agent-{number}")
+            agent = self.agents[number] = Agent(number, f"agent-{number}" if number else "host")
         return agent
+
+    def lost(self, agent: Agent) -> dict[str, int]:
+        """Events lost of this agent, by name, and what was lost of all agents."""
+        lost = dict(agent.lost)
+        for name, number in self.agent(HOST).lost.items():
+            lost[name] = lost.get(name, 0) + number
+        return lost
 
     def apply(self, seq: int, row: Row) -> Change | None:
         """Fold one row; None where it says nothing on its own. Raises `DecodeError` for a bad row."""
@@ -225,7 +232,7 @@ class State:
     def _action(self, seq: int, row: Row, agent: Agent) -> Change:
         change = self._plain(seq, row, agent)
         _, _, response, result, *_ = change.fields
-        if result != "failed":
+        if result in DONE:
             agent.state = _STATE_AFTER.get(response, agent.state)
         return change
 
@@ -243,6 +250,8 @@ class State:
         return change
 
     def _agent(self, seq: int, row: Row, agent: Agent) -> Change:
+        # A number is given to one agent after the other: what was known of it is another's.
+        agent = self.agents[agent.number] = Agent(agent.number)
         change = self._plain(seq, row, agent)
         agent.name, agent.cgroup, agent.cgroup_id, agent.mode = change.fields
         return change

@@ -26,7 +26,7 @@ from agentwatch.resources import PROBES
 from agentwatch.schema import c_header
 from agentwatch.schema.events import BY_NUMBER, RING_HEADER_SIZE, SLOT_SIZE, Type
 
-MAX_AGENTS = 64  # numbers of agents run from 1 to MAX_AGENTS - 1
+MAX_AGENTS = 256  # numbers of agents run from 1 to MAX_AGENTS - 1; 0 stands for all of them
 SLOTS_BYTES = 8 << 20
 RECORDS_BYTES = 4 << 20
 # The last part of each ring is kept for events that must not be crowded out.
@@ -288,12 +288,18 @@ class Probes:
 
     def tag_cgroup(self, agent: int, cgroup_id: int) -> list[tuple[int, int, int, int]]:
         """Tag every task below a cgroup. Returns (pid, parent, start, parent's start) of its processes
-        that had no tag yet.
-
-        Children of tagged tasks are tagged at birth, but one that has no tag yet may have a child
-        where the pass has been already: passes are made until one finds nothing new. Raises
-        `ProbeError` where this kernel has no task iterator.
+        that had another tag or none. Raises `ProbeError` where this kernel has no task iterator.
         """
+        return self._seed(agent, cgroup_id)
+
+    def untag(self, agent: int) -> None:
+        """Take its tag from every task of an agent, wherever it is. Nothing where there is no iterator."""
+        if "on_each_task" in self._iterators:
+            self._seed(agent, 0)
+
+    def _seed(self, agent: int, cgroup_id: int) -> list[tuple[int, int, int, int]]:
+        """Children inherit at birth, but a task may have a child where the pass has been already:
+        passes are made until one finds nothing new."""
         link = self._iterators.get("on_each_task")
         if link is None:
             raise ProbeError("this kernel cannot list tasks to eBPF: what runs already cannot be watched")
@@ -332,7 +338,10 @@ class Probes:
         bpf.map_update(self.map("FOLLOWED"), struct.pack("<Q", cookie), struct.pack("<I", 1))
 
     def counts(self, agent: int) -> Iterator[tuple[int, int, int]]:
-        """(event type, events sent, events lost) of an agent since loading, over all CPUs."""
+        """(event type, events sent, events lost) of an agent since loading, over all CPUs.
+
+        Of number 0 what was lost of all agents: sent is not counted.
+        """
         cpus = bpf.possible_cpus()
         for number in BY_NUMBER:
             key = struct.pack("<I", agent * _TYPES + number)

@@ -39,9 +39,10 @@ def freeze(cgroup: Cgroup) -> Outcome:
         already = cgroup.frozen()
         cgroup.write_freeze(True)
         acted = now()
-        return Outcome("already" if already else "done", "", acted, _settled(cgroup, "frozen", 1, _SETTLE_NS))
+        settled = _settled(cgroup, "frozen", 1, _SETTLE_NS)
+        return Outcome("pause", "already" if already else "done", "", acted, settled)
     except OSError as error:
-        return Outcome("failed", error.strerror or str(error))
+        return Outcome("pause", "failed", error.strerror or str(error))
 
 
 def thaw(cgroup: Cgroup) -> Outcome:
@@ -49,9 +50,9 @@ def thaw(cgroup: Cgroup) -> Outcome:
     try:
         cgroup.write_freeze(False)
         acted = now()
-        return Outcome("done", "", acted, _settled(cgroup, "frozen", 0, _SETTLE_NS))
+        return Outcome("resume", "done", "", acted, _settled(cgroup, "frozen", 0, _SETTLE_NS))
     except OSError as error:
-        return Outcome("failed", error.strerror or str(error))
+        return Outcome("resume", "failed", error.strerror or str(error))
 
 
 def kill(cgroup: Cgroup) -> Outcome:
@@ -65,8 +66,8 @@ def kill(cgroup: Cgroup) -> Outcome:
             acted = now()
             settled = _settled(cgroup, "populated", 0, _KILL_NS)
     except OSError as error:
-        return Outcome("failed", error.strerror or str(error))
-    return Outcome("done", "" if settled else "some processes have not ended yet", acted, settled)
+        return Outcome("kill", "failed", error.strerror or str(error))
+    return Outcome("kill", "done", "" if settled else "some processes have not ended yet", acted, settled)
 
 
 def _kill_one_by_one(cgroup: Cgroup) -> tuple[int, int]:

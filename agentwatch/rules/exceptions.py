@@ -26,6 +26,7 @@ import yaml
 from sigma.rule.base import SigmaYAMLLoader
 from sigma.types import SigmaString
 
+from agentwatch.rules.documents import FAILURES
 from agentwatch.rules.expr import AGENT_FIELD, Expr
 from agentwatch.rules.logic import join, string_atom
 from agentwatch.rules.model import NANOSECONDS, Exemption, Problem, RuleError
@@ -43,7 +44,7 @@ def parse(path: str, content: bytes, names: Mapping[str, str]) -> list[Exemption
     try:
         node = loader.get_single_node()
         plain = loader.construct_document(node) if node is not None else {"exceptions": []}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, *FAILURES) as error:
         mark = getattr(error, "problem_mark", None)
         reason = getattr(error, "problem", None) or str(error)
         raise RuleError(Problem(path, mark.line + 1 if mark else 1, str(reason))) from error

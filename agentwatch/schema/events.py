@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 SCHEMA_VERSION = 1
 
+HOST = 0  # the number of an agent in records of what concerns all agents
 SLOT_SIZE = 128  # bytes, the ring's own 8-byte header included
 RING_HEADER_SIZE = 8  # struct bpf_ringbuf_hdr {u32 len; u32 pg_off;}
 
@@ -128,6 +129,8 @@ class PayloadFlag(IntEnum):
     SAMPLED = 2  # taken later in the flow's life, not from its first messages
     DNS = 4  # a datagram from or to port 53
 
+
+DONE = frozenset(("done", "already"))  # `result` of an action after which things are as was asked for
 
 ARGV_LIMIT = 128 * 1024  # bytes of argv recorded
 PAYLOAD_BYTES = 512  # bytes recorded of a message
@@ -345,8 +348,8 @@ EVENTS: tuple[EventType, ...] = (
             Field("decision", "u64", "sequence number of the decisive record"),
             Field("rule", "str", "id of the rule, or the operator's name"),
             Field("response", "str", "pause, kill, resume"),
-            Field("result", "str", "done, already, or failed"),
-            Field("error", "str", "why it failed; empty"),
+            Field("result", "str", "done, already, failed, or held: not done on purpose"),
+            Field("error", "str", "why it failed or was held; empty"),
             Field("acted", "u64", "when the kernel had been told, nanoseconds since boot"),
             Field("settled", "u64", "when it took effect (frozen, empty); 0 where it did not"),
         ),

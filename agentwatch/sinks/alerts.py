@@ -57,8 +57,8 @@ def _flow(flow: Flow | None) -> dict[str, Any] | None:
     }
 
 
-def _completeness(decision: Decision) -> dict[str, Any]:
-    why = [f"{lost} {name} events lost" for name, lost in sorted(decision.agent.lost.items())]
+def _completeness(state: State, decision: Decision) -> dict[str, Any]:
+    why = [f"{lost} {name} events lost" for name, lost in sorted(state.lost(decision.agent).items())]
     why += [f"{name} cut short" for name in sorted(decision.event.truncated)]
     return {"state": "partial" if why else "complete", "why": why}
 
@@ -66,8 +66,7 @@ def _completeness(decision: Decision) -> dict[str, Any]:
 def build(state: State, decision: Decision, outcome: Outcome | None, clock_offset: int) -> dict[str, Any]:
     """The alert of a decision; `outcome` is the actuator's record, None where nothing was done."""
     rule = decision.rule
-    done = outcome is not None and outcome.result != "failed"
-    acted_at = outcome.acted if outcome is not None and done else 0
+    acted_at = outcome.acted if outcome is not None and outcome.done else 0
     return {
         "time": timestamp(decision.event.time, clock_offset),
         "rule": {"id": rule.id, "title": rule.title, "level": rule.level, "tags": list(rule.tags)},
@@ -75,13 +74,13 @@ def build(state: State, decision: Decision, outcome: Outcome | None, clock_offse
         "undecided": list(decision.undecided_rules),
         "agent": decision.agent.name,
         "response": decision.response,
-        "acted": decision.response if done else "none",
+        "acted": outcome.response if outcome is not None and outcome.done else "none",
         "error": outcome.error if outcome is not None and outcome.error else None,
         "mode": decision.agent.mode,
         "process": _process(state, decision.process, clock_offset),
         "flow": _flow(decision.flow),
         "evidence": list(decision.evidence),
-        "completeness": _completeness(decision),
+        "completeness": _completeness(state, decision),
         "latency_us": (acted_at - decision.event.time) // 1000 if acted_at else None,
         "event": {
             name: value for name, value in decision.event.fields.items() if name not in _SHOWN_ELSEWHERE

@@ -10,7 +10,7 @@ from agentwatch.clock import now
 from agentwatch.kernel.probes import RECORDS_BYTES, SLOTS_BYTES, Probes
 from agentwatch.kernel.ring import Ring
 from agentwatch.schema.decode import pack_notes
-from agentwatch.schema.events import Type
+from agentwatch.schema.events import HOST, Type
 from agentwatch.sources.base import Batch, BatchKind, Round
 
 POLL_SECONDS = 0.01  # how long a routine event may lie in its ring
@@ -34,6 +34,7 @@ class KernelSource:
         self._notes: list[tuple[Any, ...]] = []
         self._agents: set[int] = set()
         self._lost: dict[tuple[int, int], int] = {}
+        self._total_lost = 0
         self._next_loss = self._next_sweep = monotonic()
         self._seen_sockets: set[int] = set()
         self.sweeps = [self._sweep_sockets]  # done now and then, for what no hook reports
@@ -41,6 +42,15 @@ class KernelSource:
     def watch(self, agent: int) -> None:
         """Account for the losses of this agent from now on."""
         self._agents.add(agent)
+        # The number may have been another agent's before.
+        self._lost.update(((agent, event), lost) for event, _, lost in self._probes.counts(agent) if lost)
+
+    def unwatch(self, agent: int) -> None:
+        """Account for what this agent lost, and from now on no more."""
+        self._count(agent)
+        self._agents.discard(agent)
+        for key in [key for key in self._lost if key[0] == agent]:
+            del self._lost[key]
 
     def note(
         self, type: Type, agent: int, *fields: Any, tgid: int = 0, start: int = 0, time: int | None = None
@@ -89,12 +99,18 @@ class KernelSource:
 
     def count_losses(self) -> None:
         """Queue a record for each kind of event that was lost since the last look."""
-        for agent in self._agents:
-            for event, _, lost in self._probes.counts(agent):
-                fresh = lost - self._lost.get((agent, event), 0)
-                if fresh:
-                    self._lost[agent, event] = lost
-                    self.note(Type.LOSS, agent, event, fresh, "ring full")
+        total = sum(lost for _, _, lost in self._probes.counts(HOST))
+        if total != self._total_lost:
+            self._total_lost = total
+            for agent in sorted(self._agents):
+                self._count(agent)
+
+    def _count(self, agent: int) -> None:
+        for event, _, lost in self._probes.counts(agent):
+            fresh = lost - self._lost.get((agent, event), 0)
+            if fresh:
+                self._lost[agent, event] = lost
+                self.note(Type.LOSS, agent, event, fresh, "ring full")
 
     def _sweep_sockets(self) -> None:
         seen = set()

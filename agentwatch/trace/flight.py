@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from agentwatch.schema.events import HOST
 from agentwatch.sources.base import BatchKind, Round
 from agentwatch.trace.format import Layout, size_of
 from agentwatch.trace.summary import Summariser
@@ -14,7 +15,6 @@ from agentwatch.trace.writer import ROUND_OVERHEAD, TraceWriter
 SECONDS = 60.0
 MAX_BYTES = 16 << 20
 SWEEP_NS = 1_000_000_000
-HOST = 0  # the agent number of what concerns all agents
 
 
 @dataclass(slots=True)

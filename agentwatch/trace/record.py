@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import socket
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,9 +42,10 @@ LAYOUTS = {BatchKind.SLOTS: _layout(), BatchKind.RECORDS: _layout()}
 
 
 def trace_header(
-    options: Options, rules: RuleSet, offset: int, names: dict[int, str], probes: Probes
+    agents: Sequence[Options], rules: RuleSet, offset: int, names: dict[int, str], probes: Probes
 ) -> TraceHeader:
-    """What a reader must know before the first record."""
+    """What a reader must know before the first record. Records tell of agents that come later."""
+    first = agents[0] if agents else None
     return TraceHeader(
         schema_version=SCHEMA_VERSION,
         schema=plain_schema(),
@@ -56,8 +58,8 @@ def trace_header(
         created=time.time_ns(),
         coverage={m.probe: [m.error, m.cost] for m in probes.missing},
         rules_digest=rules.digest,
-        mode=options.mode,
-        agents=(options.name,),
-        command=options.command,
+        mode=first.mode if first else "",
+        agents=tuple(agent.name for agent in agents),
+        command=first.command if first else (),
         extra={"users": {str(uid): name for uid, name in names.items()}},
     )

@@ -65,11 +65,14 @@ INLINE void count(u32 agent, u32 type, bool sent) {
     u32 key = agent * AW_TYPES + type;
     struct count *value = bpf_map_lookup_elem(MAP(COUNTS), &key);
 
-    if (!value)
-        return;
-    if (sent)
+    if (value && sent)
         value->sent++;
-    else
+    if (!value || sent)
+        return;
+    value->lost++;
+    /* Row 0 adds up what all agents lost: a reader need look no further while it stands still. */
+    value = bpf_map_lookup_elem(MAP(COUNTS), &type);
+    if (value)
         value->lost++;
 }
 

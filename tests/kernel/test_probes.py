@@ -382,7 +382,7 @@ def test_dns_is_recorded_however_many_questions() -> None:
 def test_leaving_the_cgroup_is_reported() -> None:
     with watched(["sleep", "60"]) as agent:
         agent.until("exec")
-        cgroup = agent.session.cgroup
+        cgroup = agent.cgroup
         elsewhere = cgroup.path.parent.parent / f"agentwatch-elsewhere-{os.getpid()}"
         elsewhere.mkdir()
         try:

@@ -22,7 +22,7 @@ def test_slots_come_in_order_and_none_is_missed_however_often_the_ring_turns() -
     with watched([str(compiled("flood")), "udp-connect", "200000", "1"]) as agent:
         ring: Ring = agent.session.source._slots
         seen, last, size = 0, 0, 1
-        while agent.session.cgroup.populated() or ring.pending():
+        while agent.cgroup.populated() or ring.pending():
             batch = ring.take_slots(size)
             size = size * 7 % 4099 + 1
             for row in decode.slots(batch):
@@ -39,7 +39,7 @@ def test_records_are_taken_whole_whatever_the_limit() -> None:
     with watched(["sh", "-c", "for i in 1 2 3 4 5 6 7 8; do /bin/true $i; done"]) as agent:
         ring: Ring = agent.session.source._records
         rows = []
-        while agent.session.cgroup.populated() or ring.pending():
+        while agent.cgroup.populated() or ring.pending():
             rows += decode.records(ring.take_records(100))
     executed = [row for row in rows if row[decode.TYPE] == Type.EXEC]
     assert len(executed) == 9
@@ -49,9 +49,9 @@ def test_a_full_ring_counts_what_it_refuses_and_goes_on_afterwards() -> None:
     with watched(["sh", "-c", f"{compiled('flood')} udp-connect 0 1; exec sleep 600"]) as agent:
         agent.until("exec")
         while agent.session.source._slots.pending() < SLOTS_BYTES * 3 // 4:
-            assert agent.session.cgroup.populated()
+            assert agent.cgroup.populated()
         while not any(lost for _, _, lost in agent.session.probes.counts(1)):
-            assert agent.session.cgroup.populated()
+            assert agent.cgroup.populated()
         agent.session.source.count_losses()
         while not agent.named("loss"):
             agent.step()

@@ -6,9 +6,10 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from agentwatch.kernel.cgroup import create
+from agentwatch.kernel.cgroup import Cgroup, create
 from agentwatch.respond.cgroup import kill
 from agentwatch.rules.model import RuleSet
 from agentwatch.schema import decode
@@ -30,6 +31,19 @@ class Kept:
     rows: list[tuple[str, decode.Row]] = field(default_factory=list)
     alerts: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def cgroup(self) -> Cgroup:
+        """The agent's."""
+        return self.session.watch.agents[AGENT].cgroup
+
+    @property
+    def paused(self) -> bool:
+        return self.session.state.agent(AGENT).state == "paused"
+
+    def resume(self, who: str) -> None:
+        """Let a paused agent go on, by hand."""
+        self.session.enforcer.by_hand(AGENT, "resume", who)
+
     def step(self, timeout: float = 0.01) -> None:
         """Fold what there is, waiting a little."""
         self._keep(self.session.step(timeout))
@@ -38,7 +52,7 @@ class Kept:
         """Watch until an event was reported so many times."""
         while len(self.named(event)) < count:
             self.step()
-            assert self.session.cgroup.populated(), f"ended without {event}"
+            assert self.cgroup.populated(), f"ended without {event}"
 
     def named(self, event: str) -> list[dict[str, Any]]:
         """The events of this name, fields by name; `data` is what trails them, decoded rows add up."""
@@ -63,7 +77,7 @@ class Watched(Kept):
 
     def until_end(self) -> int:
         """Watch until the whole tree has ended; the command's exit code."""
-        while self.session.cgroup.populated() or not self.session.source.drained():
+        while self.cgroup.populated() or not self.session.source.drained():
             self.step()
         self.session.source.count_losses()
         self.step(0)
@@ -86,6 +100,7 @@ def watched(
     rules: RuleSet = NO_RULES,
     mode: str = "monitor",
     name: str = "test",
+    record: Path | None = None,
     **options: Any,
 ) -> Iterator[Watched]:
     """Start a command under watch; whatever is left of it is killed at the end."""
@@ -93,10 +108,12 @@ def watched(
     with create(f"{name}-{os.getpid()}") as cgroup:
         try:
             with (
+                contextlib.ExitStack() as stack,
                 Child(command, capture=False, stdout_to_stderr=False) as child,
-                Watch(Options(name, mode, **options), cgroup) as watch,
-                Session(watch, rules, [alerts.append]) as session,
+                Watch() as watch,
             ):
+                watch.add(Options(name, mode, **options), cgroup)
+                session = stack.enter_context(Session(watch, rules, [alerts.append], record=record))
                 child.start(cgroup, session.probes, AGENT)
                 yield Watched(session, child=child, alerts=alerts)
         finally:

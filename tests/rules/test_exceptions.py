@@ -116,6 +116,7 @@ def test_what_is_covered_is_not_counted_by_correlations_and_is_itself_counted() 
         ("exceptions: {}\n", 1, "one key, exceptions"),
         ("exceptions:\n  - x\n", 2, "is a mapping"),
         ("exceptions: [\n", 2, "did not find"),
+        ("exceptions:\n  - {[]: x}\n", 1, "unhashable"),
         ("exceptions:\n\n  - {rule: first, user: a, expires: 2027-01-31}\n", 3, "reason is missing"),
         ("exceptions:\n  - {rule: first, user: a, reason: r}\n", 2, "expires takes a date"),
         ("exceptions:\n  - {rule: first, user: a, reason: r, expires: soon}\n", 2, "expires takes a date"),

@@ -30,10 +30,11 @@ def attached(agent: Talker) -> Iterator[Kept]:
     options = Options("found", "monitor", running=True)
     with (
         existing(agent.cgroup.path) as cgroup,
-        Watch(options, cgroup) as watch,
-        Session(watch, NO_RULES, []) as session,
+        Watch() as watch,
     ):
-        yield Kept(session)
+        watch.add(options, cgroup)
+        with Session(watch, NO_RULES, []) as session:
+            yield Kept(session)
 
 
 @pytest.fixture

@@ -1,0 +1,76 @@
+"""The actuator of a live session: freezes, thaws and kills agents' cgroups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agentwatch.kernel.cgroup import Cgroup
+from agentwatch.respond import cgroup as mechanics
+from agentwatch.respond.decide import RESPONSES, Decision
+from agentwatch.respond.outcome import Outcome
+from agentwatch.schema.events import Type
+from agentwatch.sources.kernel import KernelSource
+
+_ACTS: dict[str, Callable[[Cgroup], Outcome]] = {
+    "pause": mechanics.freeze,
+    "kill": mechanics.kill,
+    "resume": mechanics.thaw,
+}
+
+
+@dataclass(slots=True)
+class _Subject:
+    cgroup: Cgroup
+    max_response: str
+    paused: bool
+
+
+class Enforcer:
+    """Acts on agents' cgroups, and hands what it did to the source as a record.
+
+    What a rule asks for beyond an agent's `max_response` is done as that. An agent that is paused
+    is not killed by a rule: it can do no more harm, and what to do with it is an operator's choice.
+    """
+
+    def __init__(self, source: KernelSource) -> None:
+        self._source = source
+        self._subjects: dict[int, _Subject] = {}
+
+    def add(self, agent: int, cgroup: Cgroup, max_response: str = RESPONSES[-1]) -> None:
+        """From now on this agent can be acted on."""
+        self._subjects[agent] = _Subject(cgroup, max_response, cgroup.frozen())
+
+    def remove(self, agent: int) -> None:
+        self._subjects.pop(agent, None)
+
+    def act(self, decision: Decision) -> None:
+        """Carry a rule's decision out."""
+        subject = self._subjects.get(decision.agent.number)
+        if subject is None:
+            return  # it has ended, or is not watched any more
+        response = min(decision.response, subject.max_response, key=RESPONSES.index)
+        if subject.paused and response == "kill":
+            outcome = Outcome(response, "held", "it is paused: an operator resumes or kills it")
+        elif response in _ACTS:
+            outcome = self._do(subject, response)
+        elif response == subject.max_response:
+            outcome = Outcome(response, "held", f"no more than {response} is allowed")
+        else:
+            outcome = Outcome(response, "failed", f"{response} is not available")
+        self._tell(decision.agent.number, decision.seq, decision.rule.id, outcome)
+
+    def by_hand(self, agent: int, response: str, who: str) -> Outcome:
+        """What an operator asked for: pause, resume or kill. Raises `KeyError` for an unknown agent."""
+        outcome = self._do(self._subjects[agent], response)
+        self._tell(agent, 0, who, outcome)
+        return outcome
+
+    def _do(self, subject: _Subject, response: str) -> Outcome:
+        outcome = _ACTS[response](subject.cgroup)
+        if outcome.done and response in ("pause", "resume"):
+            subject.paused = response == "pause"
+        return outcome
+
+    def _tell(self, agent: int, seq: int, who: str, outcome: Outcome) -> None:
+        self._source.note(Type.ACTION, agent, seq, who, *outcome)
