@@ -30,7 +30,7 @@ _RANK = ("informational", "low", "medium", "high", "critical")
 
 
 def markdown(ruleset: RuleSet) -> str:
-    """The catalogue as a Markdown document: by tactic, the gravest first. Parts of correlations are left out."""
+    """The catalogue as a Markdown document: by tactic, the gravest first; without parts of correlations."""
     rules = {rule.id: rule for rule in ruleset.rules}
     told = sorted((rule for rule in ruleset.rules if not rule.silent), key=_order)
     sections = [_HEAD, _summary(told)]

@@ -18,8 +18,12 @@ PROCESS = (
     Field("ParentProcessId", "int", "process id of the parent"),
     Field("ParentImage", "str", "path of the parent's program"),
     Field("ParentCommandLine", "str", "arguments of the parent"),
-    Field("ImageFlags", "list", "what stands out about the file: memfd, deleted, loader (run through ld.so), "
-          "written (by the agent, before it ran)"),
+    Field(
+        "ImageFlags",
+        "list",
+        "what stands out about the file: memfd, deleted, loader (run through ld.so), "
+        "written (by the agent, before it ran)",
+    ),
     Field("AncestorImages", "list", "programs of the parent, its parent, ..., at most 16"),
 )
 
