@@ -102,10 +102,20 @@ def _read(paths: Sequence[Path], exceptions: Sequence[Path]) -> _Files:
 
 
 def _lists(paths: Sequence[Path]) -> list[Path]:
-    """Files of words in the folders given and beside what is given, each once."""
-    folders = [folder / LISTS for path in paths for folder in (path, path.absolute().parent)]
+    """Files of words in the folders given, and beside the files and folders given, each once."""
+    folders = [folder for path in paths for folder in _places(path)]
     files = [words.resolve() for folder in folders for words in sorted(folder.glob("*.txt"))]
     return list(dict.fromkeys(files))
+
+
+def _places(path: Path) -> Iterator[Path]:
+    """Where the lists of a path lie. Beside it, what another user put there is no list of its rules."""
+    yield path / LISTS
+    place = path.absolute()
+    for above in (place.parent, place.parent.parent) if path.is_file() else (place.parent,):
+        folder = above / LISTS
+        if folder.is_dir() and folder.stat().st_uid == path.stat().st_uid:
+            yield folder
 
 
 def _walk(path: Path) -> Iterator[Path]:

@@ -58,7 +58,8 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
             *PROCESS,
             *CONNECTION,
             Field("Protocol", "str", "application protocol: stratum, ssh, http-connect, ..."),
-            Field("Behaviour", "str", "remote_forward: the process lets a remote host connect inwards"),
+            Field("Behaviour", "str", "remote_forward: the process lets a remote host connect inwards; "
+                  "tunnel_tool, tunnel_device, reverse_shell, bind_shell, relay"),
             Field("Stage", "str", "of remote_forward: asked (argv or configuration), opened (SSH is spoken), "
                   "used (a channel came in)"),
             Field("Dialect", "str", "dialect of the protocol"),
@@ -128,7 +129,9 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
         "What many events of processes together show.",
         (
             *PROCESS,
-            Field("Kind", "str", "fork_storm, self_copy or self_replication"),
+            Field("Kind", "str", "fork_storm, self_copy, self_transfer, self_replication, "
+                  "remote_script_loop"),
+            Field("Rounds", "int", "of remote_script_loop: how often"),
             Field("Forks", "int", "of fork_storm: how many"),
             Field("Span", "float", "seconds"),
         ),
@@ -144,6 +147,7 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
             Field("MemoryBytes", "int", "memory held"),
             Field("SustainedSeconds", "float", "for how long"),
             Field("TransferPercent", "float", "use of the bus"),
+            Field("Registered", "str", "true: of a registered job; else false"),
         ),
     ),
     "unix_connection": (

@@ -98,15 +98,24 @@ def test_lists_of_one_name_are_joined_over_folders(folder: Path, cache: Path, tm
     assert found == [True, True, False]
 
 
-def test_lists_beside_a_folder_given_are_found(folder: Path, cache: Path) -> None:
+def test_lists_beside_what_is_given_are_found(folder: Path, cache: Path) -> None:
     (folder / "lists").mkdir()
     (folder / "lists" / "names.txt").write_text("admin\n")
     (folder / "deep").mkdir()
     (folder / "deep" / "one.yml").write_text(GOOD.replace("User: root", "User|expand: '%names%'"))
-    for given in (folder / "deep", folder / "deep" / ".." / "deep"):
+    for given in (folder / "deep", folder / "deep" / "one.yml"):
         assert verdict(Engine(load_rules([given], cache)).evaluate(event(User="admin"))) is True
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_lists_of_another_user_beside_a_folder_given_are_not_taken(folder: Path, cache: Path) -> None:
+    (folder / "lists").mkdir()
+    (folder / "lists" / "names.txt").write_text("admin\n")
+    (folder / "deep").mkdir()
+    (folder / "deep" / "one.yml").write_text(GOOD.replace("User: root", "User|expand: '%names%'"))
+    os.chown(folder / "lists", 65534, 65534)
     with pytest.raises(RuleError, match="no list for '%names%'"):
-        load_rules([folder / "deep" / "one.yml"], cache)
+        load_rules([folder / "deep"], cache)
 
 
 def test_the_digest_is_of_contents_whatever_their_names_and_order(folder: Path, cache: Path) -> None:
