@@ -38,6 +38,7 @@ _ACTION = int(Type.ACTION)
 _RULES = int(Type.RULES)
 
 Sink = Callable[[dict[str, Any]], None]
+Tap = Callable[[Sighting], None]
 
 
 @dataclass(slots=True)
@@ -75,6 +76,7 @@ class Pipeline:
     ) -> None:
         self.state = state or State()
         self.counters = Counters()
+        self.tap: Tap | None = None  # sees every event that rules see
         self._engine = engine
         self._chain = Chain(self.state, engine.ruleset.categories, requests or NoRequests())
         self._decider = Decider()
@@ -84,6 +86,11 @@ class Pipeline:
         self._reloads = reloads
         self._pending: dict[tuple[int, str], _Pending] = {}
         self._round = 0
+
+    @property
+    def rules(self) -> RuleSet:
+        """The rules in force."""
+        return self._engine.ruleset
 
     def process(self, batches: Round) -> None:
         """Fold one round."""
@@ -131,6 +138,8 @@ class Pipeline:
 
     def _match(self, sighting: Sighting) -> None:
         self.counters.events += 1
+        if self.tap is not None:
+            self.tap(sighting)
         undecided: list[Match] = []
         decisions: list[Decision] = []
         for match in self._engine.evaluate(sighting):

@@ -80,16 +80,16 @@ class Session:
         self._writer: TraceWriter | None = None
         self._redact: Callable[[Round], Round] | None = None
         self._reported_drops = 0
-        offset, names = clock_offset(), users()
+        self.clock_offset, names = clock_offset(), users()
         if record is not None:
-            self._record(record, rules, offset, names)
+            self._record(record, rules, names)
         self.pipeline = Pipeline(
-            Engine(rules, clock_offset=offset),
+            Engine(rules, clock_offset=self.clock_offset),
             state=State(names),
             actuator=self.enforcer,
             sinks=sinks,
             requests=LiveRequests(watch.probes, watch.source),
-            clock_offset=offset,
+            clock_offset=self.clock_offset,
         )
         # What exists by now stays: the collector need not go through it on the event path.
         gc.collect()
@@ -99,7 +99,7 @@ class Session:
     def state(self) -> State:
         return self.pipeline.state
 
-    def _record(self, path: Path, rules: RuleSet, offset: int, names: dict[int, str]) -> None:
+    def _record(self, path: Path, rules: RuleSet, names: dict[int, str]) -> None:
         """Record what comes, without the secrets in it. Only a session that records loads what that needs."""
         from agentwatch.trace.record import trace_header  # noqa: PLC0415
         from agentwatch.trace.redact import Redactor  # noqa: PLC0415
@@ -110,7 +110,7 @@ class Session:
             replace(agent.options, command=redactor.command(agent.options.command))
             for agent in self.watch.agents.values()
         ]
-        header = trace_header(agents, rules, offset, names, self.probes)
+        header = trace_header(agents, rules, self.clock_offset, names, self.probes)
         self._writer = TraceWriter(path, header, rules=rules.to_bytes(), overwrite=True)
         self._redact = redactor
 

@@ -111,6 +111,19 @@ INLINE bool parse(struct __sk_buff *skb, struct packet *packet) {
     return transport_header(skb, packet);
 }
 
+INLINE void fill_block(struct aw_socket_block *block, const struct flow *flow,
+                       const struct packet *packet) {
+    block->cookie = flow->socket.cookie;
+    __builtin_memcpy(block->local, packet->local, 16);
+    __builtin_memcpy(block->remote, packet->remote, 16);
+    block->local_port = packet->local_port;
+    block->remote_port = packet->remote_port;
+    block->family = packet->family;
+    block->socktype = packet->protocol == IPPROTO_TCP ? SOCK_STREAM : SOCK_DGRAM;
+    block->protocol = packet->protocol;
+    block->state = 0;
+}
+
 /* Counts what is new of a TCP segment. False for a retransmission. */
 INLINE bool account_tcp(struct flow *flow, const struct packet *packet) {
     u8 known = packet->direction == OUT ? FLOW_SEQUENCE_OUT : FLOW_SEQUENCE_IN;
@@ -140,6 +153,59 @@ INLINE void account_udp(struct flow *flow, const struct packet *packet) {
         flow->bytes[IN] += packet->length;
 }
 
+INLINE void increment(u16 *counter) {
+    if (*counter < 0xffff)
+        (*counter)++;
+}
+
+INLINE void emit_progress(const struct flow *flow, const struct packet *packet, u32 agent) {
+    struct aw_flow_progress *event = slot(AW_FLOW_PROGRESS, agent, ROUTINE);
+
+    if (!event)
+        return;
+    fill_owner(&event->header, flow);
+    fill_block(&event->socket, flow, packet);
+    event->bytes_out = flow->bytes[OUT];
+    event->bytes_in = flow->bytes[IN];
+    event->squares_out = flow->squares[OUT];
+    event->squares_in = flow->squares[IN];
+    event->segments_out = flow->segments[OUT];
+    event->segments_in = flow->segments[IN];
+    event->starts = flow->starts;
+    event->pushes = flow->pushes;
+    submit_slot(event, ROUTINE);
+}
+
+/* Keeps what tells the shape of a flow, whatever it carries, and tells it now and then. To be asked
+ * before the message is numbered: `last` is still the direction of the segment before. */
+INLINE void progress(struct flow *flow, const struct packet *packet, u32 agent) {
+    u64 now = bpf_ktime_get_boot_ns(), square = (u64)packet->length * packet->length;
+    u64 bytes = flow->bytes[OUT] + flow->bytes[IN];
+    bool quiet = now - flow->spoken > AW_QUIET_NS;
+
+    if (packet->direction == OUT) {
+        increment(&flow->segments[OUT]);
+        flow->squares[OUT] += square;
+        if (quiet)
+            increment(&flow->starts);
+    } else {
+        increment(&flow->segments[IN]);
+        flow->squares[IN] += square;
+        if (quiet && flow->last == IN + 1)
+            increment(&flow->pushes);
+    }
+    flow->spoken = now;
+    if (!flow->told)
+        flow->told = now;
+    if (now - flow->told < AW_PROGRESS_INTERVAL_NS &&
+        bytes - flow->told_bytes < (flow->told_bytes ? flow->told_bytes : AW_PROGRESS_BYTES))
+        return;
+    flow->told = now;
+    if (bytes >= AW_PROGRESS_BYTES)
+        flow->told_bytes = bytes;
+    emit_progress(flow, packet, agent);
+}
+
 /* Begins a new message where the direction turns. Returns its number, from 1. */
 INLINE u16 message_number(struct flow *flow, const struct packet *packet) {
     u16 *message = packet->direction == OUT ? &flow->message[OUT] : &flow->message[IN];
@@ -167,15 +233,7 @@ INLINE void fill_payload(struct aw_payload *event, const struct flow *flow,
                          const struct packet *packet, u16 message, u32 agent) {
     fill_header(&event->header, AW_PAYLOAD, agent);
     fill_owner(&event->header, flow);
-    event->socket.cookie = flow->socket.cookie;
-    __builtin_memcpy(event->socket.local, packet->local, 16);
-    __builtin_memcpy(event->socket.remote, packet->remote, 16);
-    event->socket.local_port = packet->local_port;
-    event->socket.remote_port = packet->remote_port;
-    event->socket.family = packet->family;
-    event->socket.socktype = packet->protocol == IPPROTO_TCP ? SOCK_STREAM : SOCK_DGRAM;
-    event->socket.protocol = packet->protocol;
-    event->socket.state = 0;
+    fill_block(&event->socket, flow, packet);
     event->sequence = packet->sequence;
     event->packet_length = packet->length;
     event->message = message;
@@ -256,6 +314,7 @@ INLINE void follow(struct __sk_buff *skb, struct flow *flow, const struct packet
         account_udp(flow, packet);
     }
     flow->flags |= FLOW_ANNOUNCED;
+    progress(flow, packet, agent);
     message = message_number(flow, packet);
     turned = flow->flags & FLOW_TURNED;
     flow->flags &= ~FLOW_TURNED;

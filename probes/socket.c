@@ -8,6 +8,7 @@
 #define OP_TCP_LISTEN 11
 #define TCP_STATE_SYN_SENT 2
 #define TCP_STATE_CLOSE 7
+#define ECONNABORTED 103
 
 INLINE void emit_socket(u32 type, u32 agent, const struct flow *flow, enum urgency urgency) {
     struct aw_connect *event = slot(type, agent, urgency);
@@ -260,7 +261,11 @@ INLINE u32 socket_error(struct bpf_sock *sk) {
 INLINE void accepted(struct flow *flow) {
     flow->opened = bpf_ktime_get_boot_ns();
     flow->sampled = 0;
+    flow->spoken = flow->told = flow->told_bytes = 0;
     flow->bytes[OUT] = flow->bytes[IN] = 0;
+    flow->squares[OUT] = flow->squares[IN] = 0;
+    flow->segments[OUT] = flow->segments[IN] = 0;
+    flow->starts = flow->pushes = 0;
     flow->message[OUT] = flow->message[IN] = 0;
     flow->captured = 0;
     flow->last = 0;
@@ -271,8 +276,12 @@ INLINE void state_changed(struct bpf_sock_ops *ops, struct bpf_sock *sk, struct 
                           u32 agent) {
     if (ops->args[1] != TCP_STATE_CLOSE)
         return;
-    if (ops->args[0] == TCP_STATE_SYN_SENT)
-        emit_connected(agent, flow, socket_error(sk));
+    if (ops->args[0] == TCP_STATE_SYN_SENT) {
+        u32 error = socket_error(sk);
+
+        /* Without an error it was closed before an answer came. */
+        emit_connected(agent, flow, error ? error : ECONNABORTED);
+    }
     if (flow->flags & FLOW_ANNOUNCED)
         emit_close(agent, flow);
     flow->flags &= ~FLOW_ANNOUNCED;

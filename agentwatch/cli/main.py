@@ -14,6 +14,11 @@ from agentwatch.cli.exits import Exit
 _VERBS = {
     "run": ("agentwatch.cli.run", "run"),
     "attach": ("agentwatch.cli.attach", "attach"),
+    "daemon": ("agentwatch.cli.daemon", "daemon"),
+    **{
+        verb: ("agentwatch.cli.control", verb)
+        for verb in ("status", "ps", "alerts", "events", "pause", "resume", "kill", "detach")
+    },
     "replay": ("agentwatch.cli.replay", "replay"),
     "doctor": ("agentwatch.cli.doctor", "doctor"),
     "rules": ("agentwatch.cli.rules", "rules"),

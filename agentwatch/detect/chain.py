@@ -11,8 +11,14 @@ from collections.abc import Collection, Iterable
 from typing import ClassVar, Protocol
 
 from agentwatch.detect.applications import Applications
+from agentwatch.detect.beacons import Beacons
+from agentwatch.detect.exfiltration import Exfiltration
+from agentwatch.detect.flow_shape import FlowShapes
+from agentwatch.detect.fork_storm import ForkStorms
 from agentwatch.detect.names import Names
 from agentwatch.detect.request import Requests
+from agentwatch.detect.scans import ScanDetector
+from agentwatch.detect.self_replication import SelfReplication
 from agentwatch.detect.tunnels import Tunnels
 from agentwatch.enrich.facts import Facts
 from agentwatch.enrich.sighting import Sighting
@@ -29,7 +35,7 @@ class Detector(Protocol):
         """The events that this change leads to."""
 
 
-_NAMED = frozenset(("dns_query", "flow", "network_connection"))
+_NAMED = frozenset(("dns_query", "flow", "network_connection", "network_behaviour"))
 """Categories whose events tell names from DNS."""
 
 
@@ -42,12 +48,21 @@ class Chain:
         # Flows are recognised whether or not a rule asks: views and reports show protocols.
         tunnels = Tunnels(state, requests)
         self._always: tuple[Detector, ...] = (Applications(state, tunnels), tunnels)
+        self._behaviours: tuple[tuple[str, Detector], ...] = (
+            ("network_behaviour", ScanDetector(state)),
+            ("network_behaviour", Exfiltration(state)),
+            ("network_behaviour", FlowShapes(state)),
+            ("network_behaviour", Beacons(state)),
+            ("process_behaviour", ForkStorms(state)),
+            ("process_behaviour", SelfReplication(state)),
+        )
         self.want(wanted)
 
     def want(self, wanted: Collection[str]) -> None:
         """Other rules look at other categories. What the detectors know stays known."""
         self._facts = Facts(self._state, wanted)
         detectors: list[Detector] = [*self._always]
+        detectors += (detector for category, detector in self._behaviours if category in wanted)
         if not _NAMED.isdisjoint(wanted):
             detectors.insert(0, self._names)
         self._by_type = {

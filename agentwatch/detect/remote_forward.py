@@ -35,10 +35,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final, TypeVar
 
 from agentwatch.detect import ssh_config
+from agentwatch.detect.addresses import is_inside
 from agentwatch.detect.finding import Finding, text
 from agentwatch.detect.ssh_argv import SshCommand, basename, looks_like_ssh, parse, unwrap
 
@@ -195,7 +195,11 @@ class RemoteForward:
             return []
         if process.is_client():
             return [] if _excepted(process, port) else [_used(address, port)]
-        if (address, port) in process.sessions.values() or not _inside(address) or not _recent(process, time):
+        if (
+            (address, port) in process.sessions.values()
+            or not is_inside(address)
+            or not _recent(process, time)
+        ):
             _put(process.connects, flow, (address, port), _FLOWS_LIMIT)
         else:
             _put(process.candidates, flow, _Candidate(address, port), _FLOWS_LIMIT)
@@ -297,26 +301,6 @@ def _excepted(process: _Process, port: int) -> bool:
 
 def _recent(process: _Process, time: int) -> bool:
     return process.last_incoming is not None and time - process.last_incoming <= _RECENT_NS
-
-
-_INSIDE: Final = tuple(
-    ip_network(network)
-    for network in (
-        *("0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12"),
-        *("192.168.0.0/16", "::/127", "fc00::/7", "fe80::/10"),
-    )
-)
-
-
-def _inside(address: str) -> bool:
-    """Whether an address is this machine's or its network's: loopback, private, shared, link-local."""
-    try:
-        ip = ip_address(address)
-    except ValueError:
-        return False
-    if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
-        ip = ip.ipv4_mapped
-    return any(ip in network for network in _INSIDE)
 
 
 def _put(items: dict[_K, _V], key: _K, value: _V, limit: int) -> None:

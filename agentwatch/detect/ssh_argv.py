@@ -22,6 +22,7 @@ _CONTROL_COMMANDS: Final = frozenset({"check", "forward", "cancel", "exit", "sto
 _FORWARDS_LIMIT: Final = 64
 _WORDS_LIMIT: Final = 4096
 _UNWRAP_LIMIT: Final = 16
+_REMOTE_LIMIT: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,8 @@ class SshCommand:
     for ClearAllForwardings unless command line or configuration say no. `config_file` is `-F`
     (the file `none` means no configuration at all); `reads_config` is False for clients that read
     no OpenSSH configuration. `x11` is set where X11 may be forwarded (`-X`, `-Y`, `-o ForwardX11`).
-    `control_command` is `-O`, to a running master at `control_path`.
+    `control_command` is `-O`, to a running master at `control_path`. `remote_words` is the command
+    to be run on the host, as far as the command line has words of it.
     """
 
     host: str
@@ -50,6 +52,7 @@ class SshCommand:
     opens_nothing: bool = False
     reads_config: bool = True
     x11: bool = False
+    remote_words: tuple[str, ...] = ()
 
     @property
     def may_forward(self) -> bool:
@@ -139,6 +142,7 @@ class _Options:
     opens_nothing: bool = False
     x11: bool = False
     monitor: str | None = None
+    remote_words: tuple[str, ...] = ()
 
     def command(self, host: str) -> SshCommand:
         return SshCommand(
@@ -154,6 +158,7 @@ class _Options:
             stdio_forward=self.stdio_forward,
             opens_nothing=self.opens_nothing,
             x11=self.x11,
+            remote_words=self.remote_words,
         )
 
     def forward(self, spec: str) -> None:
@@ -184,8 +189,10 @@ def _scan(words: list[str], options: _Options, with_argument: frozenset[str]) ->
     if at >= len(words):
         raise _Refused
     host = _destination(words[at], options)
+    at += 1
     if not terminated:
-        _getopt(words, at + 1, options, with_argument)
+        at, _ = _getopt(words, at, options, with_argument)
+    options.remote_words = tuple(words[at : at + _REMOTE_LIMIT])
     return host
 
 

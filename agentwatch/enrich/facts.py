@@ -89,11 +89,16 @@ def flow_fields(flow: Flow) -> dict[str, Value]:
 
 def flow_sighting(state: State, change: Change, found: Mapping[str, Value]) -> Sighting:
     """An event of category `flow`: who, over which connection, and what was found."""
+    return behaviour_sighting(state, "flow", change, found)
+
+
+def behaviour_sighting(state: State, category: str, change: Change, found: Mapping[str, Value]) -> Sighting:
+    """What was found of a process and, where one is concerned, of its connection."""
     fields = process_fields(state, change.process)
     if change.flow is not None:
         fields.update(flow_fields(change.flow))
     fields.update(found)
-    return sighting(state, "flow", change, fields)
+    return sighting(state, category, change, fields)
 
 
 class Facts:

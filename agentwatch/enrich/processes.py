@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -124,6 +125,10 @@ class ProcessTable:
     def all(self) -> list[Process]:
         """Every process remembered, in the order of first sight."""
         return list(self._processes.values())
+
+    def newest(self) -> Iterator[Process]:
+        """Every process remembered, the one seen last first."""
+        return reversed(self._processes.values())
 
     def ancestors(self, process: Process) -> list[Process]:
         """From the parent upwards, as far as the agent's tree is known."""

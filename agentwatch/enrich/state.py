@@ -41,6 +41,7 @@ class Agent:
     cgroup_id: int = 0
     mode: str = "monitor"
     state: AgentState = "running"
+    acted_by: str = ""  # who acted on it last: a rule's id, or the operator's name and reason
     lost: dict[str, int] = field(default_factory=dict)  # events lost, by name
 
 
@@ -85,6 +86,7 @@ class State:
             Type.EXIT: self._exit,
             Type.SOCKET: self._plain,
             Type.CLOSE: self._close,
+            Type.FLOW_PROGRESS: self._progress,
             Type.SIGNAL: self._plain,
             Type.EXEC: self._exec,
             Type.EXEC_PIECE: self._piece,
@@ -202,6 +204,12 @@ class State:
         self.flows.close(flow, bytes_out, bytes_in, row[TIME])
         return Change(seq, row[TYPE], row[TIME], agent, self._flow_owner(flow, agent), flow, fields)
 
+    def _progress(self, seq: int, row: Row, agent: Agent) -> Change:
+        fields = decode.unpack(row)
+        flow = self._flow(row, fields, agent)
+        flow.bytes_out, flow.bytes_in = fields[_BLOCK : _BLOCK + 2]
+        return Change(seq, row[TYPE], row[TIME], agent, self._flow_owner(flow, agent), flow, fields)
+
     def _payload(self, seq: int, row: Row, agent: Agent) -> Change:
         fields = decode.unpack(row)
         flow = self._flow(row, fields, agent)
@@ -231,8 +239,9 @@ class State:
 
     def _action(self, seq: int, row: Row, agent: Agent) -> Change:
         change = self._plain(seq, row, agent)
-        _, _, response, result, *_ = change.fields
+        _, who, response, result, *_ = change.fields
         if result in DONE:
+            agent.acted_by = who
             agent.state = _STATE_AFTER.get(response, agent.state)
         return change
 

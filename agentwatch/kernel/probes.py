@@ -35,7 +35,7 @@ RECORDS_ROUTINE = RECORDS_BYTES * 3 // 4
 
 _NO_PREALLOC = 1  # BPF_F_NO_PREALLOC, which storage maps demand
 _CLONE = 1 << 9  # BPF_F_CLONE: a listener's storage is copied to the sockets it accepts
-_FLOW = struct.Struct("<Q16s16sHHBBBBQQQQQ2Q2IIIHHHBB")  # struct flow
+_FLOW = struct.Struct("<Q16s16sHHBBBB8Q2Q2Q2I2I2HHBB4H")  # struct flow
 _FLOW_ANNOUNCED, _FLOW_FOUND = 16, 64
 _TYPES = max(Type) + 1
 _COUNT = struct.Struct("<QQ")  # struct count
@@ -318,7 +318,8 @@ class Probes:
         """
         opened = now()
         flags = _FLOW_ANNOUNCED | _FLOW_FOUND
-        value = _FLOW.pack(*block, owner[1], opened, *[0] * 7, owner[0], owner[0], 0, 0, 0, 0, flags)
+        begun = (*block, owner[1], opened, *[0] * 12, owner[0], owner[0])
+        value = _FLOW.pack(*begun, 0, 0, 0, 0, flags, *[0] * 4)
         bpf.map_add(self.map("FLOWS"), struct.pack("<i", fd), value)
 
     def other_sockets(self) -> list[tuple[int, int, int, int, int, int, int]]:

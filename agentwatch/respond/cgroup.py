@@ -15,7 +15,8 @@ from agentwatch.respond.outcome import Outcome
 # kernel notifies of cgroup.events at most every 10 ms.
 _SPIN_NS = 2_000_000
 _SLEEP = 0.0005  # seconds
-_SETTLE_NS = 100_000_000
+SETTLE_NS = 100_000_000  # for one that acts on the event path
+PATIENT_NS = 2_000_000_000  # for an operator, who wants to know: thousands take more than a moment
 _KILL_NS = 5_000_000_000
 _ROUND_NS = 10_000_000  # between two rounds of killing one by one
 
@@ -33,29 +34,30 @@ def _settled(cgroup: Cgroup, key: str, value: int, limit_ns: int) -> int:
             time.sleep(_SLEEP)
 
 
-def freeze(cgroup: Cgroup) -> Outcome:
-    """Freeze all below. `acted` is when the kernel was told, `settled` when all had stopped."""
+def freeze(cgroup: Cgroup, limit_ns: int = SETTLE_NS) -> Outcome:
+    """Freeze all below. `acted` is when the kernel was told, `settled` when all had stopped, which is
+    waited for up to `limit_ns`."""
     try:
         already = cgroup.frozen()
         cgroup.write_freeze(True)
         acted = now()
-        settled = _settled(cgroup, "frozen", 1, _SETTLE_NS)
+        settled = _settled(cgroup, "frozen", 1, limit_ns)
         return Outcome("pause", "already" if already else "done", "", acted, settled)
     except OSError as error:
         return Outcome("pause", "failed", error.strerror or str(error))
 
 
-def thaw(cgroup: Cgroup) -> Outcome:
+def thaw(cgroup: Cgroup, limit_ns: int = SETTLE_NS) -> Outcome:
     """Let all below go on."""
     try:
         cgroup.write_freeze(False)
         acted = now()
-        return Outcome("resume", "done", "", acted, _settled(cgroup, "frozen", 0, _SETTLE_NS))
+        return Outcome("resume", "done", "", acted, _settled(cgroup, "frozen", 0, limit_ns))
     except OSError as error:
         return Outcome("resume", "failed", error.strerror or str(error))
 
 
-def kill(cgroup: Cgroup) -> Outcome:
+def kill(cgroup: Cgroup, limit_ns: int = _KILL_NS) -> Outcome:
     """Kill all below, frozen ones and those born meanwhile too."""
     try:
         try:
@@ -64,7 +66,7 @@ def kill(cgroup: Cgroup) -> Outcome:
             acted, settled = _kill_one_by_one(cgroup)
         else:
             acted = now()
-            settled = _settled(cgroup, "populated", 0, _KILL_NS)
+            settled = _settled(cgroup, "populated", 0, limit_ns)
     except OSError as error:
         return Outcome("kill", "failed", error.strerror or str(error))
     return Outcome("kill", "done", "" if settled else "some processes have not ended yet", acted, settled)

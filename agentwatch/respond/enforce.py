@@ -12,7 +12,7 @@ from agentwatch.respond.outcome import Outcome
 from agentwatch.schema.events import Type
 from agentwatch.sources.kernel import KernelSource
 
-_ACTS: dict[str, Callable[[Cgroup], Outcome]] = {
+_ACTS: dict[str, Callable[[Cgroup, int], Outcome]] = {
     "pause": mechanics.freeze,
     "kill": mechanics.kill,
     "resume": mechanics.thaw,
@@ -53,7 +53,7 @@ class Enforcer:
         if subject.paused and response == "kill":
             outcome = Outcome(response, "held", "it is paused: an operator resumes or kills it")
         elif response in _ACTS:
-            outcome = self._do(subject, response)
+            outcome = self._do(subject, response, mechanics.SETTLE_NS)
         elif response == subject.max_response:
             outcome = Outcome(response, "held", f"no more than {response} is allowed")
         else:
@@ -62,12 +62,12 @@ class Enforcer:
 
     def by_hand(self, agent: int, response: str, who: str) -> Outcome:
         """What an operator asked for: pause, resume or kill. Raises `KeyError` for an unknown agent."""
-        outcome = self._do(self._subjects[agent], response)
+        outcome = self._do(self._subjects[agent], response, mechanics.PATIENT_NS)
         self._tell(agent, 0, who, outcome)
         return outcome
 
-    def _do(self, subject: _Subject, response: str) -> Outcome:
-        outcome = _ACTS[response](subject.cgroup)
+    def _do(self, subject: _Subject, response: str, limit_ns: int) -> Outcome:
+        outcome = _ACTS[response](subject.cgroup, limit_ns)
         if outcome.done and response in ("pause", "resume"):
             subject.paused = response == "pause"
         return outcome

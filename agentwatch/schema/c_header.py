@@ -47,9 +47,9 @@ def _constants() -> list[str]:
     lines += [f"#define AW_EXEC_{f.name} {int(f)}" for f in events.ExecFlag]
     lines += [f"#define AW_PIECE_{p.name} {int(p)}" for p in (*events.Piece, *events.PieceFlag)]
     lines += [f"#define AW_PAYLOAD_{f.name} {int(f)}" for f in events.PayloadFlag]
-    for name in ("ARGV_LIMIT", "PAYLOAD_BYTES", "PAYLOAD_MESSAGES"):
+    for name in ("ARGV_LIMIT", "PAYLOAD_BYTES", "PAYLOAD_MESSAGES", "PROGRESS_BYTES"):
         lines.append(f"#define AW_{name} {getattr(events, name)}")
-    for name in ("SAMPLE_INTERVAL_NS", "FOLLOW_INTERVAL_NS"):
+    for name in ("SAMPLE_INTERVAL_NS", "FOLLOW_INTERVAL_NS", "PROGRESS_INTERVAL_NS", "QUIET_NS"):
         lines.append(f"#define AW_{name} {getattr(events, name)}ULL")
     lines.append(f"#define AW_TYPES {max(events.Type) + 1}")
     return lines

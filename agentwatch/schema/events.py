@@ -62,6 +62,7 @@ class Type(IntEnum):
     SEND = 9
     CLOSE = 10
     SIGNAL = 11
+    FLOW_PROGRESS = 23
     EXEC = 32
     EXEC_PIECE = 33
     PAYLOAD = 34
@@ -139,6 +140,9 @@ PAYLOAD_MESSAGES = (
 )
 SAMPLE_INTERVAL_NS = 5_000_000_000  # one later message is recorded each such interval
 FOLLOW_INTERVAL_NS = 5_000_000  # of a followed flow's long messages, one segment each such interval
+PROGRESS_INTERVAL_NS = 15_000_000_000  # a flow that carries data tells its progress each such interval
+PROGRESS_BYTES = 1 << 20  # and as often as its bytes have doubled, from this many on
+QUIET_NS = 1_000_000_000  # what is said after such a silence was not said at once
 
 EVENTS: tuple[EventType, ...] = (
     EventType(
@@ -210,6 +214,23 @@ EVENTS: tuple[EventType, ...] = (
             Field("bytes_out", "u64", "payload bytes sent, retransmissions not counted"),
             Field("bytes_in", "u64", "payload bytes received, retransmissions not counted"),
             Field("elapsed", "u64", "nanoseconds since the socket was made"),
+        ),
+    ),
+    EventType(
+        "flow_progress",
+        Type.FLOW_PROGRESS,
+        Ring.SLOTS,
+        "What a flow has carried so far: each 15 s while it carries data, and when its bytes have doubled.",
+        (
+            *SOCKET_BLOCK,
+            Field("bytes_out", "u64", "payload bytes sent, retransmissions not counted"),
+            Field("bytes_in", "u64", "payload bytes received, retransmissions not counted"),
+            Field("squares_out", "u64", "sum of the squares of the segments' sizes, sent"),
+            Field("squares_in", "u64", "the same, received"),
+            Field("segments_out", "u16", "segments or datagrams sent; 65535 and more"),
+            Field("segments_in", "u16", "the same, received"),
+            Field("starts", "u16", "segments sent after 1 s of silence"),
+            Field("pushes", "u16", "segments received after 1 s of silence, the last before received, too"),
         ),
     ),
     EventType(

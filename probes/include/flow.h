@@ -23,14 +23,21 @@ struct flow {
     u64 connect_time;
     u64 sampled; /* when a later message was last taken as a sample */
     u64 shown;   /* when a segment of a followed flow was last recorded */
+    u64 spoken;  /* when data last passed */
+    u64 told;    /* when its progress was last told */
+    u64 told_bytes;
     u64 bytes[2];
-    u32 next[2]; /* sequence number expected next */
-    u32 tgid;    /* the owner */
+    u64 squares[2]; /* of the sizes of segments */
+    u32 next[2];    /* sequence number expected next */
+    u32 tgid;       /* the owner */
     u32 tid;
     u16 message[2]; /* messages begun in each direction */
     u16 captured;   /* bytes recorded of the current message */
     u8 last;        /* 1 + direction of the current message */
     u8 flags;
+    u16 segments[2];
+    u16 starts; /* segments sent after a silence */
+    u16 pushes; /* segments received after a silence that nothing sent had broken */
 };
 
 _Static_assert(sizeof(struct flow) == AW_FLOW_BYTES, "value size of the map FLOWS");

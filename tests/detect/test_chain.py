@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from agentwatch.detect import applications
@@ -36,9 +37,9 @@ class Asked:
 class Fold:
     """State and chain over records."""
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: Collection[str] = WANTED) -> None:
         self.state, self.asked = State(), Asked()
-        self.chain = Chain(self.state, WANTED, self.asked)
+        self.chain = Chain(self.state, wanted, self.asked)
         self.seq = 0
 
     def __call__(self, *records: bytes) -> list[Sighting]:

@@ -212,3 +212,13 @@ def test_what_was_cut_of_a_parent_is_cut_for_its_children() -> None:
     event = Facts(state, FIELDS).of(connect)
     assert event is not None
     assert event.truncated == {"ParentCommandLine"}
+
+
+def test_progress_says_what_a_flow_has_carried() -> None:
+    state = State()
+    block = {"cookie": 5, "family": 2, "socktype": 1, "protocol": 6, **REMOTE}
+    (_, change) = fold(
+        state, raw("connect", **block), raw("flow_progress", **block, bytes_out=1 << 40, bytes_in=7)
+    )
+    assert change.flow is not None
+    assert (change.flow.bytes_out, change.flow.bytes_in) == (1 << 40, 7)

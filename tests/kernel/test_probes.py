@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import ctypes.util
+import errno
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import textwrap
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -317,6 +319,63 @@ def test_long_messages_are_recorded_to_the_limit_and_counted_whole() -> None:
     assert sum(map(len, data)) == 512
     (close,) = [e for e in agent.named("close") if e["cookie"] == connect["cookie"]]
     assert close["bytes_out"] == 3_000_000
+
+
+def test_progress_of_a_flow_tells_sizes_and_who_spoke_after_silence() -> None:
+    agent = run(
+        python(
+            """
+            import socket, threading, time
+            server = socket.socket(); server.bind(("127.0.0.1", 0)); server.listen()
+            client = socket.create_connection(server.getsockname())
+            peer, _ = server.accept()
+            client.sendall(bytes(100)); peer.recv(1000)
+            peer.sendall(bytes(50)); client.recv(1000)
+            time.sleep(1.1)
+            peer.sendall(bytes(60)); client.recv(1000)
+            time.sleep(1.1)
+            client.sendall(bytes(70)); peer.recv(1000)
+            def drain():
+                while peer.recv(1 << 20): pass
+            thread = threading.Thread(target=drain); thread.start()
+            client.sendall(bytes(12_000_000)); client.close(); thread.join()
+            """
+        )
+    )
+    (connect,) = agent.named("connect")
+    told = [event for event in agent.named("flow_progress") if event["cookie"] == connect["cookie"]]
+    sizes = [event["bytes_out"] for event in told]
+    assert sizes[0] >= 1 << 20
+    assert all(2 * one <= other for one, other in pairwise(sizes))
+    assert len(told) == 4
+    last = told[-1]
+    assert (last["bytes_in"], last["segments_in"], last["squares_in"]) == (110, 2, 50**2 + 60**2)
+    assert (last["starts"], last["pushes"]) == (2, 1)
+    assert last["segments_out"] >= 3
+    assert last["squares_out"] >= last["bytes_out"] ** 2 // last["segments_out"]
+
+
+def test_connect_given_up_before_an_answer_carries_an_error() -> None:
+    agent = run(
+        [
+            *("unshare", "--net", "sh", "-c"),
+            "ip link add gone type veth peer name far && ip link set far up && ip link set gone up && "
+            "ip addr add 198.51.100.1/24 dev gone && "
+            'ip neigh add 198.51.100.7 lladdr 02:00:00:00:00:07 dev gone && exec "$@"',
+            "sh",
+            *python(
+                """
+                import socket
+                client = socket.socket()
+                client.setblocking(False)
+                client.connect_ex(("198.51.100.7", 9))
+                client.close()
+                """
+            ),
+        ]
+    )
+    (connected,) = agent.named("connected")
+    assert connected["error"] == errno.ECONNABORTED
 
 
 @pytest.mark.parametrize(("kind", "family", "socktype"), [("AF_INET, socket.SOCK_RAW, 1", 2, 3)])

@@ -1,0 +1,1 @@
+"""The control socket: its protocol, who answers, who serves, and who asks."""

@@ -1,0 +1,109 @@
+"""The front: a process of its own that serves the control socket and feeds the sinks.
+
+`python -m agentwatch.daemon.front FD` with the core's link as descriptor FD. Its first message is the
+settings. It ends when the core does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from agentwatch.control.protocol import ProtocolError
+from agentwatch.control.server import Peer, Roles, Server
+from agentwatch.daemon.link import Unpacker, pack
+
+_READ = 1 << 16
+_ANSWER_SECONDS = 20.0
+_WAITING = 256  # questions that wait for the core's answer
+
+
+class Front:
+    """Between clients and the core."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+        self._tickets = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[Any]] = {}
+        self._server: Server | None = None
+
+    async def run(self) -> None:
+        """Until the core ends."""
+        unpacker = Unpacker()
+        try:
+            while data := await self._reader.read(_READ):
+                for message in unpacker.feed(data):
+                    await self._take(message)
+        finally:
+            if self._server is not None:
+                await self._server.close()
+
+    async def _take(self, message: list[Any]) -> None:
+        match message:
+            case ["settings", settings]:
+                await self._start(settings)
+            case ["answer", ticket, answer]:
+                self._answered(ticket, answer)
+            case ["item", topic, number, item]:
+                assert self._server is not None
+                self._server.publish(topic, number, item)
+
+    async def _start(self, settings: Mapping[str, Any]) -> None:
+        roles = Roles(settings["act_group"], settings["read_group"])
+        server = Server(Path(settings["socket"]), roles, self._ask, _audit, self._follows)
+        try:
+            await server.start()
+        except OSError as error:
+            self._tell("failed", f"the control socket cannot be made: {settings['socket']}: {error.strerror}")
+            return
+        self._server = server
+        self._tell("serving")
+
+    async def _ask(self, verb: str, arguments: Mapping[str, Any], peer: Peer) -> Any:
+        if len(self._waiting) >= _WAITING:
+            raise ProtocolError("busy", "too many requests wait for an answer")
+        ticket = next(self._tickets)
+        future = self._waiting[ticket] = asyncio.get_running_loop().create_future()
+        self._tell("ask", ticket, verb, dict(arguments), [peer.pid, peer.uid, peer.name, peer.cgroup])
+        try:
+            return await asyncio.wait_for(future, _ANSWER_SECONDS)
+        except asyncio.TimeoutError:
+            raise ProtocolError("failed", "the daemon did not answer in time") from None
+        finally:
+            del self._waiting[ticket]
+
+    def _answered(self, ticket: int, answer: Mapping[str, Any]) -> None:
+        future = self._waiting.get(ticket)
+        if future is None or future.done():
+            return
+        if "error" in answer:
+            future.set_exception(ProtocolError(answer["code"], answer["error"]))
+        else:
+            future.set_result(answer["result"])
+
+    def _follows(self, topic: str, count: int) -> None:
+        self._tell("follows", topic, count)
+
+    def _tell(self, *message: Any) -> None:
+        with contextlib.suppress(OSError):
+            self._writer.write(pack(message))
+
+
+def _audit(text: str) -> None:
+    print(f"agentwatch: {text}", file=sys.stderr, flush=True)
+
+
+async def _main(fd: int) -> None:
+    reader, writer = await asyncio.open_unix_connection(sock=socket.socket(fileno=fd))
+    await Front(reader, writer).run()
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(_main(int(sys.argv[1])))

@@ -1,0 +1,113 @@
+"""The agents under watch: how they come, are adopted after a restart, and go."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from agentwatch.config.model import Policy
+from agentwatch.daemon.memory import Memory, Remembered
+from agentwatch.kernel.cgroup import Cgroup, CgroupError, existing
+from agentwatch.session import Session
+from agentwatch.watch import Options
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class Roster:
+    """Keeps the session's agents and the memory of them the same. `gone` is told of who has left."""
+
+    def __init__(self, session: Session, memory: Memory, say: Callable[[str], None],
+                 gone: Callable[[str], None]) -> None:  # fmt: skip
+        self._session, self._memory, self._say, self._gone = session, memory, say, gone
+        self._agents: dict[int, Remembered] = {}
+        self._saved: list[Remembered] = []
+
+    def adopt(self) -> None:
+        """Take up the agents that an earlier daemon watched, frozen ones frozen."""
+        for one in self._memory.load():
+            try:
+                cgroup = existing(Path(one.cgroup))
+            except CgroupError as error:
+                self._say(f"agent {one.name} is not taken up again: {error}")
+                continue
+            if cgroup.id != one.cgroup_id:  # another directory of this name
+                cgroup.close()
+                continue
+            number = self._add(cgroup, one)
+            if one.paused:
+                self._keep_paused(number, cgroup, one)
+        if self._memory.problem:
+            self._say(self._memory.problem)
+
+    def _keep_paused(self, number: int, cgroup: Cgroup, one: Remembered) -> None:
+        if not cgroup.frozen():
+            self._say(f"agent {one.name} was thawed while no daemon ran: it is frozen again")
+        self._session.enforcer.by_hand(number, "pause", f"{one.by} (before the daemon started)")
+
+    def attach(self, path: Path, policy: Policy, origin: str, name: str = "") -> str:
+        """Watch a cgroup; the agent's name. Raises `CgroupError`, `TooMany`, `ValueError` for the name."""
+        if name and not _NAME.fullmatch(name):
+            raise ValueError("a name has letters, digits, dots, dashes and underscores, 64 at most")
+        for one in self._agents.values():
+            if Path(one.cgroup).is_relative_to(path) or path.is_relative_to(one.cgroup):
+                raise CgroupError(f"{path} is, holds or lies in the cgroup of agent {one.name}")
+        cgroup = existing(path)
+        name = self._unique(name or re.sub(r"[^A-Za-z0-9._-]+", "-", path.name).strip("-.")[:60] or "agent")
+        one = Remembered(name, str(cgroup.path), cgroup.id, policy.mode, policy.max_response, origin)
+        self._add(cgroup, one)
+        return name
+
+    def _unique(self, name: str) -> str:
+        taken = {one.name for one in self._agents.values()}
+        candidates = (name, *(f"{name}-{number}" for number in range(2, len(taken) + 3)))
+        return next(candidate for candidate in candidates if candidate not in taken)
+
+    def _add(self, cgroup: Cgroup, one: Remembered) -> int:
+        options = Options(one.name, one.mode, running=True, max_response=one.max_response)
+        try:
+            number = self._session.add(options, cgroup)
+        except BaseException:
+            cgroup.close()
+            raise
+        self._agents[number] = replace(one, paused=False)
+        self._say(f"watching agent {one.name} ({one.origin}): {one.cgroup}, {one.mode}")
+        return number
+
+    def detach(self, number: int) -> None:
+        """Watch an agent no longer. It stays as it is, a frozen one frozen."""
+        one = self._agents.pop(number)
+        cgroup = self._session.watch.agents[number].cgroup
+        self._session.remove(number)
+        cgroup.close()
+        self._gone(one.name)
+        self._say(f"agent {one.name} is watched no longer")
+
+    def tend(self) -> None:
+        """Let go of agents that have ended, and remember what has changed."""
+        for number, watched in list(self._session.watch.agents.items()):
+            if not watched.cgroup.populated():
+                self.detach(number)
+                continue
+            agent, one = self._session.state.agent(number), self._agents[number]
+            paused = agent.state == "paused"
+            if paused != one.paused or (paused and agent.acted_by != one.by):
+                self._agents[number] = replace(one, paused=paused, by=agent.acted_by if paused else "")
+        self.save()
+
+    def save(self) -> None:
+        """Write what has changed. A disk that is full is said once and tried again."""
+        agents = list(self._agents.values())
+        if agents == self._saved:
+            return
+        try:
+            self._memory.save(agents)
+        except OSError as error:
+            if self._memory.problem != (problem := f"{self._memory.path}: {error.strerror}"):
+                self._memory.problem = problem
+                self._say(f"who is watched cannot be remembered: {problem}")
+            return
+        self._memory.problem = ""
+        self._saved = agents
