@@ -4,7 +4,7 @@
 #define SUN_PATH_BYTES 108
 #define SUN_PATH_OFFSET 2 /* behind sun_family */
 
-#ifdef HAVE_bpf_sock_addr_kern__uaddr
+#ifdef HAVE_bpf_sock_addr_kern__uaddrlen /* `uaddr` alone is older */
 
 /* kfunc; the number stands for it until the loader puts the running kernel's id in place. */
 static void *(*bpf_cast_to_kern_ctx)(void *ctx) = (void *)KFUNC_bpf_cast_to_kern_ctx;
