@@ -101,8 +101,7 @@ INLINE u32 own_pid(void) {
         if (records_open(ROUTINE))                                                                 \
             _event = bpf_ringbuf_reserve(MAP(RECORDS),                                             \
                                          sizeof(*_event) + (text) + PATH_BYTES + NAME_BYTES, 0);   \
-        count(agent, AW_FILE_ACCESS, _event != 0);                                                 \
-        _event;                                                                                    \
+        reserved(_event, agent, AW_FILE_ACCESS) ? _event : 0;                                      \
     })
 
 INLINE void begin_access(struct aw_file_access *event, u32 agent, u16 access) {

@@ -22,8 +22,7 @@ int on_unix_connect(struct bpf_sock_addr *ctx) {
     READ(address, kernel->uaddr);
     READ(length, kernel->uaddrlen);
     event = bpf_ringbuf_reserve(MAP(RECORDS), sizeof(*event) + SUN_PATH_BYTES, 0);
-    count(agent->number, AW_UNIX_CONNECT, event != 0);
-    if (!event)
+    if (!reserved(event, agent->number, AW_UNIX_CONNECT))
         return 1;
     fill_header(&event->header, AW_UNIX_CONNECT, agent->number);
     fill_current(&event->header);
