@@ -9,7 +9,13 @@ from vmtests.report import Outcome, document, growth, read, write
 
 MESSAGES: list[dict[str, Any]] = [
     {"kernel": "9.9", "cgroup": "unified", "lsm": ["bpf"], "lockdown": "none", "headers": False},
-    {"coverage": {"watching": True, "ways": {"files": "best"}, "missing": [["on_exit", "no | such", "ends"]]}},
+    {
+        "coverage": {
+            "watching": True,
+            "ways": {"files": "best"},
+            "missing": [["on_exit", "no | such", "ends"]],
+        }
+    },
     {"program": "on_exec", "target": "typedef x", "state": "loaded", "verified": 100},
     {"program": "on_exit", "target": "", "state": "refused", "why": "because\nlog"},
     {"test": "a::b", "outcome": "passed", "seconds": 1, "why": ""},

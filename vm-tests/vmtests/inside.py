@@ -142,8 +142,8 @@ def _why(report: pytest.TestReport) -> str:
 
 
 def tests(path: str) -> None:
-    """Run tests in this process, in silence."""
-    pytest.main(["-p", "no:cacheprovider", "-p", "no:terminal", path], plugins=[_Outcomes()])
+    """Run tests in this process."""
+    pytest.main(["-p", "no:cacheprovider", path], plugins=[_Outcomes()])
 
 
 def demonstration() -> None:

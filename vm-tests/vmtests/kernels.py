@@ -5,13 +5,13 @@ Nothing is installed: a package lies unpacked in a folder of its own, for the ma
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import shutil
 import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
+APT_HELPER = "/usr/lib/apt/apt-helper"
 HERE = Path(__file__).parents[1]
 
 
@@ -20,11 +20,12 @@ class VmError(Exception):
 
 
 class Kernel(NamedTuple):
-    """One kernel of the table. `sha256` is the package's, in hexadecimal."""
+    """One kernel of the table: `path` of its package in an archive that the mirror which apt uses has
+    beside others, and the package's SHA-256 in hexadecimal."""
 
     name: str
-    package: str
-    version: str
+    archive: str
+    path: str
     sha256: str
     default: bool = False
 
@@ -54,13 +55,15 @@ def read_table(path: Path = HERE / "kernels.toml") -> tuple[list[Kernel], list[M
 
 def unpacked(kernel: Kernel, cache: Path) -> Unpacked:
     """Fetch, check and unpack a kernel, unless that is done. Raises `VmError`."""
-    folder = cache / f"{kernel.package}_{kernel.version}"
+    folder = cache / kernel.sha256
     if not folder.exists():
         cache.mkdir(parents=True, exist_ok=True)
         part = folder.with_suffix(".part")
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
-        _run(["dpkg-deb", "--extract", str(_fetch(kernel, cache)), str(part)])
+        package = _fetch(kernel, cache)
+        _run(["dpkg-deb", "--extract", str(package), str(part)])
+        package.unlink()
         (release,) = [path.name for path in _module_folders(part)]
         _run(["depmod", "--basedir", str(part), release])
         part.rename(folder)
@@ -74,18 +77,33 @@ def _module_folders(folder: Path) -> list[Path]:
 
 
 def _fetch(kernel: Kernel, cache: Path) -> Path:
-    # apt drops its privileges where it can; it writes only to a folder that its user may write.
-    package = f"{kernel.package}={kernel.version}"
-    _run(["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", package], cache)
-    (path,) = cache.glob(f"{kernel.package}_*.deb")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if digest != kernel.sha256:
-        path.unlink()
-        raise VmError(f"{path.name} has the SHA-256 {digest}, not what kernels.toml says: {kernel.sha256}")
+    path = cache / Path(kernel.path).name
+    url = f"{_archive(kernel.archive)}/{kernel.path}"
+    _run(
+        [
+            APT_HELPER,
+            "-o",
+            "APT::Sandbox::User=root",
+            "download-file",
+            url,
+            str(path),
+            f"SHA256:{kernel.sha256}",
+        ]
+    )
     return path
 
 
-def _run(command: list[str], folder: Path | None = None) -> None:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+def _archive(name: str) -> str:
+    """Where apt here finds Debian's archive of this name: any suite of it will do."""
+    for target in _run(["apt-get", "indextargets", "--format", "$(REPO_URI)"]).split():
+        place = target.rstrip("/")
+        if place.rpartition("/")[2] == name:
+            return place
+    raise VmError(f"apt here knows no archive called {name}: its kernels come from Debian's mirrors")
+
+
+def _run(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise VmError(f"{' '.join(command)}: {done.stderr.strip()[-2000:]}")
+        raise VmError(f"{' '.join(command)}: {(done.stderr + done.stdout).strip()[-2000:]}")
+    return done.stdout
