@@ -15,9 +15,10 @@ from vmtests.kernels import Kernel, Mode, VmError, read_table, unpacked
 from vmtests.machine import ROOT, Message, boot
 
 CACHE = ROOT / ".cache/vm"
-PARTS = ("probes", "demo", "tests/kernel/test_backedges.py", "tests/kernel/test_probes.py")
+OTHER_PARTS = ("probes", "demo")  # in a mode that is not the default
+PARTS = (*OTHER_PARTS, "tests/kernel/test_backedges.py", "tests/kernel/test_probes.py")
 _LIMIT = 900  # seconds a machine may take
-_HOST = Kernel("host", "", "", "")
+_HOST = Kernel("host", "", "", "")  # none is booted
 
 
 def main(arguments: list[str]) -> int:
@@ -28,13 +29,12 @@ def main(arguments: list[str]) -> int:
         print("machines share the host's root file system: that needs root", file=sys.stderr)
         return 4
     wanted = [(k, m) for k in kernels for m in modes if _chosen(options, k, m)]
-    parts = " ".join(options.part or PARTS)
     results = report.read()
     failed = False
     if options.host:
-        failed |= _run(_HOST, modes[0], parts, options.limit, results)
+        failed |= _run(_HOST, modes[0], options.part, options.limit, results)
     for kernel, mode in wanted:
-        failed |= _run(kernel, mode, parts, options.limit, results)
+        failed |= _run(kernel, mode, options.part, options.limit, results)
     if not options.part:
         report.write(results)
     return int(failed)
@@ -60,7 +60,7 @@ def _chosen(options: argparse.Namespace, kernel: Kernel, mode: Mode) -> bool:
     return of_kernel and (mode.name in options.mode if options.mode else mode.default)
 
 
-def _run(kernel: Kernel, mode: Mode, parts: str, limit: float, results: report.Results) -> bool:
+def _run(kernel: Kernel, mode: Mode, chosen: list[str], limit: float, results: report.Results) -> bool:
     """One machine; whether something failed that must hold."""
     title = f"{kernel.name}, {mode.name}"
     started = time.monotonic()
@@ -72,6 +72,7 @@ def _run(kernel: Kernel, mode: Mode, parts: str, limit: float, results: report.R
         if line := report.line(message):
             print(f"{title}: {time.monotonic() - started:4.0f} s  {line}", file=sys.stderr)
 
+    parts = " ".join(chosen or (PARTS if mode.default else OTHER_PARTS))
     folder = CACHE / "runs" / f"{kernel.name}-{mode.name}".replace(" ", "-")
     try:
         if kernel is _HOST:

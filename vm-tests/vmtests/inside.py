@@ -8,7 +8,8 @@
     {"log": TEXT}
     {"end": true}
 
-A part is `probes`, `demo`, or a path of tests.
+A part is `probes`, `demo`, or a path of tests; those are left out where `probes` found that nothing can
+be watched.
 """
 
 from __future__ import annotations
@@ -71,17 +72,19 @@ def _chosen(text: str) -> str:
     return found.group(1) if found else "absent"
 
 
-def probes() -> None:
-    """What attaches when a watch begins, then each program by itself."""
-    say({"coverage": _coverage()})
+def probes() -> bool:
+    """What attaches when a watch begins, then each program by itself. Whether watching works at all."""
+    coverage = _coverage()
+    say({"coverage": coverage})
     try:
         compiled = cached_object(recipe())
         maps = create_maps(MAPS.values())
     except (KernelError, OSError) as error:
         say({"log": f"no programs: {error}"})
-        return
+        return False
     for spec in _programs():
         say({"program": spec.name, "target": spec.target, **_loaded(compiled, spec, maps)})
+    return bool(coverage["watching"])
 
 
 def _coverage() -> dict[str, object]:
@@ -167,13 +170,14 @@ def demonstration() -> None:
 
 def main(parts: list[str]) -> None:
     say(facts())
+    watching = True
     for part in parts:
         try:
             if part == "probes":
-                probes()
+                watching = probes()
             elif part == "demo":
                 demonstration()
-            else:
+            elif watching:
                 tests(part)
         except Exception:  # the others still run
             say({"log": traceback.format_exc()})
