@@ -146,7 +146,8 @@ def _why(report: pytest.TestReport) -> str:
 
 def tests(path: str) -> None:
     """Run tests in this process."""
-    pytest.main(["-p", "no:cacheprovider", path], plugins=[_Outcomes()])
+    # What hangs shows itself on the console.
+    pytest.main(["-p", "no:cacheprovider", "-o", "faulthandler_timeout=60", path], plugins=[_Outcomes()])
 
 
 def demonstration() -> None:

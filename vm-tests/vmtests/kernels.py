@@ -64,16 +64,13 @@ def unpacked(kernel: Kernel, cache: Path) -> Unpacked:
         package = _fetch(kernel, cache)
         _run(["dpkg-deb", "--extract", str(package), str(part)])
         package.unlink()
-        (release,) = [path.name for path in _module_folders(part)]
-        _run(["depmod", "--basedir", str(part), release])
+        if not (part / "lib").exists():  # newer packages keep modules below /usr, depmod looks in /lib
+            (part / "lib").symlink_to("usr/lib")
+        (modules,) = part.glob("lib/modules/*")
+        _run(["depmod", "--basedir", str(part), modules.name])
         part.rename(folder)
-    (modules,) = _module_folders(folder)
+    (modules,) = folder.glob("lib/modules/*")
     return Unpacked(modules.name, folder / "boot" / f"vmlinuz-{modules.name}", modules)
-
-
-def _module_folders(folder: Path) -> list[Path]:
-    """Newer packages keep their modules below /usr."""
-    return [*folder.glob("lib/modules/*"), *folder.glob("usr/lib/modules/*")]
 
 
 def _fetch(kernel: Kernel, cache: Path) -> Path:

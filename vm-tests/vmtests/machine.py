@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from enum import Enum
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ ROOT = HERE.parent
 QEMU = "qemu-system-x86_64"
 _DAEMONS = (Path("/usr/lib/qemu/virtiofsd"), Path("/usr/libexec/virtiofsd"))
 _MEMORY = "3G"
+_BOOTS = 3  # emulated, a kernel that patches itself while it boots falls over now and then
 _KVM_LIMIT = 15  # seconds in which a kernel starts its first process, where KVM works
 
 Message = dict[str, Any]
@@ -46,18 +48,34 @@ def boot(kernel: Unpacked, mode: Mode, job: str, *, folder: Path, limit: float,
         "JOB": job,
     }
     (folder / "initramfs").write_bytes(initramfs.build(kernel, given))
+    for _ in range(_BOOTS):
+        heard = _run(kernel, mode, folder, limit, hear)
+        if heard is not Heard.NOTHING:
+            break
+    if heard is not Heard.END:
+        raise VmError(f"the machine ended before its job did: see {folder}/console.log")
+
+
+class Heard(Enum):
+    """How far a machine came."""
+
+    NOTHING = 0
+    SOMETHING = 1
+    END = 2
+
+
+def _run(kernel: Unpacked, mode: Mode, folder: Path, limit: float, hear: Callable[[Message], None]) -> Heard:
     with _shared_root(folder) as socket, _machine(kernel, mode, folder, socket) as machine:
         watch = threading.Timer(limit, machine.kill)
         watch.start()
         try:
-            if not _listen(machine, folder / "noise.log", hear):
-                raise VmError(f"the machine ended before its job did: see {folder}/console.log")
+            return _listen(machine, folder / "noise.log", hear)
         finally:
             watch.cancel()
 
 
-def _listen(machine: subprocess.Popen[bytes], noise: Path, hear: Callable[[Message], None]) -> bool:
-    ended = False
+def _listen(machine: subprocess.Popen[bytes], noise: Path, hear: Callable[[Message], None]) -> Heard:
+    heard = Heard.NOTHING
     assert machine.stdout is not None
     with noise.open("wb") as rest:
         for line in machine.stdout:
@@ -67,8 +85,8 @@ def _listen(machine: subprocess.Popen[bytes], noise: Path, hear: Callable[[Messa
                 rest.write(line)
                 continue
             hear(message)
-            ended = ended or "end" in message
-    return ended
+            heard = Heard.END if "end" in message else Heard.SOMETHING
+    return heard
 
 
 @contextmanager

@@ -114,6 +114,15 @@ def read(path: Path = RESULTS) -> Results:
     return results
 
 
+def keep(kernel: str, mode: str, summary: Summary) -> list[str]:
+    """Put a run in the place of the one before it; what has grown since."""
+    results = read()
+    grown = list(growth(results.get(kernel, {}).get(mode), summary))
+    results.setdefault(kernel, {})[mode] = summary
+    write(results)
+    return grown
+
+
 def write(results: Results, path: Path = RESULTS, table: Path = TABLE) -> None:
     """Keep the results, and make the table of them."""
     path.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", encoding="utf-8")
