@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vmtests.report import Outcome, document, growth, read, write
+from vmtests.report import Outcome, document, growth, line, read, write
 
 MESSAGES: list[dict[str, Any]] = [
     {"kernel": "9.9", "cgroup": "unified", "lsm": ["bpf"], "lockdown": "none", "headers": False},
@@ -27,7 +27,7 @@ MESSAGES: list[dict[str, Any]] = [
 def outcome() -> Outcome:
     one = Outcome()
     for message in MESSAGES:
-        one.hear(dict(message))
+        one.hear(message)
     return one
 
 
@@ -43,6 +43,13 @@ def test_what_was_said_stands_in_the_table(tmp_path: Path) -> None:
     assert "- `a::c`: E assert 0 On 9.9 (unified)." in text
     assert "| `on_exec x` | 100 |" in text
     assert "| `on_exit` | refused: because |" in text
+
+
+def test_what_is_refused_and_fails_is_shown_as_it_comes() -> None:
+    shown = [line(message) for message in MESSAGES]
+    assert shown[3] == "on_exit  refused: because"
+    assert shown[4] == ""
+    assert shown[5].startswith("FAILED a::c")
 
 
 def test_a_failed_test_fails_the_run() -> None:

@@ -46,8 +46,9 @@ class Outcome:
         elif "coverage" in message:
             self.coverage = message["coverage"]
         elif "program" in message:
-            name = " ".join(filter(None, (message.pop("program"), message.pop("target").partition(" ")[2])))
-            self.programs[name] = message
+            name = " ".join(filter(None, (message["program"], message["target"].partition(" ")[2])))
+            told = ("state", "verified", "why")
+            self.programs[name] = {key: message[key] for key in told if key in message}
         elif "test" in message:
             self.tests[message["outcome"]].append([message["test"], _last_line(message["why"])])
         elif "demonstration" in message:
@@ -93,7 +94,8 @@ def line(message: dict[str, Any]) -> str:
         return f"{message['kernel']} is up, {message['cgroup']} cgroups, lockdown {message['lockdown']}"
     if "coverage" in message:
         missing = "; ".join(f"{probe}: {_short(error)}" for probe, error, _ in message["coverage"]["missing"])
-        return f"probes attached; missing: {missing or 'none'}"
+        watching = "probes attached" if message["coverage"]["watching"] else "nothing can be watched"
+        return f"{watching}; missing: {missing or 'none'}"
     if message.get("state") == "refused":
         return f"{message['program']} {message['target']} refused: {_short(message['why'])}"
     if message.get("outcome") == "failed":
