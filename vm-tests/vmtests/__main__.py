@@ -16,7 +16,7 @@ from vmtests.machine import ROOT, Message, boot
 
 CACHE = ROOT / ".cache/vm"
 OTHER_PARTS = ("probes", "demo")  # in a mode that is not the default
-PARTS = (*OTHER_PARTS, "tests/kernel/test_probes.py")
+PARTS = (*OTHER_PARTS, "tests")
 _LIMIT = 900  # seconds a machine may take
 _HOST = Kernel("host", "", "", "")  # none is booted
 

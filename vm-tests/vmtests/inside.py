@@ -8,8 +8,8 @@
     {"log": TEXT}
     {"end": true}
 
-A part is `probes`, `demo`, or a path of tests; those are left out where `probes` found that nothing can
-be watched.
+A part is `probes`, `demo`, `tests` (the `ESSENTIAL` ones), or a path of tests; tests are left out where
+`probes` found that nothing can be watched.
 """
 
 from __future__ import annotations
@@ -37,16 +37,53 @@ from agentwatch.kernel.load import ProgramSpec, UnknownTarget, create_maps, load
 from agentwatch.kernel.probes import CHOICES, KFUNCS, MAPS, PROBES_TABLE, Probes, recipe
 
 ROOT = Path(__file__).parents[2]
+# One or two of each kind of event: an emulated machine takes seconds for each test.
+ESSENTIAL = tuple(
+    f"tests/kernel/{test}"
+    for test in (
+        "test_probes.py::test_every_probe_attaches_here",
+        "test_probes.py::test_nothing_stays_in_the_kernel",
+        "test_probes.py::test_exec_is_reported_with_its_circumstances",
+        "test_probes.py::test_argv_of_any_size_is_whole[257]",
+        "test_probes.py::test_argv_of_any_size_is_whole[100000]",
+        "test_probes.py::test_standard_streams_are_told_apart",
+        "test_probes.py::test_double_fork_and_setsid_do_not_escape",
+        "test_probes.py::test_exit_says_how",
+        "test_probes.py::test_life_of_tcp_flows",
+        "test_probes.py::test_refused_connect_carries_its_error",
+        "test_probes.py::test_datagrams_are_followed_by_their_receivers",
+        "test_probes.py::test_single_bytes_of_a_message_are_all_recorded",
+        "test_probes.py::test_more_is_recorded_of_messages_that_begin_like_handshakes",
+        "test_probes.py::test_raw_sockets_are_reported",
+        "test_probes.py::test_unix_connects_are_reported_by_path",
+        "test_probes.py::test_dns_is_recorded_however_many_questions",
+        "test_probes.py::test_leaving_the_cgroup_is_reported",
+        "test_probes.py::test_signals_at_the_monitor_are_reported_and_others_are_not",
+        "test_probes.py::test_io_uring_shows_like_any_other_way",
+        "test_probes.py::test_nothing_of_other_processes_is_reported",
+        "test_file_probes.py::test_reading_a_secret",
+        "test_file_probes.py::test_writing_making_and_removing",
+        "test_file_probes.py::test_io_uring_hides_nothing",
+        "test_privileged_probes.py::test_new_namespaces_and_a_mount_in_them",
+        "test_privileged_probes.py::test_tracing_the_monitor_is_tampering_even_where_it_fails",
+    )
+)
 _DEMO_LIMIT = 240  # seconds
-_REPORT = os.fdopen(os.dup(1), "w", encoding="ascii")
-os.dup2(2, 1)  # what else is printed must not come in between: it goes to the console
+_report = sys.stdout
 _VERIFIED = re.compile(r"^verified_insns:\t(\d+)$", re.MULTILINE)
 
 
 def say(message: Mapping[str, object]) -> None:
     """One line of the report."""
-    _REPORT.write(json.dumps(message) + "\n")
-    _REPORT.flush()
+    _report.write(json.dumps(message) + "\n")
+    _report.flush()
+
+
+def _keep_the_report_apart() -> None:
+    """What else is printed must not come in between: it goes to the console."""
+    global _report
+    _report = os.fdopen(os.dup(1), "w", encoding="ascii")
+    os.dup2(2, 1)
 
 
 def facts() -> dict[str, object]:
@@ -145,10 +182,10 @@ def _why(report: pytest.TestReport) -> str:
     return report.longreprtext[-3000:]
 
 
-def tests(path: str) -> None:
+def tests(*paths: str) -> None:
     """Run tests in this process."""
     # What hangs shows itself on the console.
-    pytest.main(["-p", "no:cacheprovider", "-o", "faulthandler_timeout=60", path], plugins=[_Outcomes()])
+    pytest.main(["-p", "no:cacheprovider", "-o", "faulthandler_timeout=60", *paths], plugins=[_Outcomes()])
 
 
 def demonstration() -> None:
@@ -171,6 +208,7 @@ def demonstration() -> None:
 
 
 def main(parts: list[str]) -> None:
+    _keep_the_report_apart()
     say(facts())
     watching = True
     for part in parts:
@@ -180,7 +218,7 @@ def main(parts: list[str]) -> None:
             elif part == "demo":
                 demonstration()
             elif watching:
-                tests(part)
+                tests(*(ESSENTIAL if part == "tests" else (part,)))
         except Exception:  # the others still run
             say({"log": traceback.format_exc()})
     say({"end": True})
