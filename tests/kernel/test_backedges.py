@@ -43,7 +43,8 @@ def test_a_loop_closed_by_a_jump_stays_as_it_is() -> None:
 def steps(code: bytes, choices: list[bool]) -> list[tuple[int, int]]:
     """What a run executes, jumps left out, where the n-th conditional jump goes as `choices` says."""
     instructions = list(_INSTRUCTION.iter_unpack(code))
-    done, taken, at = [], iter(choices), 0
+    done: list[tuple[int, int]] = []
+    taken, at = iter(choices), 0
     while at < len(instructions):
         opcode, _, offset, value = instructions[at]
         if opcode == EXIT[0]:
