@@ -77,7 +77,7 @@ def _run(kernel: Kernel, mode: Mode, chosen: list[str], limit: float) -> bool:
         else:
             boot(unpacked(kernel, CACHE), mode, parts, folder=folder, limit=limit, hear=hear)
     except VmError as error:
-        print(f"{title}: {error}", file=sys.stderr)
+        print(f"{title}: {error}; what it said is in {folder}", file=sys.stderr)
         outcome.broken = str(error)
     outcome.seconds = round(time.monotonic() - started)
     print(f"{title}: {outcome.verdict()}", file=sys.stderr)
