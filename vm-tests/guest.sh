@@ -3,7 +3,14 @@
 # Standard output of the job is the second serial port, where vmtests.machine listens.
 . /run/job
 export HOME=/root PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin TERM=dumb LC_ALL=C.UTF-8
-case $ROOT in /tmp/*) ;; *) mount -t tmpfs tmp /tmp ;; esac
+# Tests want a folder of one file system: st_dev on the overlay is not the device that the kernel tells.
+case $ROOT in
+/tmp/*)
+    mkdir /run/tmp
+    export TMPDIR=/run/tmp
+    ;;
+*) mount -t tmpfs tmp /tmp ;;
+esac
 mkdir -p /dev/pts /dev/shm
 mount -t devpts pts /dev/pts
 mount -t tmpfs shm /dev/shm
