@@ -43,12 +43,16 @@ Tap = Callable[[Sighting], None]
 
 @dataclass(slots=True)
 class Counters:
-    """What went through. `unreadable` records were passed over; the alerts' completeness says so too."""
+    """What went through. `unreadable` records were passed over; the alerts' completeness says so too.
+
+    `newest` is the time of the last record of the last round, in ns since boot.
+    """
 
     records: int = 0
     events: int = 0
     alerts: int = 0
     unreadable: int = 0
+    newest: int = 0
 
 
 @dataclass(slots=True)
@@ -96,7 +100,10 @@ class Pipeline:
         """Fold one round."""
         self._round += 1
         counters, apply, events_of = self.counters, self.state.apply, self._chain.of
-        for seq, row in enumerate(self._decode(batches), counters.records + 1):
+        rows = self._decode(batches)
+        if rows:
+            counters.newest = rows[-1][TIME]
+        for seq, row in enumerate(rows, counters.records + 1):
             counters.records = seq
             try:
                 change = apply(seq, row)

@@ -68,6 +68,8 @@ def status(path: Path, as_json: bool) -> None:
     _print(f"lost     {lost or 'nothing'}")
     for gap in state["coverage"]:
         _print(f"not seen {printable(gap['cost'])} ({gap['probe']})")
+    for name, sink in sorted(state["sinks"].items()):
+        _print(f"sink     {name}: {_account(sink)}")
     _print("")
     _table(
         ("AGENT", "STATE", "MODE", "PROCS", "FLOWS", "SENT", "MEMORY", "RISK", "ALERTS", "LAST ALERT"),
@@ -87,6 +89,12 @@ def status(path: Path, as_json: bool) -> None:
             for agent in agents
         ],
     )
+
+
+def _account(sink: dict[str, Any]) -> str:
+    parts = [f"{sink['sent']:,} sent"]
+    parts += [f"{sink[name]:,} {name}" for name in ("queued", "dropped") if sink[name]]
+    return ", ".join(parts) + (f"; {printable(sink['error'])}" if sink["error"] else "")
 
 
 @click.command(short_help="Show the agents' processes as trees.")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agentwatch.config.sinks import Sinks
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -39,3 +41,4 @@ class Config:
     policy: Policy = field(default_factory=Policy)
     rules: Rules = field(default_factory=Rules)
     control: Control = field(default_factory=Control)
+    sinks: Sinks = field(default_factory=Sinks)

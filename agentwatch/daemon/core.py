@@ -15,10 +15,12 @@ from typing import Any
 
 from agentwatch.clock import now
 from agentwatch.config.model import Config, Policy
+from agentwatch.config.sinks import plain
 from agentwatch.control.desk import Desk
 from agentwatch.control.protocol import VERBS, ProtocolError
 from agentwatch.daemon.link import Link, LinkError
 from agentwatch.daemon.memory import Memory
+from agentwatch.daemon.meter import Meter
 from agentwatch.daemon.notify import Notifier
 from agentwatch.daemon.roster import Roster
 from agentwatch.enrich.sighting import Sighting
@@ -51,6 +53,17 @@ class Front:
         self._process: subprocess.Popen[bytes] | None = None
         self._next = 0
         self.dropped = 0
+
+    @property
+    def backlog(self) -> int:
+        """Bytes that wait for it."""
+        return 0 if self._link is None else self._link.backlog
+
+    def configure(self, settings: Mapping[str, Any]) -> None:
+        """Give it other settings, or the same: then it opens its files anew."""
+        self._settings = settings
+        if self._link is not None:
+            self.send("settings", settings)
 
     def send(self, *message: Any) -> None:
         """Never waits: what cannot be sent is dropped and counted."""
@@ -135,6 +148,17 @@ class EventFeed:
         }
 
 
+def _settings(config: Config) -> dict[str, Any]:
+    """What the front has to know."""
+    control = config.control
+    return {
+        "socket": str(control.socket),
+        "act_group": control.act_group,
+        "read_group": control.read_group,
+        "sinks": plain(config.sinks),
+    }
+
+
 class Daemon:
     """The service, from start to stop."""
 
@@ -155,14 +179,9 @@ class Daemon:
             self._watcher = stack.enter_context(RuleWatcher(watched, self._load, rules))
             memory = Memory(config.run_dir / "agents.json")
             self._roster = Roster(self._session, memory, say, self._desk.forget)
-            control = config.control
-            self._front = Front(
-                {
-                    "socket": str(control.socket),
-                    "act_group": control.act_group,
-                    "read_group": control.read_group,
-                }
-            )
+            self._meter = Meter(self._session, config.sinks.prometheus.probe_times)
+            stack.callback(self._meter.close)
+            self._front = Front(_settings(config))
             stack.callback(self._front.close)
             self._stack = stack.pop_all()
 
@@ -187,6 +206,7 @@ class Daemon:
         self._notifier.say("READY=1", f"MAINPID={os.getpid()}")
         while not self._stopping:
             self._session.step(STEP_SECONDS)
+            self._meter.after_round()
             self._turn()
         self._notifier.say("STOPPING=1")
         self._session.finish()
@@ -199,6 +219,9 @@ class Daemon:
         if now() >= self._next_tend:
             self._next_tend = now() + _TEND_NS
             self._roster.tend()
+        if self._meter.due():
+            front = self._front
+            front.send("metrics", self._meter.samples(front.backlog, front.dropped))
         self._reload()
         self._notifier.alive()
 
@@ -206,9 +229,13 @@ class Daemon:
         self._stopping = True
 
     def _on_reload(self, number: int, frame: object) -> None:
-        self._watcher.request()
+        self._reloading = True
 
     def _reload(self) -> None:
+        if self._reloading:
+            self._reloading = False
+            self._watcher.request()
+            self._front.configure(_settings(self._config))
         outcome = self._watcher.poll()
         if outcome is None:
             return
@@ -220,6 +247,7 @@ class Daemon:
 
     def _on_alert(self, alert: dict[str, Any]) -> None:
         self._desk.note_alert(alert)
+        self._meter.note_alert(alert["rule"]["level"])
         self._next_tend = 0  # it may have acted, which is to be remembered
         self._front.send("item", "alerts", self._desk.alert_number, alert)
 
@@ -234,6 +262,8 @@ class Daemon:
                 self._front.send("answer", ticket, self._answer(verb, arguments, peer))
             case ["follows", "events", count]:
                 self._session.pipeline.tap = self._on_event if count else None
+            case ["scraped"]:
+                self._meter.note_scrape()
             case ["failed", reason]:
                 say(reason)
 
@@ -268,7 +298,7 @@ class Daemon:
             self._roster.detach(self._desk.number(arguments["agent"]))
             return {}
         if verb == "reload":
-            self._watcher.request()
+            self._reloading = True
             return {}
         return self._desk.answer(verb, arguments, who)
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from agentwatch.clock import now
 from agentwatch.kernel import bpf
 from agentwatch.kernel.background import Background
-from agentwatch.kernel.bpf import AttachType, BpfError, Handle, MapType, ProgramType
+from agentwatch.kernel.bpf import AttachType, BpfError, Handle, MapType, ProgramInfo, ProgramType
 from agentwatch.kernel.bytecode import Object
 from agentwatch.kernel.cache import Recipe, cached_object
 from agentwatch.kernel.errors import ProbeError
@@ -351,6 +351,11 @@ class Probes:
                 continue
             pairs = list(_COUNT.iter_unpack(value))
             yield number, sum(sent for sent, _ in pairs), sum(lost for _, lost in pairs)
+
+    def programs(self) -> Iterator[tuple[str, ProgramInfo]]:
+        """What the kernel says of each loaded program."""
+        for name, program in self._loaded.items():
+            yield name, bpf.program_info(program)
 
     def close(self) -> None:
         """Detach and free everything."""

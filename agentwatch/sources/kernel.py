@@ -82,6 +82,13 @@ class KernelSource:
             batches.append(Batch(BatchKind.SLOTS, slots))
         return tuple(batches)
 
+    def fill(self) -> dict[str, float]:
+        """How much of each ring waits to be taken, 0 to 1."""
+        return {
+            "slots": self._slots.pending() / SLOTS_BYTES,
+            "records": self._records.pending() / RECORDS_BYTES,
+        }
+
     def drained(self) -> bool:
         """Whether nothing waits in the rings or among the notes."""
         return not (self._notes or self._slots.pending() or self._records.pending())
