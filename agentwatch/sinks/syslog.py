@@ -78,7 +78,7 @@ class SyslogSink:
 
     async def _send_stream(self, batch: deque[Item]) -> None:
         reader, writer = self._stream or await self._connect()
-        if reader.at_eof():
+        if reader.at_eof() or writer.is_closing():
             raise ConnectionResetError("the receiver has closed the connection")
         for item in batch:
             data = self._message(item)

@@ -1,0 +1,13 @@
+from __future__ import annotations
+
+import pytest
+
+from agentwatch.sinks import outlet
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Failures are tried again soon, and what hangs is given up soon."""
+    monkeypatch.setattr(outlet, "FIRST_RETRY", 0.01)
+    monkeypatch.setattr(outlet, "LAST_RETRY", 0.02)
+    monkeypatch.setattr(outlet, "DELIVER_SECONDS", 0.2)
