@@ -63,6 +63,7 @@ class Receiver:
                 length = int(await reader.readuntil(b" "))
                 self.got.append(parsed(await reader.readexactly(length)))
         except (asyncio.IncompleteReadError, OSError):
+            self.writers.remove(writer)
             writer.close()
 
 
@@ -75,7 +76,7 @@ async def listening(
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
-        for writer in receiver.writers:
+        for writer in list(receiver.writers):
             writer.transport.abort()
 
 
