@@ -17,7 +17,10 @@ def test_the_front_gets_what_the_core_was_configured_with() -> None:
         jsonl=Jsonl(enabled=True, path=Path("/var/log/x")),
         syslog=Syslog(address="loghost:6514", transport="tls", ca_file=Path("/etc/ca.pem")),
         prometheus=Prometheus(enabled=True),
-        webhook=(Webhook(id="a", url="https://a/"), Webhook(id="b", url="https://b/", secret_file=Path("/s"))),
+        webhook=(
+            Webhook(id="a", url="https://a/"),
+            Webhook(id="b", url="https://b/", secret_file=Path("/s")),
+        ),
     )
     (message,) = Unpacker().feed(pack(plain(sinks)))
     assert from_plain(message) == sinks

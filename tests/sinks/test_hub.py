@@ -75,9 +75,7 @@ def test_what_cannot_be_made_is_told_and_the_rest_works(tmp_path: Path) -> None:
     run(scenario)
 
 
-def test_a_flood_into_sinks_that_hang_fail_and_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_flood_into_sinks_that_hang_fail_and_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(under_test, "GRACE", 0.05)
     flood = 100_000
 
@@ -90,8 +88,7 @@ def test_a_flood_into_sinks_that_hang_fail_and_work(
                 Sinks(
                     jsonl=Jsonl(enabled=True, path=tmp_path / "alerts", rotate_bytes=1 << 40),
                     webhook=tuple(
-                        Webhook(id=str(port), url=f"http://127.0.0.1:{port}/")
-                        for port in (hanging, refusing)
+                        Webhook(id=str(port), url=f"http://127.0.0.1:{port}/") for port in (hanging, refusing)
                     ),
                 )
             )

@@ -75,9 +75,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 @given(st.dictionaries(st.from_regex("[A-Z][A-Z_]{0,20}", fullmatch=True), st.text()))
 def test_any_value_arrives_as_it_was(entry: dict[str, str]) -> None:
-    expected = {
-        name: value.encode("utf-8", "backslashreplace").decode() for name, value in entry.items()
-    }
+    expected = {name: value.encode("utf-8", "backslashreplace").decode() for name, value in entry.items()}
     assert parsed(serialize(entry)) == expected
 
 

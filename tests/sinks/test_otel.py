@@ -15,7 +15,11 @@ from tests.sinks.samples import alert, item, run, until
 
 pytestmark = pytest.mark.usefixtures("impatient")
 
-SAMPLES = {"agentwatch_alerts_total": [["high", 3]], "agentwatch_lag_seconds": [[0.5]], "agentwatch_agents": []}
+SAMPLES = {
+    "agentwatch_alerts_total": [["high", 3]],
+    "agentwatch_lag_seconds": [[0.5]],
+    "agentwatch_agents": [],
+}
 
 
 def test_time_has_nanoseconds() -> None:

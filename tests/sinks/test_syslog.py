@@ -25,7 +25,8 @@ pytestmark = pytest.mark.usefixtures("impatient")
 
 # RFC 5424, section 6: printable ASCII in the header, and structured data whose values escape "\].
 _MESSAGE = re.compile(
-    r"<(\d{1,3})>1 (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z) ([!-~]{1,255}) ([!-~]{1,48}) ([!-~]{1,128}) "
+    r"<(\d{1,3})>1 (\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?Z) ([!-~]{1,255}) "
+    r"([!-~]{1,48}) ([!-~]{1,128}) "
     r'([!-~]{1,32}) \[([!-~]{1,32})((?: [!-~]{1,32}="(?:[^"\\\]]|\\["\\\]])*")*)\] \ufeff(.*)',
     re.DOTALL,
 )
