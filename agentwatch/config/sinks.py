@@ -15,6 +15,12 @@ from agentwatch.rules.levels import LEVELS
 
 Section = TypeVar("Section")
 
+FACILITIES = (
+    "kern user mail daemon auth syslog lpr news uucp cron authpriv ftp ntp audit alert clock "
+    "local0 local1 local2 local3 local4 local5 local6 local7"
+).split()
+"""Syslog's, by their codes (RFC 5424, 6.2.1)."""
+
 _ENABLED = "whether it is used"
 _LEVEL = "leave out alerts of rules below this level"
 _CA_FILE = "the certificates that may have signed the other side's (PEM); the system's where not given"
@@ -54,7 +60,7 @@ class Syslog:
     address: str = setting("host:port, or [address]:port for IPv6; not used where empty", "")
     transport: str = setting("how they travel", "udp", choices=("udp", "tcp", "tls"))
     level: str = _level()
-    facility: str = setting("the facility, by its name", "authpriv", pattern="[a-z]+[0-7]?")
+    facility: str = setting("the facility, by its name", "authpriv", choices=FACILITIES)
     ca_file: Path | None = setting(_CA_FILE, None)
     cert_file: Path | None = setting("our certificate, for a receiver that asks for one", None)
     key_file: Path | None = setting("the key of `cert_file`, where that does not hold it", None)

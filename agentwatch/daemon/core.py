@@ -52,6 +52,7 @@ class Front:
         self._link: Link | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._next = 0
+        self._told = False  # the settings
         self.dropped = 0
 
     @property
@@ -62,18 +63,17 @@ class Front:
     def configure(self, settings: Mapping[str, Any]) -> None:
         """Give it other settings, or the same: then it opens its files anew."""
         self._settings = settings
-        if self._link is not None:
-            self.send("settings", settings)
+        self._told = self.send("settings", settings)  # else with the next `receive`
 
-    def send(self, *message: Any) -> None:
-        """Never waits: what cannot be sent is dropped and counted."""
-        if self._link is None:
-            self.dropped += 1
-            return
+    def send(self, *message: Any) -> bool:
+        """Never waits: what cannot be sent is dropped and counted, and the answer is false."""
         try:
-            self.dropped += not self._link.send(message)
+            sent = self._link is not None and self._link.send(message)
         except LinkError:
             self._end()
+            sent = False
+        self.dropped += not sent
+        return sent
 
     def receive(self) -> list[Any]:
         """What the front has said. Starts it where it does not run."""
@@ -83,6 +83,8 @@ class Front:
             return []
         try:
             self._link.flush()
+            if not self._told:
+                self._told = self._link.send(("settings", self._settings))
             return self._link.receive()
         except LinkError:
             say("the control front ended and is started again")
@@ -96,7 +98,7 @@ class Front:
         self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         theirs.close()
         self._link = Link(ours)
-        self.send("settings", self._settings)
+        self._told = self._link.send(("settings", self._settings))  # the first it hears
 
     def _end(self) -> None:
         if self._link is not None:

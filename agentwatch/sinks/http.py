@@ -13,7 +13,7 @@ from agentwatch.sinks.address import Address, connect
 from agentwatch.sinks.outlet import Refused
 from agentwatch.sinks.worker import Worker
 
-_PASSING = (408, 425, 429)  # of the 4xx those that another time may not meet
+_OF_THE_BODY = (400, 413, 415, 422)  # the same body will not be taken another time either
 
 
 class Target(NamedTuple):
@@ -26,16 +26,19 @@ class Target(NamedTuple):
 
     @classmethod
     def parse(cls, url: str) -> Target:
-        """Raises `ValueError`. What leaves the machine is encrypted: http is for the loopback interface."""
+        """Raises `ValueError`, without the URL, which may hold a token.
+
+        What leaves the machine is encrypted: http is for the loopback interface.
+        """
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
-            raise ValueError(f"{url} is no http or https URL")
+            raise ValueError("url is no http or https URL")
         if not (url.isascii() and url.isprintable() and " " not in url):
-            raise ValueError(f"{url!r} has characters that are to be percent-encoded")
+            raise ValueError("url has characters that are to be percent-encoded")
         secure = parts.scheme == "https"
         address = Address(parts.hostname, parts.port or (443 if secure else 80))
         if not secure and not address.loopback:
-            raise ValueError(f"{url}: http is for the loopback interface alone; use https")
+            raise ValueError("http is for the loopback interface alone; use https")
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         return cls(address, parts.netloc, path, secure)
 
@@ -45,8 +48,8 @@ async def post(
 ) -> None:
     """Returns when the other side has answered 2xx.
 
-    Raises `Refused` for what will never be taken (a redirect, too), `OSError` for what may be another
-    time. Of the answer nothing but the status line is read.
+    Raises `Refused` where it is the body that is not taken, `OSError` for all that may change. Of the
+    answer nothing but the status line is read.
     """
     reader, writer = await connect(worker, target.address, context)
     try:
@@ -87,6 +90,6 @@ async def _line(reader: asyncio.StreamReader) -> bytes:
 def _judge(status: int) -> None:
     if 200 <= status < 300:
         return
-    if status in _PASSING or status >= 500:
-        raise ConnectionError(f"answered {status}")
-    raise Refused(f"refused with {status}" + (": redirects are not followed" if status < 400 else ""))
+    if status in _OF_THE_BODY:
+        raise Refused(f"refused with {status}")
+    raise ConnectionError(f"answered {status}" + ("; redirects are not followed" if status < 400 else ""))

@@ -68,7 +68,7 @@ class JournaldSink:
                 await _send(connection, serialize(fields(batch[0])))
                 batch.popleft()
         except OSError:  # a journal that was restarted has another socket
-            self.reopen()
+            self.close()
             raise
 
     def _connect(self) -> socket.socket:
@@ -82,12 +82,12 @@ class JournaldSink:
         return made
 
     def reopen(self) -> None:
+        """A socket lasts."""
+
+    def close(self) -> None:
         if self._socket is not None:
             self._socket.close()
             self._socket = None
-
-    def close(self) -> None:
-        self.reopen()
 
 
 async def _send(connection: socket.socket, data: bytes) -> None:

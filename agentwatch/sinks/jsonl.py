@@ -86,7 +86,7 @@ class JsonlSink:
     def __init__(self, settings: Jsonl) -> None:
         self._file = RotatedFile(settings)
         self._worker = Worker()
-        self._writing: asyncio.Future[tuple[int, OSError | None]] | None = None
+        self._writing: asyncio.Future[tuple[int, Exception | None]] | None = None
 
     async def deliver(self, batch: deque[Item]) -> None:
         """See `Sink`. What a disk that hung has written in the end is not written twice."""
@@ -99,11 +99,11 @@ class JsonlSink:
         if error is not None:
             raise error
 
-    def _write(self, lines: Sequence[bytes]) -> tuple[int, OSError | None]:
+    def _write(self, lines: Sequence[bytes]) -> tuple[int, Exception | None]:
         for number, line in enumerate(lines):
             try:
                 self._file.write(line)
-            except OSError as error:
+            except Exception as error:
                 return number, error
         return len(lines), None
 

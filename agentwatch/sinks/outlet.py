@@ -48,7 +48,7 @@ class Sink(Protocol):
         """
 
     def reopen(self) -> None:
-        """Forget what is open, such as a file that was rotated away."""
+        """Open files anew, as SIGHUP asks for."""
 
     def close(self) -> None:
         """Give back what it holds. It is used no more."""

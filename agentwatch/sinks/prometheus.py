@@ -95,6 +95,6 @@ class PrometheusEndpoint:
     async def close(self) -> None:
         """Stop serving."""
         self._task.cancel()
-        await asyncio.wait([self._task])
         for writer in list(self._connections):
             writer.transport.abort()
+        await asyncio.wait([self._task])

@@ -12,16 +12,12 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, Final
 
-from agentwatch.config.sinks import Syslog
+from agentwatch.config.sinks import FACILITIES, Syslog
 from agentwatch.sinks.address import Address, connect, look_up, tls_context
 from agentwatch.sinks.outlet import Item
 from agentwatch.sinks.summary import SEVERITIES, facts, headline
 from agentwatch.sinks.worker import Worker
 
-FACILITIES: Final = (
-    "kern user mail daemon auth syslog lpr news uucp cron authpriv ftp ntp audit alert clock "
-    "local0 local1 local2 local3 local4 local5 local6 local7"
-).split()
 STRUCTURE: Final = "agentwatch@32473"
 """SD-ID: the number is the one for documentation (RFC 5612), as agentwatch has none of its own."""
 
@@ -64,7 +60,7 @@ class SyslogSink:
         try:
             await send(batch)
         except BaseException:
-            self.reopen()
+            self._disconnect()
             raise
 
     async def _send_datagrams(self, batch: deque[Item]) -> None:
@@ -100,6 +96,9 @@ class SyslogSink:
         return message(item.alert, self._facility, self._host, os.getpid())
 
     def reopen(self) -> None:
+        """A connection lasts."""
+
+    def _disconnect(self) -> None:
         if self._datagrams is not None:
             self._datagrams.close()
             self._datagrams = None
@@ -111,7 +110,7 @@ class SyslogSink:
         if self._stream is not None:
             self._stream[1].close()  # in order: what was written arrives
             self._stream = None
-        self.reopen()
+        self._disconnect()
         self._worker.close()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentwatch.sinks.metrics import METRICS, markdown, render, resident_bytes
+from agentwatch.sinks.metrics import METRICS, Samples, markdown, render, resident_bytes
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -25,7 +25,7 @@ def test_names_are_those_that_prometheus_wants() -> None:
 
 
 def test_the_text_format() -> None:
-    samples = {
+    samples: Samples = {
         "agentwatch_records_total": [[12]],
         "agentwatch_agents": [["running", 2], ["paused", 0]],
         "agentwatch_lag_seconds": [[0.25]],

@@ -8,6 +8,7 @@ import pytest
 
 from agentwatch.config.sinks import Otel, Sinks
 from agentwatch.sinks.hub import Hub
+from agentwatch.sinks.metrics import Samples
 from agentwatch.sinks.otel import logs, metrics, unix_ns
 from agentwatch.sinks.outlet import Outlet
 from tests.sinks.receiver import HttpServer
@@ -15,7 +16,7 @@ from tests.sinks.samples import alert, item, run, until
 
 pytestmark = pytest.mark.usefixtures("impatient")
 
-SAMPLES = {
+SAMPLES: Samples = {
     "agentwatch_alerts_total": [["high", 3]],
     "agentwatch_lag_seconds": [[0.5]],
     "agentwatch_agents": [],

@@ -62,6 +62,11 @@ def test_alerts_come_signed_and_in_batches(tmp_path: Path) -> None:
     [
         (b"HTTP/1.1 500 Oh\r\n\r\n", "answered 500"),
         (b"HTTP/1.1 429 Slow\r\n\r\n", "answered 429"),
+        (b"HTTP/1.1 403 No\r\n\r\n", "answered 403"),
+        (
+            b"HTTP/1.1 302 X\r\nLocation: http://127.0.0.1:1/\r\n\r\n",
+            "answered 302; redirects are not followed",
+        ),
         (b"HTTP/1.1 100 Go on\r\n\r\n", "no answer"),
         (b"220 mail ESMTP\r\n", "the answer is not HTTP"),
         (b"HTTP/1.1 100 Go on\r\nx: " + b"y" * 200_000, "the answer has a line without end"),
@@ -86,16 +91,15 @@ def test_what_fails_is_tried_again_until_it_works(answer: bytes | None, error: s
     run(scenario)
 
 
-@pytest.mark.parametrize("status", [b"400 Bad", b"302 Found\r\nLocation: http://127.0.0.1:1/"])
-def test_what_is_refused_is_dropped(status: bytes) -> None:
+def test_a_body_that_is_refused_is_dropped() -> None:
     async def scenario() -> None:
         server = HttpServer()
-        server.answer = b"HTTP/1.1 " + status + b"\r\n\r\n"
+        server.answer = b"HTTP/1.1 400 Bad\r\n\r\n"
         async with server.listening():
             outlet = Outlet("w", WebhookSink(Webhook(url=f"http://127.0.0.1:{server.port}/")), print)
             outlet.put(item(1))
             await until(lambda: outlet.status()["dropped"] == 1)
-            assert outlet.status()["error"].startswith(f"refused with {status[:3].decode()}")
+            assert outlet.status()["error"] == "refused with 400"
             server.answer = b"HTTP/1.0 200 OK\r\n\r\n"
             outlet.put(item(2))
             await until(lambda: outlet.status()["sent"] == 1)
