@@ -65,6 +65,10 @@ class Syslog:
     cert_file: Path | None = setting("our certificate, for a receiver that asks for one", None)
     key_file: Path | None = setting("the key of `cert_file`, where that does not hold it", None)
 
+    def flaw(self) -> str:
+        """What is wrong with the whole; empty."""
+        return _flaw_of_address(self.address) if self.address else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Prometheus:
@@ -78,6 +82,10 @@ class Prometheus:
         choices=("always", "scraped", "never"),
     )
 
+    def flaw(self) -> str:
+        """What is wrong with the whole; empty."""
+        return _flaw_of_address(self.listen, loopback=True) if self.enabled else ""
+
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
@@ -90,6 +98,10 @@ class Webhook:
     ca_file: Path | None = setting(_CA_FILE, None)
     timeout_seconds: int = setting("for one request", 10, minimum=1, maximum=15)
 
+    def flaw(self) -> str:
+        """What is wrong with the whole; empty."""
+        return _flaw_of_url(self.url)
+
 
 @dataclass(frozen=True, slots=True)
 class Otel:
@@ -99,6 +111,10 @@ class Otel:
     level: str = _level()
     interval_seconds: int = setting("between two exports of metrics", 15, minimum=1)
     ca_file: Path | None = setting(_CA_FILE, None)
+
+    def flaw(self) -> str:
+        """What is wrong with the whole; empty."""
+        return _flaw_of_url(self.endpoint) if self.endpoint else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +127,26 @@ class Sinks:
     prometheus: Prometheus = section(Prometheus)
     webhook: tuple[Webhook, ...] = tables(Webhook.__doc__ or "")
     otel: Otel = section(Otel)
+
+
+def _flaw_of_address(text: str, *, loopback: bool = False) -> str:
+    from agentwatch.sinks.address import Address  # noqa: PLC0415 (most configurations name none)
+
+    try:
+        address = Address.parse(text)
+    except ValueError as error:
+        return str(error)
+    return f"{text} is no address of the loopback interface" if loopback and not address.loopback else ""
+
+
+def _flaw_of_url(url: str) -> str:
+    from agentwatch.sinks.http import Target  # noqa: PLC0415 (most configurations name none)
+
+    try:
+        Target.parse(url)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def plain(value: Any) -> Any:

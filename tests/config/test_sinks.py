@@ -2,7 +2,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from agentwatch.config.sinks import Jsonl, Prometheus, Sinks, Syslog, Webhook, from_plain, plain
+import pytest
+
+from agentwatch.config.sinks import Jsonl, Otel, Prometheus, Sinks, Syslog, Webhook, from_plain, plain
 from agentwatch.daemon.link import Unpacker, pack
 
 
@@ -24,3 +26,25 @@ def test_the_front_gets_what_the_core_was_configured_with() -> None:
     )
     (message,) = Unpacker().feed(pack(plain(sinks)))
     assert from_plain(message) == sinks
+
+
+@pytest.mark.parametrize(
+    ("section", "flaw"),
+    [
+        (Syslog(), ""),
+        (Syslog(address="[fd00::1]:514"), ""),
+        (Syslog(address="loghost"), "loghost is not host:port"),
+        (Syslog(address="fd00::1:514"), "fd00::1:514: an IPv6 address stands in brackets"),
+        (Prometheus(listen="0.0.0.0:1"), ""),
+        (Prometheus(enabled=True, listen="[::1]:9469"), ""),
+        (Prometheus(enabled=True, listen="0.0.0.0:1"), "0.0.0.0:1 is no address of the loopback interface"),
+        (Webhook(url="https://hooks.test/x"), ""),
+        (Webhook(), "url is no http or https URL"),
+        (Webhook(url="http://hooks.test/x"), "http is for the loopback interface alone; use https"),
+        (Otel(), ""),
+        (Otel(endpoint="http://[::1]:4318"), ""),
+        (Otel(endpoint="grpc://127.0.0.1:4317"), "url is no http or https URL"),
+    ],
+)
+def test_what_is_wrong_is_told(section: Syslog | Prometheus | Webhook | Otel, flaw: str) -> None:
+    assert section.flaw() == flaw

@@ -7,6 +7,9 @@ import json
 import os
 import socket
 import struct
+import subprocess
+import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +20,11 @@ from hypothesis import strategies as st
 from agentwatch.config.sinks import Journald
 from agentwatch.sinks.journald import MESSAGE_ID, JournaldSink, fields, serialize
 from agentwatch.sinks.outlet import Outlet
+from tests.lab import needs_root
 from tests.sinks.samples import item, run, until
+
+ROOT = Path(__file__).parent.parent.parent
+JOURNALD = Path("/lib/systemd/systemd-journald")
 
 pytestmark = pytest.mark.usefixtures("impatient")
 
@@ -143,3 +150,51 @@ def test_a_journal_that_was_restarted_is_found_again(tmp_path: Path) -> None:
         assert outlet.status()["dropped"] == 0
 
     run(scenario)
+
+
+@needs_root
+@pytest.mark.skipif(
+    not (JOURNALD.exists() and Path("/etc/machine-id").exists()), reason="no systemd-journald here"
+)
+def test_a_real_journal_keeps_what_was_sent() -> None:
+    """journald in a mount namespace of its own, with a /run and a /var/log of its own."""
+    code = textwrap.dedent(
+        f"""
+        import json
+        from pathlib import Path
+        import tests.sinks.test_journald as t
+        from tests.lab import eventually
+
+        path = Path("/run/systemd/journal/socket")
+        sent = [t.item(1), t.item(2, cmdline="x" * 400_000), t.item(3, exe="/tmp/a\\nPRIORITY=0")]
+
+        async def scenario():
+            outlet = t.Outlet("journald", t.JournaldSink(t.Journald(socket=path)), print)
+            for one in sent:
+                outlet.put(one)
+            await t.until(lambda: outlet.status()["sent"] == 3)
+            await outlet.close(1)
+
+        def kept():
+            command = "journalctl -D /run/log/journal -o json --all MESSAGE_ID=" + t.MESSAGE_ID
+            found = t.subprocess.run(command.split(), capture_output=True, text=True).stdout.splitlines()
+            return [json.loads(line) for line in found] if len(found) == 3 else None
+
+        daemon = t.subprocess.Popen([{str(JOURNALD)!r}])
+        try:
+            eventually(path.is_socket)
+            t.run(scenario)
+            for entry, one in zip(eventually(kept), sent):
+                expected = t.fields(one)
+                assert expected == {{name: entry[name] for name in expected}}
+        finally:
+            daemon.kill()
+            daemon.wait()
+        """
+    )
+    script = (
+        "for folder in /run /var/log; do mount -t tmpfs none $folder || exit; done; "
+        'mkdir -p /run/systemd/journal /run/log/journal && exec "$@"'
+    )
+    command = ["unshare", "-m", "sh", "-c", script, "sh", sys.executable, "-c", code]
+    subprocess.run(command, cwd=ROOT, check=True, timeout=60)
