@@ -68,6 +68,8 @@ def status(path: Path, as_json: bool) -> None:
     _print(f"lost     {lost or 'nothing'}")
     for gap in state["coverage"]:
         _print(f"not seen {printable(gap['cost'])} ({gap['probe']})")
+    if state["link"]["dropped"]:
+        _print(f"dropped  {state['link']['dropped']:,} messages for sinks and clients that were too slow")
     for name, sink in sorted(state["sinks"].items()):
         _print(f"sink     {name}: {_account(sink)}")
     _print("")

@@ -274,7 +274,7 @@ class Daemon:
         who = f"{name} (uid {uid}, pid {pid})"
         try:
             if not VERBS[verb].acts:
-                return {"result": self._desk.answer(verb, arguments, who)}
+                return {"result": self._look(verb, arguments, who)}
             self._refuse_agents(cgroup)
             say(f"{who}: {verb} {arguments.get('agent', arguments.get('target', ''))!r}")
             result = self._act(verb, arguments, who)
@@ -286,6 +286,12 @@ class Daemon:
             return {"error": str(error), "code": error.code}
         except (CgroupError, ValueError) as error:
             return {"error": str(error), "code": "request"}
+
+    def _look(self, verb: str, arguments: dict[str, Any], who: str) -> Any:
+        result = self._desk.answer(verb, arguments, who)
+        if verb == "status":
+            result["link"] = {"backlog": self._front.backlog, "dropped": self._front.dropped}
+        return result
 
     def _refuse_agents(self, cgroup: str) -> None:
         """An agent that is root may reach the socket; it may not free itself through it."""

@@ -52,7 +52,7 @@ class Hub:
         for name, (settings, make) in wanted.items():
             try:
                 self._outlets[name] = settings, Outlet(name, make(), self._say, settings.level)
-            except (ValueError, OSError) as error:
+            except Exception as error:  # whatever it is, the others are made
                 self._break(name, error)
         self._configure_endpoint(sinks)
 
@@ -71,7 +71,7 @@ class Hub:
     def _otel(self, sinks: Sinks) -> Sink:
         from agentwatch.sinks.otel import OtelSink  # noqa: PLC0415 (its library is an extra)
 
-        return OtelSink(sinks.otel, self.samples)
+        return OtelSink(sinks.otel, self.samples, self._say)
 
     def _configure_endpoint(self, sinks: Sinks) -> None:
         settings = sinks.prometheus if sinks.prometheus.enabled else None

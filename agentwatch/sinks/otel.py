@@ -8,7 +8,6 @@ a collector is configured. Delivery is that of the other sinks.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import time
 from collections import deque
@@ -21,7 +20,7 @@ from agentwatch.config.sinks import Otel
 from agentwatch.sinks.address import tls_context
 from agentwatch.sinks.http import Target, post
 from agentwatch.sinks.metrics import METRICS, Samples
-from agentwatch.sinks.outlet import Item, Refused
+from agentwatch.sinks.outlet import Item, reason_of
 from agentwatch.sinks.summary import facts, headline
 from agentwatch.sinks.worker import Worker
 
@@ -128,16 +127,19 @@ class _Packer:
 
 
 class OtelSink:
-    """One collector. `samples` is asked for the metrics. Raises `ValueError` without the library."""
+    """One collector. `samples` is asked for the metrics, `say` is told when they cannot be told.
 
-    def __init__(self, settings: Otel, samples: Callable[[], Samples]) -> None:
+    Raises `ValueError` without the library.
+    """
+
+    def __init__(self, settings: Otel, samples: Callable[[], Samples], say: Callable[[str], None]) -> None:
         try:
             self._packer = _Packer()
         except ImportError:
             raise ValueError("needs a library: pip install 'agentwatch[otel]'") from None
         base = settings.endpoint.rstrip("/")
         self._logs, self._metrics = Target.parse(f"{base}/v1/logs"), Target.parse(f"{base}/v1/metrics")
-        self._settings, self._samples = settings, samples
+        self._settings, self._samples, self._say = settings, samples, say
         self._began = time.time_ns()
         self._worker = Worker()
         self._task = asyncio.ensure_future(self._tell_metrics())
@@ -149,11 +151,17 @@ class OtelSink:
 
     async def _tell_metrics(self) -> None:
         """Again and again. One export that fails is followed by the next; counters are cumulative."""
+        failing = False
         while True:
             await asyncio.sleep(self._settings.interval_seconds)
-            with contextlib.suppress(OSError, asyncio.TimeoutError, Refused):
+            try:
                 message = metrics(self._samples(), self._began)
                 await self._post(self._metrics, self._packer.pack(self._packer.metrics, message))
+                failing = False
+            except Exception as error:  # alerts still go out, and so do the metrics of another time
+                if not failing:
+                    self._say(f"sink otel: metrics: {reason_of(error)}; the next are sent all the same")
+                failing = True
 
     async def _post(self, target: Target, body: bytes) -> None:
         tls = tls_context(self._settings.ca_file) if target.secure else None

@@ -136,7 +136,7 @@ class Outlet:
         try:
             await asyncio.wait_for(self._sink.deliver(self._batch), DELIVER_SECONDS)
         except (OSError, asyncio.TimeoutError) as error:
-            self._fail(_reason(error))
+            self._fail(reason_of(error))
             return False
         except Exception as error:  # one alert that a sink cannot digest must not stop it for ever
             self._fail(str(error) if isinstance(error, Refused) else f"{type(error).__name__}: {error}")
@@ -162,7 +162,8 @@ class Outlet:
         self.error = ""
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """In a few words."""
     if isinstance(error, asyncio.TimeoutError) and not str(error):
         return "no answer in time"
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__)[:500]

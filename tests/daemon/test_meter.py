@@ -107,6 +107,7 @@ def test_alerts_reach_the_file_and_a_dead_webhook_changes_nothing(
     assert sinks["jsonl"]["sent"] > 0
     assert (sinks["jsonl"]["error"], sinks["jsonl"]["dropped"]) == ("", 0)
     assert sinks["webhook-dead"]["queued"] > 0
+    assert daemon.ask("status")["link"] == {"backlog": 0, "dropped": 0}
     assert daemon.said().count("sink webhook-dead: ") == 1
     assert daemon.ask("pause", agent="job")["result"] == "done"
     shown = subprocess.run(

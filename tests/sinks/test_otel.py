@@ -65,18 +65,26 @@ def test_a_collector_gets_logs_and_metrics() -> None:
     from agentwatch.sinks.otel import OtelSink  # noqa: PLC0415
 
     async def scenario() -> None:
+        said: list[str] = []
         server = HttpServer()
         async with server.listening():
             settings = Otel(endpoint=f"http://127.0.0.1:{server.port}", interval_seconds=1)
-            outlet = Outlet("otel", OtelSink(settings, lambda: SAMPLES), print)
+            sink = OtelSink(settings, lambda: SAMPLES, said.append)
+            outlet = Outlet("otel", sink, print)
             server.answer = b"HTTP/1.1 503 Later\r\n\r\n"
             outlet.put(item(1, cmdline="\udcff"))
             await until(lambda: outlet.status()["error"] == "answered 503")
             server.answer = b"HTTP/1.1 200 OK\r\n\r\n"
             await until(lambda: outlet.status()["sent"] == 1)
             await until(lambda: server.requests[-1].path == "/v1/metrics")
+            server.answer = b"HTTP/1.1 404 No\r\n\r\n"
+            await until(lambda: said)
+            assert said == ["sink otel: metrics: answered 404; the next are sent all the same"]
             await outlet.close(1)
-        told, measured = server.requests[-2], server.requests[-1]
+        told, measured = (
+            next(one for one in reversed(server.requests) if one.path == path)
+            for path in ("/v1/logs", "/v1/metrics")
+        )
         assert told.headers["content-type"] == "application/x-protobuf"
         exported = service.ExportLogsServiceRequest.FromString(told.body)
         (record,) = exported.resource_logs[0].scope_logs[0].log_records
