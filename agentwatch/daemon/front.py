@@ -47,7 +47,10 @@ class Front:
     async def _take(self, message: list[Any]) -> None:
         match message:
             case ["settings", settings]:
-                await self._start(settings)
+                if self._server is None:
+                    await self._start(settings)
+                else:
+                    self._server.roles = Roles(settings["act_group"], settings["read_group"])
             case ["answer", ticket, answer]:
                 self._answered(ticket, answer)
             case ["item", topic, number, item]:
