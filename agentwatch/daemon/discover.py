@@ -234,10 +234,11 @@ class Seeker:
         """The process's cgroup, where nobody but its tree lives in it; else one made for it below that,
         so that the limits above still hold. Raises `OSError`."""
         present = self._mount / process.cgroup
+        members = _members(present)  # read first: what is born meanwhile is of the tree
         tree = _tree(process.pid)
         if self._ours & tree:
             raise OSError("agentwatch itself is among its descendants")
-        if present != self._mount and _members(present) <= tree:
+        if present != self._mount and not any(Process(pid).exe for pid in members - tree):
             return present
         path = _make(present, name)
         self._made.add(path)

@@ -81,7 +81,12 @@ class Process:
 
     @cached_property
     def programs(self) -> tuple[str, ...]:
-        """The path of the program, and as what it runs: its own name for itself, or a script."""
+        """The path of the program, and as what it runs: its own name for itself, or a script.
+
+        Nothing of what has ended.
+        """
+        if not self.exe:
+            return ()
         words = self._read("cmdline", _ARGUMENTS).split("\0")[:2]
         return self.exe, *(word for word in words if word and not word.startswith("-"))
 
@@ -199,7 +204,7 @@ def agent_name(table: AgentTable, cgroup: str, process: Process | None) -> str:
     known = dict(names(cgroup))
     if process is not None:
         known |= {
-            "exe": process.programs[-1].rpartition("/")[2],
+            "exe": "".join(process.programs[-1:]).rpartition("/")[2],
             "user": process.user,
             "pid": str(process.pid),
         }
