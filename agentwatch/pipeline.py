@@ -15,13 +15,14 @@ from typing import Any
 from agentwatch.detect.chain import Chain
 from agentwatch.detect.request import NoRequests, Requests
 from agentwatch.enrich.sighting import Sighting
-from agentwatch.enrich.state import Change, State
+from agentwatch.enrich.state import Agent, Change, State
 from agentwatch.respond.actuate import Actuator, ReportingActuator
 from agentwatch.respond.decide import RESPONSES, Decider, Decision
 from agentwatch.respond.outcome import Outcome
 from agentwatch.rules.engine import Engine, Match
 from agentwatch.rules.levels import LEVELS
-from agentwatch.rules.model import RuleSet
+from agentwatch.rules.model import Rule, RuleSet
+from agentwatch.rules.selection import left_out
 from agentwatch.schema import decode
 from agentwatch.schema.decode import TIME, DecodeError, Row
 from agentwatch.schema.events import HOST, Type
@@ -36,6 +37,8 @@ _DECODERS: dict[BatchKind, Callable[[bytes], list[Row]]] = {
 _BY_TIME = itemgetter(TIME)
 _ACTION = int(Type.ACTION)
 _RULES = int(Type.RULES)
+_ALL_RULES: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+_SELECTIONS_KEPT = 256  # policies whose rules are remembered
 
 Sink = Callable[[dict[str, Any]], None]
 Tap = Callable[[Sighting], None]
@@ -84,6 +87,7 @@ class Pipeline:
         self._engine = engine
         self._chain = Chain(self.state, engine.ruleset.categories, requests or NoRequests())
         self._decider = Decider()
+        self._left_out: dict[tuple[tuple[str, ...], ...], frozenset[str]] = {}
         self._actuator = actuator or ReportingActuator()
         self._sinks = tuple(sinks)
         self._clock_offset = clock_offset
@@ -153,6 +157,8 @@ class Pipeline:
             # A correlation may end with an event of another process: the alert is about that one.
             about = match.event
             assert isinstance(about, Sighting)
+            if self._is_left_out(match.rule, about.subject):
+                continue
             if not self._decider.is_new(match.rule, match.undecided, about.process, about.flow):
                 continue
             if match.undecided and match.rule.correlation is None:
@@ -167,6 +173,18 @@ class Pipeline:
         decisions.sort(key=_strength, reverse=True)
         for decision in decisions:
             self._carry_out(decision)
+
+    def _is_left_out(self, rule: Rule, agent: Agent) -> bool:
+        """Whether the agent's policy has this rule say nothing of it."""
+        policy = agent.only, agent.without
+        if policy == _ALL_RULES:
+            return False
+        found = self._left_out.get(policy)
+        if found is None:
+            if len(self._left_out) >= _SELECTIONS_KEPT:
+                self._left_out.clear()
+            found = self._left_out[policy] = left_out(*policy, self.rules)
+        return rule.id in found
 
     def _carry_out(self, decision: Decision) -> None:
         if decision.acts:
@@ -186,6 +204,7 @@ class Pipeline:
         except ValueError as error:
             raise DecodeError(f"rules cannot be read: {error}") from None
         self._chain.want(rules.categories)
+        self._left_out.clear()
 
     def _settle(self, change: Change) -> None:
         """The record of an act has come: its alert is complete."""

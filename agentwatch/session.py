@@ -132,9 +132,14 @@ class Session:
 
     def add(self, options: Options, cgroup: Cgroup) -> int:
         """Watch one more agent; its number. Raises `TooMany`."""
-        number = self.watch.add(options, cgroup)
+        number = self.watch.add(options, cgroup, in_slices=True)
         self.enforcer.add(number, cgroup, options.max_response)
         return number
+
+    def set_policy(self, number: int, options: Options) -> None:
+        """Watch an agent on other terms. They are recorded first, like everything else."""
+        self.watch.set_policy(number, options)
+        self.enforcer.cap(number, options.max_response)
 
     def remove(self, number: int) -> None:
         """Watch an agent no longer; it stays as it is."""

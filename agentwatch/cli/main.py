@@ -22,6 +22,7 @@ _VERBS = {
     "replay": ("agentwatch.cli.replay", "replay"),
     "doctor": ("agentwatch.cli.doctor", "doctor"),
     "rules": ("agentwatch.cli.rules", "rules"),
+    "config": ("agentwatch.cli.config", "config"),
     "trace": ("agentwatch.cli.trace", "trace"),
 }
 

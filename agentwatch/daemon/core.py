@@ -9,12 +9,15 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from agentwatch.clock import now
-from agentwatch.config.model import Config, Policy
+from agentwatch.config.load import ConfigError, load
+from agentwatch.config.model import Config
+from agentwatch.config.reload import ConfigReader, keep_fixed
 from agentwatch.config.sinks import plain
 from agentwatch.control.desk import Desk
 from agentwatch.control.protocol import VERBS, ProtocolError
@@ -23,6 +26,7 @@ from agentwatch.daemon.memory import Memory
 from agentwatch.daemon.meter import Meter
 from agentwatch.daemon.notify import Notifier
 from agentwatch.daemon.roster import Roster
+from agentwatch.daemon.seeking import Seeking
 from agentwatch.enrich.sighting import Sighting
 from agentwatch.kernel.cgroup import CgroupError, find_mount, of_process
 from agentwatch.resources import RULES
@@ -45,10 +49,16 @@ def say(text: str) -> None:
 
 
 class Front:
-    """The front process, as the core sees it. One that dies is started again."""
+    """The front process, or another helper, as the core sees it. One that dies is started again."""
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        module: str = "agentwatch.daemon.front",
+        what: str = "the control front",
+        patience: float = 2,
+    ) -> None:
+        self._settings, self._module, self._what, self._patience = settings, module, what, patience
         self._link: Link | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._next = 0
@@ -87,14 +97,14 @@ class Front:
                 self._told = self._link.send(("settings", self._settings))
             return self._link.receive()
         except LinkError:
-            say("the control front ended and is started again")
+            say(f"{self._what} ended and is started again")
             self._end()
             return []
 
     def _start(self) -> None:
         self._next = now() + _RESTART_NS
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "agentwatch.daemon.front", str(theirs.fileno())]
+        command = [sys.executable, "-m", self._module, str(theirs.fileno())]
         self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         theirs.close()
         self._link = Link(ours)
@@ -116,7 +126,7 @@ class Front:
             self._link = None
         if self._process is not None:
             try:
-                self._process.wait(2)
+                self._process.wait(self._patience)
             except subprocess.TimeoutExpired:
                 self._end()
 
@@ -154,7 +164,7 @@ def _settings(config: Config) -> dict[str, Any]:
     """What the front has to know."""
     control = config.control
     return {
-        "socket": str(control.socket),
+        "socket": str(config.socket),
         "act_group": control.act_group,
         "read_group": control.read_group,
         "sinks": plain(config.sinks),
@@ -162,10 +172,14 @@ def _settings(config: Config) -> dict[str, Any]:
 
 
 class Daemon:
-    """The service, from start to stop."""
+    """The service, from start to stop. A reload reads `main`, the main file, with the same `flags`."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(
+        self, config: Config, main: Path | None = None, flags: Mapping[str, Any] | None = None
+    ) -> None:
         self._config = config
+        self._reader = ConfigReader(lambda: load(main, flags))
+        self._unanswered: list[tuple[int, int, dict[str, Any]]] = []
         self._stopping = self._reloading = False
         self._next_tend = 0
         self._events = EventFeed()
@@ -177,14 +191,16 @@ class Daemon:
             rules = self._load()
             self._session = stack.enter_context(Session(watch, rules, [self._on_alert]))
             self._desk = Desk(self._session, self._session.clock_offset)
-            watched = [*(config.rules.paths or [RULES]), *config.rules.exceptions]
-            self._watcher = stack.enter_context(RuleWatcher(watched, self._load, rules))
+            self._watcher = stack.enter_context(RuleWatcher(_rule_files(config), self._load, rules))
             memory = Memory(config.run_dir / "agents.json")
-            self._roster = Roster(self._session, memory, say, self._desk.forget)
+            self._roster = Roster(self._session, memory, say, self._desk.forget, config)
             self._meter = Meter(self._session, config.sinks.prometheus.probe_times)
             stack.callback(self._meter.close)
             self._front = Front(_settings(config))
             stack.callback(self._front.close)
+            seeker = Front({}, "agentwatch.daemon.discover", "the seeker of agents")
+            stack.callback(seeker.close)
+            self._seeking = Seeking(seeker, self._roster, say, config)
             self._stack = stack.pop_all()
 
     def _load(self) -> RuleSet:
@@ -218,9 +234,12 @@ class Daemon:
         """All that is not folding records: each a little at a time."""
         for message in self._front.receive():
             self._take(message)
+        self._seeking.turn()
         if now() >= self._next_tend:
             self._next_tend = now() + _TEND_NS
             self._roster.tend()
+            self._seeking.tend()
+        self._answer_late()
         if self._meter.due():
             front = self._front
             front.send("metrics", self._meter.samples(front.backlog, front.dropped))
@@ -236,8 +255,30 @@ class Daemon:
     def _reload(self) -> None:
         if self._reloading:
             self._reloading = False
-            self._watcher.request()
+            self._reader.request()
+        found = self._reader.poll()
+        if isinstance(found, ConfigError):
+            for problem in found.problems:
+                say(f"the configuration before stays in force: {problem}")
+        elif found is not None:
+            self._use(found.config)
+        if found is not None:
+            self._watcher.use(_rule_files(self._config))
             self._front.configure(_settings(self._config))
+        self._take_rules()
+
+    def _use(self, config: Config) -> None:
+        """Have another configuration in force, between two rounds."""
+        self._config, fixed = keep_fixed(self._config, config)
+        for key in fixed:
+            say(f"{key} changes only with a restart")
+        self._roster.use(self._config)
+        self._seeking.use(self._config)
+        self._meter.probe_times = self._config.sinks.prometheus.probe_times
+        self._next_tend = 0
+        say("configuration reloaded")
+
+    def _take_rules(self) -> None:
         outcome = self._watcher.poll()
         if outcome is None:
             return
@@ -261,7 +302,12 @@ class Daemon:
     def _take(self, message: list[Any]) -> None:
         match message:
             case ["ask", ticket, verb, arguments, peer]:
-                self._front.send("answer", ticket, self._answer(verb, arguments, peer))
+                answer = self._answer(verb, arguments, peer)
+                if verb == "attach" and "result" in answer:
+                    number = self._desk.number(answer["result"]["agent"])
+                    self._unanswered.append((ticket, number, answer))
+                else:
+                    self._front.send("answer", ticket, answer)
             case ["follows", "events", count]:
                 self._session.pipeline.tap = self._on_event if count else None
             case ["scraped"]:
@@ -286,6 +332,16 @@ class Daemon:
             return {"error": str(error), "code": error.code}
         except (CgroupError, ValueError) as error:
             return {"error": str(error), "code": "request"}
+
+    def _answer_late(self) -> None:
+        """Who had an agent attached hears of it when all that it does is seen."""
+        waiting, self._unanswered = self._unanswered, []
+        for ticket, number, answer in waiting:
+            watched = self._session.watch.agents.get(number)
+            if watched is None or watched.ready:
+                self._front.send("answer", ticket, answer)
+            else:
+                self._unanswered.append((ticket, number, answer))
 
     def _look(self, verb: str, arguments: dict[str, Any], who: str) -> Any:
         result = self._desk.answer(verb, arguments, who)
@@ -316,9 +372,13 @@ class Daemon:
         mode = arguments.get("mode", self._config.policy.mode)
         if mode not in ("monitor", "enforce"):
             raise ProtocolError("request", "mode is monitor or enforce")
-        policy = Policy(mode, self._config.policy.max_response)
-        return {
-            "agent": self._roster.attach(
-                find_mount() / path, policy, f"attached by {who}", arguments.get("name", "")
-            )
-        }
+        policy = replace(self._config.policy, mode=mode)
+        number = self._roster.attach(
+            find_mount() / path, policy, f"attached by {who}", arguments.get("name", "")
+        )
+        return {"agent": self._session.watch.agents[number].options.name}
+
+
+def _rule_files(config: Config) -> list[Path]:
+    """Where a change can change the rules."""
+    return [*(config.rules.paths or [RULES]), *config.rules.exceptions]

@@ -55,6 +55,8 @@ class Front:
                 self._hub.configure(from_plain(settings["sinks"]))
                 if self._server is None:
                     await self._start(settings)
+                else:
+                    self._server.roles = Roles(settings["act_group"], settings["read_group"])
             case ["answer", ticket, answer]:
                 self._answered(ticket, answer)
             case ["metrics", samples]:

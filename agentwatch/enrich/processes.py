@@ -20,6 +20,8 @@ ENDED_KEPT = 16384  # ended processes remembered, for ancestry and late events
 ENDED_ARGV = 4096  # characters of an ended process's arguments remembered
 PIECES_KEPT = 256  # execs whose pieces have come but not the exec itself
 VARIABLES_KEPT = 32  # of an exec's environment; it can name one many times
+UNNAMED_KEPT = 1024  # parents not found yet whose children are remembered
+UNNAMED_OF_ONE = 64  # and children of one
 PATHS_KEPT = 1024  # paths whose text is remembered: programs and folders come again and again
 LINEAGE = 8  # forks without a new program that are traced
 STREAMS_KEPT = 1024  # programs of one pipeline or harness share their streams
@@ -155,6 +157,7 @@ class ProcessTable:
         self._latest: dict[int, Process] = {}  # by process id
         self._ended: dict[Key, None] = {}
         self._pieces: dict[int, _Pieces] = {}
+        self._unnamed: dict[Key, list[Process]] = {}  # children of processes that are not known yet
 
     def get(self, tgid: int, start: int, agent: int) -> Process:
         """The process, made if it was not known: an event may come before its fork was read.
@@ -220,9 +223,21 @@ class ProcessTable:
         child = self.get(row[TGID], row[START], agent)
         origin = self._processes.get(parent)
         child.parent = parent
-        if origin is not None and not child.exe:
+        if child.exe:
+            return child
+        if origin is not None:
             child.become(origin)
+        if not child.exe:
+            self._await(parent, child)
         return child
+
+    def _await(self, parent: Key, child: Process) -> None:
+        """Remember a child until its parent, which ran before, is found. The oldest are forgotten first."""
+        children = self._unnamed.setdefault(parent, [])
+        if len(children) < UNNAMED_OF_ONE:
+            children.append(child)
+        if len(self._unnamed) > UNNAMED_KEPT:
+            del self._unnamed[next(iter(self._unnamed))]
 
     def piece(self, row: Row) -> None:
         """Keep a piece until the exec that it belongs to."""
@@ -292,7 +307,18 @@ class ProcessTable:
             process.flags = flags
             process.truncated = _ARGV_CUT if argv_cut else _NOTHING_CUT
             process.registered = self.registers(process)
+            self._name_children(process)
         return process
+
+    def _name_children(self, process: Process) -> None:
+        """What was forked off before the process was found, and runs no other program, is what it is."""
+        pending = [process]
+        while pending:
+            above = pending.pop()
+            for child in self._unnamed.pop(above.key, ()):
+                if not child.exe:
+                    child.become(above)
+                    pending.append(child)
 
     def _belongs_to(self, process: Process, parent: Key) -> None:
         """The parent of a process whose fork was not seen."""

@@ -42,6 +42,8 @@ class Agent:
     cgroup: str = ""
     cgroup_id: int = 0
     mode: str = "monitor"
+    only: tuple[str, ...] = ()  # the rules that speak of it, where not all do: see `rules.selection`
+    without: tuple[str, ...] = ()  # the rules that do not
     state: AgentState = "running"
     acted_by: str = ""  # who acted on it last: a rule's id, or the operator's name and reason
     lost: dict[str, int] = field(default_factory=dict)  # events lost, by name
@@ -110,6 +112,7 @@ class State:
             Type.LOSS: self._loss,
             Type.COVERAGE: self._coverage,
             Type.AGENT: self._agent,
+            Type.POLICY: self._policy,
             Type.RULES: self._rules,
             Type.GPU_DEVICE: self._gpu_device,
             Type.GPU_SAMPLE: self._gpu_sample,
@@ -301,6 +304,11 @@ class State:
         agent = self.agents[agent.number] = Agent(agent.number)
         change = self._plain(seq, row, agent)
         agent.name, agent.cgroup, agent.cgroup_id, agent.mode = change.fields
+        return change
+
+    def _policy(self, seq: int, row: Row, agent: Agent) -> Change:
+        change = self._plain(seq, row, agent)
+        _, agent.mode, _, agent.only, agent.without, _, _ = change.fields
         return change
 
     def _rules(self, seq: int, row: Row, agent: Agent) -> Change:

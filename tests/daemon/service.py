@@ -14,14 +14,11 @@ from tests.lab import Cgroup, eventually
 
 
 class Service:
-    """`agentwatch daemon` in a process of its own, with a folder of its own, or another `command`."""
+    """`agentwatch daemon` in a process of its own, with a folder of its own."""
 
-    def __init__(
-        self, folder: Path, arguments: Sequence[str] = (), *, command: Sequence[str] | None = None
-    ) -> None:
+    def __init__(self, folder: Path, arguments: Sequence[str] = ()) -> None:
         self.folder = folder
         self._arguments = arguments
-        self._command = command
         self.start()
 
     @property
@@ -40,7 +37,7 @@ class Service:
             str(self.folder),
             *self._arguments,
         ]
-        self.process = subprocess.Popen(self._command or command, stderr=self.log)
+        self.process = subprocess.Popen(command, stderr=self.log)
         eventually(self._answers, 20)
 
     def _answers(self) -> bool:

@@ -15,31 +15,31 @@ from pathlib import Path
 import pytest
 
 from agentwatch.clock import now
-from agentwatch.config.sinks import Jsonl, Prometheus, Sinks, Webhook, plain
 from agentwatch.daemon import meter as meter_module
 from agentwatch.daemon.meter import Meter
 from agentwatch.rules.load import load_rules
 from agentwatch.session import Session
 from agentwatch.sinks.metrics import METRICS
 from agentwatch.watch import Watch
-from tests.daemon.service import Service
+from tests.daemon.service import Service, service
 from tests.daemon.test_core import LOOP, SLEEPS
 from tests.daemon.test_front import scrape
 from tests.lab import Cgroup, eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
-DAEMON = """
-import json, sys
-from pathlib import Path
-from agentwatch.config.model import Config, Control, Rules
-from agentwatch.config.sinks import from_plain
-from agentwatch.daemon.core import Daemon
-folder = Path(sys.argv[1])
-control, rules = Control(socket=folder / "control.sock"), Rules(paths=(folder / "rules",))
-config = Config(run_dir=folder, rules=rules, control=control, sinks=from_plain(json.loads(sys.argv[2])))
-with Daemon(config) as service:
-    service.run()
+SINKS = """
+[rules]
+paths = ["{folder}/rules"]
+[sinks.jsonl]
+enabled = true
+path = "{folder}/alerts.jsonl"
+[sinks.prometheus]
+enabled = true
+listen = "127.0.0.1:{port}"
+[[sinks.webhook]]
+id = "dead"
+url = "http://127.0.0.1:1/"
 """
 SAMPLE = re.compile(r"(\w+)(?:\{(.*)\})? (\S+)")
 
@@ -80,15 +80,9 @@ def daemon(tmp_path: Path, port: int) -> Iterator[Service]:
     """One with a file, a webhook that nobody serves, and metrics."""
     (tmp_path / "rules").mkdir()
     (tmp_path / "rules" / "sleep.yml").write_text(SLEEPS)
-    sinks = Sinks(
-        jsonl=Jsonl(enabled=True, path=tmp_path / "alerts.jsonl"),
-        prometheus=Prometheus(enabled=True, listen=f"127.0.0.1:{port}"),
-        webhook=(Webhook(id="dead", url="http://127.0.0.1:1/"),),
-    )
-    command = [sys.executable, "-c", DAEMON, str(tmp_path), json.dumps(plain(sinks))]
-    made = Service(tmp_path, command=command)
-    yield made
-    made.close()
+    (tmp_path / "main.toml").write_text(SINKS.format(folder=tmp_path, port=port))
+    with service(tmp_path, "--config", str(tmp_path / "main.toml")) as made:
+        yield made
 
 
 def told(folder: Path) -> list[dict[str, object]]:
@@ -125,6 +119,16 @@ def test_hangup_opens_the_file_anew(daemon: Service, agent: Cgroup, tmp_path: Pa
     (tmp_path / "alerts.jsonl").rename(tmp_path / "alerts.jsonl-old")
     daemon.process.send_signal(signal.SIGHUP)
     eventually(lambda: told(tmp_path))
+
+
+def test_a_reload_changes_the_sinks(daemon: Service, agent: Cgroup, tmp_path: Path) -> None:
+    daemon.attach(agent, name="job")
+    eventually(lambda: told(tmp_path))
+    main = tmp_path / "main.toml"
+    main.write_text(main.read_text().replace("alerts.jsonl", "other.jsonl").partition("[[")[0])
+    daemon.process.send_signal(signal.SIGHUP)
+    eventually((tmp_path / "other.jsonl").exists)
+    assert daemon.ask("status")["sinks"].keys() == {"jsonl", "prometheus"}
 
 
 def test_metrics_are_those_of_the_documentation_and_move(daemon: Service, agent: Cgroup, port: int) -> None:
