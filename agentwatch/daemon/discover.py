@@ -34,6 +34,7 @@ SUFFIX: Final = ".agentwatch"  # of a cgroup that was made for an agent
 _TICK_MS: Final = 1000
 _RESCAN: Final = 30.0  # seconds between looks at everything, for what notices do not tell
 _RESCAN_UNTOLD: Final = 0.5  # the same where the kernel tells of no programs
+_YOUNG: Final = 60.0  # seconds
 _DEPTH: Final = 24  # of cgroups looked at
 _PASSES: Final = 200  # over a tree that forks while it is moved
 
@@ -100,6 +101,19 @@ class Seeker:
         self._ours = {os.getpid(), *(one.pid for one in Process(os.getpid()).ancestors())}
         self._events: ProcEvents | None = None
         self._next_scan = 0.0
+        self._made |= self._left_behind()
+
+    def _left_behind(self) -> set[Path]:
+        """Cgroups that an earlier seeker made, in which nobody lives. A young one may be another's."""
+        found = set()
+        for folder, names, _ in os.walk(self._mount):
+            for name in names:
+                path = Path(folder, name)
+                if name.endswith(SUFFIX) and not self._cgroups.populated(path):
+                    with suppress(OSError):
+                        if time.time() - path.stat().st_ctime > _YOUNG:
+                            found.add(path)
+        return found
 
     def run(self) -> None:
         """Until the core is gone."""
@@ -123,6 +137,7 @@ class Seeker:
         match message:
             case ["settings", {"tables": plain, "agents": agents}]:
                 self._agents = {Path(path) for path in agents}
+                self._made |= {path for path in self._agents if path.name.endswith(SUFFIX)}
                 self._write_limits(agents)
                 tables = [_table(**table) for table in plain]
                 if tables != self._tables:
@@ -175,8 +190,6 @@ class Seeker:
         if not wanted or not self._settled.isdisjoint((top, *top.parents)):
             return
         for path in self._cgroups.below(top, self._settled):
-            if path.name.endswith(SUFFIX) and path not in self._agents and not self._cgroups.populated(path):
-                self._made.add(path)  # an earlier seeker's
             relative = str(path.relative_to(self._mount)) if path != self._mount else ""
             for table in wanted:
                 if glob := selects_cgroup(table.select, relative):

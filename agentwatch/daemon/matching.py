@@ -23,6 +23,9 @@ _ENVIRONMENT: Final = 256 << 10  # bytes read
 _ARGUMENTS: Final = 4096  # bytes read
 _ANCESTORS: Final = 64
 _NAME_LIMIT: Final = 60
+_INTERPRETER: Final = re.compile(
+    r"(?:python|pypy|node|nodejs|deno|bun|perl|ruby|php|lua|sh|bash|dash|zsh)[0-9.]*"
+)
 
 
 @lru_cache(maxsize=1024)
@@ -39,6 +42,10 @@ def _pattern(glob: str, separator: str) -> re.Pattern[str]:
 def matches(glob: str, text: str, separator: str = "/") -> bool:
     """Whether a pattern fits a text; `*` and `?` do not stand for `separator`, `**` does."""
     return _pattern(glob, separator).fullmatch(text) is not None
+
+
+def _file(path: str) -> str:
+    return path.rpartition("/")[2]
 
 
 class Process:
@@ -80,15 +87,21 @@ class Process:
         return str(self.uid)
 
     @cached_property
-    def programs(self) -> tuple[str, ...]:
-        """The path of the program, and as what it runs: its own name for itself, or a script.
+    def _words(self) -> list[str]:
+        return self._read("cmdline", _ARGUMENTS).split("\0")
 
-        Nothing of what has ended.
-        """
-        if not self.exe:
-            return ()
-        words = self._read("cmdline", _ARGUMENTS).split("\0")[:2]
-        return self.exe, *(word for word in words if word and not word.startswith("-"))
+    @cached_property
+    def script(self) -> str:
+        """What an interpreter runs, as its command line names it; empty."""
+        if not _INTERPRETER.fullmatch(_file(self.exe)):
+            return ""
+        return next((word for word in self._words[1:2] if not word.startswith("-")), "")
+
+    @property
+    def programs(self) -> tuple[str, ...]:
+        """The program's path, what it calls itself, and its script. Nothing of what has ended."""
+        known = (self.exe, self._words[0], self.script) if self.exe else ()
+        return tuple(one for one in known if one)
 
     @cached_property
     def environment(self) -> Mapping[str, str]:
@@ -188,7 +201,7 @@ def _program(globs: tuple[str, ...], process: Process) -> str:
     """Which pattern fits the program; one without a slash is held against the file's name."""
     for glob in globs:
         for program in process.programs:
-            if matches(glob, program if "/" in glob else program.rpartition("/")[2]):
+            if matches(glob, program if "/" in glob else _file(program)):
                 return glob
     return ""
 
@@ -204,7 +217,7 @@ def agent_name(table: AgentTable, cgroup: str, process: Process | None) -> str:
     known = dict(names(cgroup))
     if process is not None:
         known |= {
-            "exe": "".join(process.programs[-1:]).rpartition("/")[2],
+            "exe": _file(process.script or process.exe),
             "user": process.user,
             "pid": str(process.pid),
         }

@@ -22,7 +22,10 @@ def test_what_only_a_restart_changes_is_kept_and_named() -> None:
 
 
 def test_what_was_asked_for_while_reading_is_read_afterwards() -> None:
-    outcomes = [ConfigError([Problem("file", "key", "no")]), Loaded(Config(), (), ())]
+    outcomes: list[ConfigError | Loaded] = [
+        ConfigError([Problem("file", "key", "no")]),
+        Loaded(Config(), (), ()),
+    ]
 
     def load() -> Loaded:
         outcome = outcomes.pop(0)

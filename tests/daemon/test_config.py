@@ -64,7 +64,13 @@ def running(cgroup: Cgroup, command: list[str], **options: Any) -> Iterator[subp
 
 def find(daemon: Service, name: str) -> dict[str, Any]:
     """An agent, as soon as the daemon has found it."""
-    return eventually(lambda: next((one for one in daemon.ask("agents") if one["name"] == name), None), 20)
+
+    def found() -> dict[str, Any] | None:
+        return next((one for one in daemon.ask("agents") if one["name"] == name), None)
+
+    agent = eventually(found, 20)
+    assert agent is not None
+    return agent
 
 
 def variable(name: str) -> str:
@@ -129,6 +135,7 @@ def test_users_and_ancestors_select(tmp_path: Path) -> None:
             (pid,) = (find_mount() / found["cgroup"] / "cgroup.procs").read_text().split()
             assert int(pid) not in (shell.pid, other.pid)
             daemon.ask("kill", agent="nobody-sleep")
+            eventually(lambda: not (find_mount() / found["cgroup"]).exists())
 
 
 def test_a_label_in_the_working_directory_names_the_agent(tmp_path: Path) -> None:
@@ -230,3 +237,4 @@ def test_what_was_found_is_taken_up_once_by_the_next_daemon(tmp_path: Path) -> N
             assert daemon.agent("again")["cgroup"] == before["cgroup"]
             daemon.ask("kill", agent="again")
             marked.wait()
+            eventually(lambda: not (find_mount() / before["cgroup"]).exists())
