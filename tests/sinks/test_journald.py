@@ -116,6 +116,7 @@ def test_a_large_alert_travels_in_a_sealed_memory_file(journal: Journal) -> None
     run(scenario)
 
 
+@pytest.mark.usefixtures("hasty")
 def test_a_journal_that_reads_nothing_is_waited_for(journal: Journal) -> None:
     async def scenario() -> None:
         outlet = Outlet("journald", JournaldSink(Journald(socket=journal.path)), print)

@@ -88,7 +88,7 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     assert victim.read_text() == "precious\n"
 
 
-@pytest.mark.usefixtures("impatient")
+@pytest.mark.usefixtures("impatient", "hasty")
 def test_a_disk_that_hangs_holds_up_nobody_and_nothing_is_written_twice(tmp_path: Path) -> None:
     path = tmp_path / "pipe"  # hangs as soon as it is full
     os.mkfifo(path)

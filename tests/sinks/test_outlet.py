@@ -56,6 +56,7 @@ def test_alerts_come_in_order_and_are_counted() -> None:
     run(scenario)
 
 
+@pytest.mark.usefixtures("hasty")
 def test_what_has_no_room_is_dropped_and_the_first_stay() -> None:
     async def scenario() -> None:
         to = Destination()
@@ -105,6 +106,7 @@ def test_a_failure_is_said_once_and_so_is_its_end() -> None:
     run(scenario)
 
 
+@pytest.mark.usefixtures("hasty")
 def test_one_that_hangs_is_given_up_and_tried_again() -> None:
     async def scenario() -> None:
         to, well = Destination(), Destination()

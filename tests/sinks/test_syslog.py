@@ -161,6 +161,7 @@ def test_a_receiver_that_cannot_prove_who_it_is_gets_nothing(tmp_path: Path) -> 
     run(scenario)
 
 
+@pytest.mark.usefixtures("hasty")
 def test_a_receiver_that_reads_nothing_hangs_alone() -> None:
     async def scenario() -> None:
         with socket.create_server(("127.0.0.1", 0)) as deaf:

@@ -74,7 +74,12 @@ def test_alerts_come_signed_and_in_batches(tmp_path: Path) -> None:
         (None, "no answer in time"),
     ],
 )
-def test_what_fails_is_tried_again_until_it_works(answer: bytes | None, error: str) -> None:
+def test_what_fails_is_tried_again_until_it_works(
+    answer: bytes | None, error: str, request: pytest.FixtureRequest
+) -> None:
+    if answer is None:
+        request.getfixturevalue("hasty")
+
     async def scenario() -> None:
         server = HttpServer()
         server.answer = answer
