@@ -190,6 +190,36 @@ def test_a_policy_leaves_rules_out_and_a_reload_lets_them_speak(tmp_path: Path) 
             assert (found["mode"], found["lost"]) == ("enforce", 0)
 
 
+MANY_RUNS = "read go; i=0; while [ $i -lt 200 ]; do /bin/true $i; i=$((i+1)); done; read end"
+
+
+def test_reloads_under_load_lose_nothing(tmp_path: Path) -> None:
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "true.yml").write_text(SLEEPS.replace("sleep", "true"))
+    rules = f'[rules]\npaths = ["{tmp_path / "rules"}"]'
+    with Cgroup("load") as cgroup, running(cgroup, ["sh", "-c", MANY_RUNS], stdin=-1) as process:
+        eventually(cgroup.pids)
+        modes = [
+            table("load", f'cgroup = ["{cgroup.path.name}"]', 'name = "load"', f'mode = "{mode}"')
+            for mode in ("monitor", "enforce")
+        ]
+        with configured(tmp_path, rules, modes[0]) as daemon:
+            find(daemon, "load")
+            assert process.stdin is not None
+            process.stdin.write(b"go\n")
+            process.stdin.flush()
+            for turn in range(1, 8):
+                write(tmp_path, rules, modes[turn % 2])
+                daemon.process.send_signal(signal.SIGHUP)
+                mode = ("monitor", "enforce")[turn % 2]
+                eventually(lambda mode=mode: daemon.agent("load")["mode"] == mode)  # type: ignore[misc]
+            eventually(lambda: len(daemon.ask("alerts")["alerts"]) == 200, 30)
+            alerts = daemon.ask("alerts")["alerts"]
+            assert [alert["process"]["cmdline"] for alert in alerts] == [f"/bin/true {n}" for n in range(200)]
+            assert {alert["mode"] for alert in alerts} == {"monitor", "enforce"}
+            assert daemon.ask("status")["lost"] == {}
+
+
 def test_a_bad_configuration_is_named_and_the_one_before_stays(tmp_path: Path) -> None:
     with Cgroup("stays") as cgroup, running(cgroup, LOOP):
         eventually(cgroup.pids)
