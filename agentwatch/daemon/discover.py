@@ -210,7 +210,9 @@ class Seeker:
             return
         chain = [process, *process.ancestors()]
         # The outermost that matches: it may have begun before anybody looked.
-        any(self._consider(one) for one in reversed(chain))
+        for one in reversed(chain):
+            if self._consider(one):
+                return
 
     def _consider(self, process: Process) -> bool:
         """Take a process that matches; whether it does."""
