@@ -169,7 +169,7 @@ class Daemon:
     ) -> None:
         self._config = config
         self._reader = ConfigReader(lambda: load(main, flags))
-        self._unanswered: list[tuple[int, int, dict[str, Any]]] = []
+        self._unanswered: list[tuple[int, dict[str, Any]]] = []
         self._stopping = self._reloading = False
         self._next_tend = 0
         self._events = EventFeed()
@@ -286,8 +286,7 @@ class Daemon:
             case ["ask", ticket, verb, arguments, peer]:
                 answer = self._answer(verb, arguments, peer)
                 if verb == "attach" and "result" in answer:
-                    number = self._desk.number(answer["result"]["agent"])
-                    self._unanswered.append((ticket, number, answer))
+                    self._unanswered.append((ticket, answer))
                 else:
                     self._front.send("answer", ticket, answer)
             case ["follows", "events", count]:
@@ -315,13 +314,15 @@ class Daemon:
 
     def _answer_late(self) -> None:
         """Who had an agent attached hears of it when all that it does is seen."""
+        if not self._unanswered:
+            return
+        unready = {one.options.name for one in self._session.watch.agents.values() if not one.ready}
         waiting, self._unanswered = self._unanswered, []
-        for ticket, number, answer in waiting:
-            watched = self._session.watch.agents.get(number)
-            if watched is None or watched.ready:
-                self._front.send("answer", ticket, answer)
+        for ticket, answer in waiting:
+            if answer["result"]["agent"] in unready:
+                self._unanswered.append((ticket, answer))
             else:
-                self._unanswered.append((ticket, number, answer))
+                self._front.send("answer", ticket, answer)
 
     def _refuse_agents(self, cgroup: str) -> None:
         """An agent that is root may reach the socket; it may not free itself through it."""
