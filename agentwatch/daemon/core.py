@@ -26,7 +26,8 @@ from agentwatch.daemon.notify import Notifier
 from agentwatch.daemon.roster import Roster
 from agentwatch.daemon.seeking import Seeking
 from agentwatch.enrich.sighting import Sighting
-from agentwatch.kernel.cgroup import CgroupError, find_mount, of_process
+from agentwatch.kernel.cgroup import find_mount, of_process
+from agentwatch.kernel.errors import KernelError
 from agentwatch.resources import RULES
 from agentwatch.rules.load import load_rules
 from agentwatch.rules.model import RuleSet
@@ -309,7 +310,7 @@ class Daemon:
             return {"result": result}
         except ProtocolError as error:
             return {"error": str(error), "code": error.code}
-        except (CgroupError, ValueError) as error:
+        except (KernelError, OSError, ValueError) as error:
             return {"error": str(error), "code": "request"}
 
     def _answer_late(self) -> None:
