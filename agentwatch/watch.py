@@ -105,7 +105,9 @@ class Watch:
             else:
                 self._attach(number, watched, began)
         except BaseException:
+            self.source.unwatch(number)
             watched.close()
+            self.probes.untag(number)
             raise
         self.agents[number] = watched
         return number
@@ -133,10 +135,12 @@ class Watch:
         yield from inventory.take()  # first, so that the cgroup's programs know whose a socket is
         try:
             self._attach(number, watched, inventory.time or now())
-        except ProbeError:
-            if watched.cgroup.populated():
-                raise
-            return  # it has ended and its cgroup is gone
+        except ProbeError as error:
+            if inventory.time is not None:
+                raise  # nobody relies on it yet
+            cost = "what this agent does in the network is not seen"
+            self.source.note(Type.COVERAGE, number, "programs of its cgroup", str(error), cost)
+            watched.ready = True
         yield from inventory.look_again()
         self.source.sweeps.append(inventory.take)
         watched.links.callback(self.source.sweeps.remove, inventory.take)

@@ -3,7 +3,8 @@
 Validation, defaults, environment variables, the JSON schema, `config show` and docs/configuration.md
 come from these dataclasses. A section is a dataclass and one field of `Config`; a key is a field made
 by `setting`, of type bool, int, str or Path (each also `| None`), or a tuple of str or of Path. A tuple
-of dataclasses is an array of tables, told apart by their `id`.
+of dataclasses is an array of tables, told apart by their `id`. Another section is a dataclass in a file
+of its own and one line in `Config`.
 
 Defaults are those of a daemon that watches and does not act.
 """

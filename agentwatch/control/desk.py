@@ -138,6 +138,7 @@ class Desk:
             "cgroup": watched.cgroup.name,
             "mode": watched.options.mode,
             "max_response": watched.options.max_response,
+            "origin": watched.options.terms.origin if watched.options.terms else "",
             "state": agent.state,
             "since": timestamp(watched.began, self._offset),
             "processes": processes,

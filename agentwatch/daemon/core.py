@@ -28,7 +28,8 @@ from agentwatch.daemon.notify import Notifier
 from agentwatch.daemon.roster import Roster
 from agentwatch.daemon.seeking import Seeking
 from agentwatch.enrich.sighting import Sighting
-from agentwatch.kernel.cgroup import CgroupError, find_mount, of_process
+from agentwatch.kernel.cgroup import find_mount, of_process
+from agentwatch.kernel.errors import KernelError
 from agentwatch.resources import RULES
 from agentwatch.rules.load import load_rules
 from agentwatch.rules.model import RuleSet
@@ -179,7 +180,7 @@ class Daemon:
     ) -> None:
         self._config = config
         self._reader = ConfigReader(lambda: load(main, flags))
-        self._unanswered: list[tuple[int, int, dict[str, Any]]] = []
+        self._unanswered: list[tuple[int, dict[str, Any]]] = []
         self._stopping = self._reloading = False
         self._next_tend = 0
         self._events = EventFeed()
@@ -304,8 +305,7 @@ class Daemon:
             case ["ask", ticket, verb, arguments, peer]:
                 answer = self._answer(verb, arguments, peer)
                 if verb == "attach" and "result" in answer:
-                    number = self._desk.number(answer["result"]["agent"])
-                    self._unanswered.append((ticket, number, answer))
+                    self._unanswered.append((ticket, answer))
                 else:
                     self._front.send("answer", ticket, answer)
             case ["follows", "events", count]:
@@ -330,18 +330,20 @@ class Daemon:
             return {"result": result}
         except ProtocolError as error:
             return {"error": str(error), "code": error.code}
-        except (CgroupError, ValueError) as error:
+        except (KernelError, OSError, ValueError) as error:
             return {"error": str(error), "code": "request"}
 
     def _answer_late(self) -> None:
         """Who had an agent attached hears of it when all that it does is seen."""
+        if not self._unanswered:
+            return
+        unready = {one.options.name for one in self._session.watch.agents.values() if not one.ready}
         waiting, self._unanswered = self._unanswered, []
-        for ticket, number, answer in waiting:
-            watched = self._session.watch.agents.get(number)
-            if watched is None or watched.ready:
-                self._front.send("answer", ticket, answer)
+        for ticket, answer in waiting:
+            if answer["result"]["agent"] in unready:
+                self._unanswered.append((ticket, answer))
             else:
-                self._unanswered.append((ticket, number, answer))
+                self._front.send("answer", ticket, answer)
 
     def _look(self, verb: str, arguments: dict[str, Any], who: str) -> Any:
         result = self._desk.answer(verb, arguments, who)

@@ -150,17 +150,16 @@ class Seeker:
 
     def _look(self) -> None:
         self._clean()
-        if not self._tables:
-            return
         for path in self._cgroups.news():
             self._look_at_cgroups(path)
         if self._events is not None:
             pids, lost = self._events.read()
-            for pid in sorted(pids):
-                self._look_at(Process(pid))
+            if self._looks_at_processes():
+                for pid in sorted(pids):
+                    self._look_at(Process(pid))
             if lost:
                 self._next_scan = 0.0
-        if time.monotonic() >= self._next_scan:
+        if self._tables and time.monotonic() >= self._next_scan:
             self._next_scan = time.monotonic() + (_RESCAN if self._events else _RESCAN_UNTOLD)
             self._scan()
 
@@ -177,11 +176,14 @@ class Seeker:
 
     def _scan(self) -> None:
         self._look_at_cgroups(self._mount)
-        if any(not takes_cgroups(table.select) for table in self._tables):
+        if self._looks_at_processes():
             running = [Process(int(pid)) for pid in filter(str.isdecimal, os.listdir("/proc"))]  # noqa: PTH208
             # The oldest first: parents are older than children, and the outermost is taken.
             for process in sorted(running, key=lambda one: (len(one.start), one.start)):
                 self._consider(process)
+
+    def _looks_at_processes(self) -> bool:
+        return any(not takes_cgroups(table.select) for table in self._tables)
 
     # --- cgroups ---------------------------------------------------------------------------------
 
@@ -208,7 +210,9 @@ class Seeker:
             return
         chain = [process, *process.ancestors()]
         # The outermost that matches: it may have begun before anybody looked.
-        any(self._consider(one) for one in reversed(chain))
+        for one in reversed(chain):
+            if self._consider(one):
+                return
 
     def _consider(self, process: Process) -> bool:
         """Take a process that matches; whether it does."""

@@ -13,7 +13,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+import re2  # type: ignore[import-untyped]
 
 from agentwatch.config.model import AgentTable, Selector
 from agentwatch.daemon.cgroup_names import names
@@ -29,19 +31,18 @@ _INTERPRETER: Final = re.compile(
 
 
 @lru_cache(maxsize=1024)
-def _pattern(glob: str, separator: str) -> re.Pattern[str]:
+def _pattern(glob: str, separator: str) -> Any:
+    one = f"[^{separator}]" if separator else "."
+    wild = {"**": ".*", "*": f"{one}*", "?": one}
     parts = re.split(r"(\*\*|\*|\?)", glob)
-    wild = {
-        "**": ".*",
-        "*": f"[^{separator}]*" if separator else ".*",
-        "?": f"[^{separator}]" if separator else ".",
-    }
-    return re.compile("".join(wild.get(part) or re.escape(part) for part in parts), re.DOTALL)
+    # RE2: the texts are hostile, and there is no telling what an operator's pattern costs elsewhere.
+    return re2.compile("(?s)" + "".join(wild.get(part) or re2.escape(part) for part in parts))
 
 
 def matches(glob: str, text: str, separator: str = "/") -> bool:
     """Whether a pattern fits a text; `*` and `?` do not stand for `separator`, `**` does."""
-    return _pattern(glob, separator).fullmatch(text) is not None
+    plain = text.encode("utf-8", "backslashreplace").decode("utf-8")  # RE2 takes no surrogates
+    return _pattern(glob, separator).fullmatch(plain) is not None
 
 
 def _file(path: str) -> str:

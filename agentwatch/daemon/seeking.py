@@ -65,5 +65,5 @@ class Seeking:
             return
         try:
             self._roster.attach(Path(path), table, f"[[agent]] {id}: {why}", name, id)
-        except (KernelError, ValueError) as error:
+        except (KernelError, OSError, ValueError) as error:
             self._say(f"agent {name} ({why}) is not watched: {error}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agentwatch.daemon.cgroup_names import names
 
@@ -47,3 +49,8 @@ SLICED = UID.replace("-", "_")
 )
 def test_who_lives_there(path: str, told: dict[str, str]) -> None:
     assert names(path) == {**told, "cgroup": path.rpartition("/")[2]}
+
+
+@given(st.text())
+def test_any_path_tells_something(path: str) -> None:
+    assert "cgroup" in names(path)

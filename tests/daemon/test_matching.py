@@ -42,6 +42,9 @@ def running(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
         ("[x]", "[x]", True),
         ("*", "line\nbreak", True),
         ("", "", True),
+        ("a b\\c*", "a b\\cd", True),
+        ("*", "\udcff", True),
+        ("*x*y*z*" * 20, "xy" * 100_000, False),
     ],
 )
 def test_patterns(glob: str, text: str, fits: bool) -> None:

@@ -1,76 +1,19 @@
-"""The daemon under a configuration: it finds agents by itself, limits what rules say, and reloads."""
+"""The daemon finds agents by itself: cgroups as they are, processes in cgroups of their own."""
 
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from agentwatch.control.client import Client
 from agentwatch.kernel.cgroup import find_mount, of_process
-from tests.daemon.service import Service, service
+from tests.daemon.configured import LOOP, configured, find, running, table
 from tests.lab import Cgroup, eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
-
-LOOP = ["sh", "-c", "while :; do sleep 0.05; done"]
-SLEEPS = """
-title: sleeps
-id: 11111111-1111-4111-8111-111111111111
-level: low
-logsource:
-  category: process_creation
-  product: linux
-detection:
-  selection:
-    Image|endswith: /sleep
-  condition: selection
-"""
-
-
-def write(folder: Path, *tables: str, **top: str) -> Path:
-    """A configuration in a folder; its path."""
-    path = folder / "agentwatch.toml"
-    path.write_text("\n".join([*(f"{key} = {value}" for key, value in top.items()), *tables]))
-    return path
-
-
-def table(id: str, select: str, *lines: str) -> str:
-    return "\n".join(["[[agent]]", f'id = "{id}"', *lines, "[agent.select]", select])
-
-
-@contextmanager
-def configured(folder: Path, *tables: str) -> Iterator[Service]:
-    with service(folder, "--config", str(write(folder, *tables))) as made:
-        yield made
-
-
-@contextmanager
-def running(cgroup: Cgroup, command: list[str], **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """A command inside a cgroup, killed at the end."""
-    with cgroup.popen(command, **options) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def find(daemon: Service, name: str) -> dict[str, Any]:
-    """An agent, as soon as the daemon has found it."""
-
-    def found() -> dict[str, Any] | None:
-        return next((one for one in daemon.ask("agents") if one["name"] == name), None)
-
-    agent = eventually(found, 20)
-    assert agent is not None
-    return agent
 
 
 def variable(name: str) -> str:
@@ -166,57 +109,6 @@ def test_the_tree_of_run_is_not_taken_twice(tmp_path: Path) -> None:
             runner.stdin.write(b"\n")
             runner.stdin.close()
             assert runner.wait(20) == 0
-
-
-def test_a_policy_leaves_rules_out_and_a_reload_lets_them_speak(tmp_path: Path) -> None:
-    (tmp_path / "rules").mkdir()
-    (tmp_path / "rules" / "sleep.yml").write_text(SLEEPS)
-    rules = f'[rules]\npaths = ["{tmp_path / "rules"}"]'
-    with Cgroup("quiet") as cgroup, running(cgroup, LOOP):
-        eventually(cgroup.pids)
-        select = f'cgroup = ["{cgroup.path.name}"]'
-        quiet = table("quiet", select, 'name = "quiet"', "without = ['11111111-1111-4111-8111-111111111111']")
-        with configured(tmp_path, rules, quiet) as daemon, Client(daemon.socket) as client:
-            find(daemon, "quiet")
-            events = client.follow("events", agent="quiet", category="process_creation")
-            next(events)
-            for _ in range(3):
-                next(events)  # what the rule would match has gone through
-            assert daemon.ask("alerts")["alerts"] == []
-            write(tmp_path, rules, table("quiet", select, 'name = "other"', 'mode = "enforce"'))
-            daemon.process.send_signal(signal.SIGHUP)
-            eventually(lambda: daemon.ask("alerts")["alerts"])
-            found = daemon.agent("quiet")  # its name stays
-            assert (found["mode"], found["lost"]) == ("enforce", 0)
-
-
-def test_a_bad_configuration_is_named_and_the_one_before_stays(tmp_path: Path) -> None:
-    with Cgroup("stays") as cgroup, running(cgroup, LOOP):
-        eventually(cgroup.pids)
-        select = f'cgroup = ["{cgroup.path.name}"]'
-        with configured(tmp_path, table("stays", select, 'name = "stays"')) as daemon:
-            find(daemon, "stays")
-            write(tmp_path, table("stays", select, 'mod = "enforce"'))
-            daemon.ask("reload")
-            eventually(lambda: "the configuration before stays in force" in daemon.said())
-            assert "agent.stays.mod: is unknown; is it mode?" in daemon.said()
-            write(tmp_path, table("stays", select, 'mode = "enforce"'), run_dir=f'"{tmp_path / "other"}"')
-            daemon.ask("reload")
-            eventually(lambda: daemon.agent("stays")["mode"] == "enforce")
-
-
-def test_limits_are_written_or_it_is_said_why_not(tmp_path: Path) -> None:
-    with Cgroup("limits") as cgroup, running(cgroup, LOOP):
-        eventually(cgroup.pids)
-        limits = "[agent.limits]\npids_max = 77"
-        select = f'cgroup = ["{cgroup.path.name}"]'
-        with configured(tmp_path, table("limits", select, 'name = "limits"') + "\n" + limits) as daemon:
-            find(daemon, "limits")
-            file = cgroup.path / "pids.max"
-            if file.exists():
-                eventually(lambda: file.read_text() == "77\n")
-            else:
-                eventually(lambda: "its controller is not enabled" in daemon.said())
 
 
 def test_what_was_found_is_taken_up_once_by_the_next_daemon(tmp_path: Path) -> None:
