@@ -23,6 +23,7 @@ _VERBS = {
     "doctor": ("agentwatch.cli.doctor", "doctor"),
     "rules": ("agentwatch.cli.rules", "rules"),
     "trace": ("agentwatch.cli.trace", "trace"),
+    "completion": ("agentwatch.cli.completion", "completion"),
 }
 
 
