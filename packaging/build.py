@@ -88,7 +88,7 @@ def build_deb(tree: Path, wheel: Path, python: str, out: Path) -> Path:
     _write_control(tree, version, machine, python)
     deb = out / f"agentwatch_{version}_{machine}_py{python}.deb"
     # One thread: how xz cuts its blocks is then the same everywhere.
-    _run("dpkg-deb", "--root-owner-group", "-Zxz", "--threads-max=1", "--build", str(tree), str(deb))
+    _run("dpkg-deb", "--root-owner-group", "-Zxz", "-z3", "--threads-max=1", "--build", str(tree), str(deb))
     return deb
 
 

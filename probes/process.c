@@ -141,7 +141,10 @@ INLINE void emit_environment(struct mm_struct *mm, const struct aw_header *like)
         if (read <= 0)
             break;
         /* All bits or none. Behind the environment lie a few bytes more, then nothing to read. */
-        taken = -(fresh & ~harmless(text) & (at - end) >> 63);
+        taken = fresh & ~harmless(text) & (at - end) >> 63;
+        /* Or LLVM 19, which sees that it is 0 or 1, makes branches of what follows. */
+        asm volatile("" : "+r"(taken));
+        taken = -taken;
         for (int k = VARIABLES - 1; k > 0; k--)
             found[k] = (found[k - 1] & taken) | (found[k] & ~taken);
         found[0] = (at & taken) | (found[0] & ~taken);
