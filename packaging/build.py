@@ -38,8 +38,8 @@ _COMPLETIONS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="./dev package", description=__doc__.partition(".\n")[0] + ".")
-    parser.add_argument("--python", default="{}.{}".format(*sys.version_info), metavar="3.N",
-                        help="the Python of the system the Debian package is for; %(default)s, this one's")  # fmt: skip
+    parser.add_argument("--python", default=f"3.{sys.version_info.minor}", metavar="3.N",
+                        help="that of the system the Debian package is for; %(default)s, as here")  # fmt: skip
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="the folder; %(default)s")
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
@@ -150,7 +150,7 @@ def _classified(classifiers: list[str]) -> str:
 def _write_control(tree: Path, version: str, machine: str, python: str) -> None:
     control = tree / "DEBIAN"
     size = sum((path.lstat().st_size + 1023) // 1024 for path in tree.rglob("*") if path.is_file())
-    after = "3.{}".format(int(python.removeprefix("3.")) + 1)
+    after = f"3.{int(python.removeprefix('3.')) + 1}"
     fields = {"VERSION": version, "ARCHITECTURE": machine, "SIZE": size, "PYTHON": python, "AFTER": after}
     control.mkdir()
     text = (DEBIAN / "control").read_text()

@@ -24,6 +24,7 @@ from agentwatch.doctor import OK, examine
 from agentwatch.kernel.cgroup import find_mount
 
 _NOBODY = 65534
+_HOST = 0xEFFFFFFC  # number of the first PID namespace (PROC_PID_INIT_INO)
 _AGENT = """
 import socket, subprocess, sys
 pool = ("127.0.0.1", int(sys.argv[1]))
@@ -162,7 +163,11 @@ class Exercise:
         assert self._agent.wait(10) == -signal.SIGKILL
 
     def parts(self) -> Iterator[Callable[[], None]]:
-        yield from (self.coverage, self.cache, self.attach, self.stock, self.sockets, self.events, self.rule)
+        yield from (self.coverage, self.cache, self.attach)
+        # The kernel tells pids as the host knows them: elsewhere they lead to no folder of /proc.
+        if Path("/proc/self/ns/pid").stat().st_ino == _HOST:
+            yield from (self.stock, self.sockets)
+        yield from (self.events, self.rule)
         yield from (self.restart, self.resume, self.pause, self.reload, self.kill)
 
 
@@ -177,6 +182,8 @@ def exercise() -> Iterator[Exercise]:
     )  # fmt: skip
     try:
         (cgroup / "cgroup.procs").write_text(str(agent.pid))
+        for path in (cgroup, *cgroup.iterdir()):  # as a user's own container has it
+            os.chown(path, _NOBODY, _NOBODY)
         yield Exercise(cgroup, agent)
     finally:
         (cgroup / "cgroup.kill").write_text("1")
