@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import hashlib
 import os
 import shutil
 import subprocess
@@ -38,9 +39,11 @@ _COMPLETIONS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="./dev package", description=__doc__.partition(".\n")[0] + ".")
-    parser.add_argument("--python", default=f"3.{sys.version_info.minor}", metavar="3.N",
-                        help="that of the system the Debian package is for; %(default)s, as here")  # fmt: skip
+    here = f"3.{sys.version_info.minor}"
+    told = "that of the system the Debian package is for; %(default)s, as here"
+    parser.add_argument("--python", default=here, metavar="3.N", help=told)
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="the folder; %(default)s")
+    parser.add_argument("--wheel", action="store_true", help="the wheel alone")
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
     os.umask(0o022)
@@ -48,7 +51,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="agentwatch-package-") as scratch:
         wheel = build_wheel(Path(scratch, "sources"), chosen.out)
         print(wheel)
-        print(build_deb(Path(scratch, "deb"), wheel, chosen.python, chosen.out))
+        if not chosen.wheel:
+            print(build_deb(Path(scratch, "deb"), wheel, chosen.python, chosen.out))
 
 
 def build_wheel(copy: Path, out: Path) -> Path:
@@ -161,7 +165,7 @@ def _write_control(tree: Path, version: str, machine: str, python: str) -> None:
     for script in ("postinst", "prerm", "postrm"):
         _put(DEBIAN / script, control / script, 0o755)
     sums = "".join(
-        f"{_output('md5sum', str(path)).split()[0]}  {path.relative_to(tree)}\n"
+        f"{hashlib.md5(path.read_bytes()).hexdigest()}  {path.relative_to(tree)}\n"
         for folder in ("etc", "usr")
         for path in sorted((tree / folder).rglob("*"))
         if path.is_file() and not path.is_symlink()

@@ -91,7 +91,7 @@ stage_install() {
     dpkg -i "/$inside/agentwatch.deb"
     getent group agentwatch
     agentwatch --version
-    systemd-analyze verify /usr/lib/systemd/system/agentwatch.service
+    systemd-analyze verify --man=no /usr/lib/systemd/system/agentwatch.service
     bash -c '. /usr/share/bash-completion/completions/agentwatch && complete -p agentwatch'
     # Without a service manager, but with no more capabilities than the unit gives.
     agentwatch doctor
