@@ -7,11 +7,14 @@ pool is a few lines below, on loopback, and nothing is mined.
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,6 +27,7 @@ from agentwatch.doctor import OK, examine
 from agentwatch.kernel.cgroup import find_mount
 
 _NOBODY = 65534
+_CONTAINER = "exercise-container"
 _HOST = 0xEFFFFFFC  # number of the first PID namespace (PROC_PID_INIT_INO)
 _AGENT = """
 import socket, subprocess, sys
@@ -75,6 +79,41 @@ def pool() -> int:
 
     threading.Thread(target=accept, daemon=True).start()
     return int(listener.getsockname()[1])
+
+
+def crun(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """Without systemd: the cgroup is made by hand."""
+    command = ["crun", "--cgroup-manager=cgroupfs", *arguments]
+    return subprocess.run(command, capture_output=arguments[0] == "state", check=True, timeout=20)
+
+
+def state() -> dict[str, Any]:
+    """What crun knows of the container."""
+    found: dict[str, Any] = json.loads(crun("state", _CONTAINER).stdout)
+    return found
+
+
+@contextmanager
+def container() -> Iterator[int]:
+    """A container of the user nobody, whose image is this system; its first process's id."""
+    with tempfile.TemporaryDirectory(dir="/run") as bundle:
+        root = Path(bundle, "rootfs")
+        root.mkdir()
+        subprocess.run(["mount", "--rbind", "/", root], check=True)
+        try:
+            crun("spec", "--bundle", bundle)
+            config = Path(bundle, "config.json")
+            spec = json.loads(config.read_text())
+            sleeper = ["/bin/sh", "-c", "while true; do sleep 0.2; done"]
+            user = {"uid": _NOBODY, "gid": _NOBODY}
+            spec["process"] |= {"terminal": False, "args": sleeper, "user": user}
+            spec["linux"] |= {"cgroupsPath": f"/{_CONTAINER}", "resources": {}}
+            config.write_text(json.dumps(spec))
+            crun("run", "--detach", "--bundle", bundle, _CONTAINER)
+            yield int(state()["pid"])
+        finally:
+            crun("delete", "--force", _CONTAINER)
+            subprocess.run(["umount", "--recursive", "--lazy", root], check=True)
 
 
 class Exercise:
@@ -162,6 +201,18 @@ class Exercise:
         ask("kill", agent=self.name, reason="exercise")
         assert self._agent.wait(10) == -signal.SIGKILL
 
+    def container(self) -> None:
+        """freezes, resumes and kills a container of crun's, and crun says so too"""
+        with container() as pid:
+            name = ask("attach", target=str(pid), mode="enforce")["agent"]
+            assert state()["status"] == "running"
+            ask("pause", agent=name)
+            assert state()["status"] == "paused"
+            ask("resume", agent=name)
+            assert state()["status"] == "running"
+            ask("kill", agent=name)
+            eventually(lambda: state()["status"] == "stopped")
+
     def parts(self) -> Iterator[Callable[[], None]]:
         yield from (self.coverage, self.cache, self.attach)
         # The kernel tells pids as the host knows them: elsewhere they lead to no folder of /proc.
@@ -169,6 +220,8 @@ class Exercise:
             yield from (self.stock, self.sockets)
         yield from (self.events, self.rule)
         yield from (self.restart, self.resume, self.pause, self.reload, self.kill)
+        if shutil.which("crun"):
+            yield self.container
 
 
 @contextmanager
