@@ -1,6 +1,7 @@
 /* Processes of agents: created, running a new program, ended. */
 #include <files.h>
 #include <path.h>
+#include <streams.h>
 
 #define SMALL_PIECE 256
 #define MIDDLE_PIECE 2048
@@ -159,6 +160,18 @@ INLINE void emit_environment(struct mm_struct *mm, const struct aw_header *like)
         variable_piece(0, like);
 }
 
+INLINE void emit_streams(struct task_struct *task, const struct aw_header *like) {
+    struct aw_exec_piece *piece = reserve_piece(STREAMS * sizeof(struct stream));
+
+    count(like->agent, AW_EXEC_PIECE, piece != 0);
+    if (!piece)
+        return;
+    begin_piece(piece, like, AW_PIECE_STREAMS, 0);
+    piece->length = STREAMS * sizeof(struct stream);
+    write_streams(task, piece->data);
+    submit_record(piece, RESERVED);
+}
+
 INLINE u16 executable(struct aw_exec *event, struct file *file) {
     struct inode *inode = 0;
     struct super_block *super = 0;
@@ -280,6 +293,7 @@ int on_exec(u64 *ctx) {
     emit_path(&fs->pwd, AW_PIECE_CWD, &like);
     emit_argv(arg_start, argv_length, &like);
     emit_environment(mm, &like);
+    emit_streams(task, &like);
 
     event = bpf_ringbuf_reserve(MAP(RECORDS), sizeof(*event), 0);
     count(like.agent, AW_EXEC, event != 0);

@@ -243,7 +243,7 @@ _TYPES_NEEDED: dict[str, tuple[str, ...]] = {
     "path": ("mnt", "dentry"),
     "file_system_type": ("name",),
     "super_block": ("s_dev", "s_magic", "s_type"),
-    "inode": ("i_ino", "i_mode", "i_sb", "i_nlink", "i_generation"),
+    "inode": ("i_ino", "i_mode", "i_sb", "i_nlink", "i_generation", "i_rdev"),
     "file": ("f_path", "f_inode", "f_mode", "private_data"),
     "files_struct": ("fdt",),
     "fdtable": ("max_fds", "fd"),
@@ -277,9 +277,10 @@ _TYPES_NEEDED: dict[str, tuple[str, ...]] = {
         "cred",
         "nsproxy",
     ),
-    "sock_common": ("skc_family",),
-    "sock": ("__sk_common", "sk_protocol", "sk_type", "sk_err"),
-    "socket": ("sk",),
+    "sock_common": ("skc_family", "skc_cookie"),
+    "sock": ("__sk_common", "sk_protocol", "sk_type", "sk_err", "sk_socket"),
+    "socket": ("sk", "file"),
+    "unix_sock": ("peer",),
     "bpf_iter_meta": ("seq",),
 }
 _TYPES_OPTIONAL: dict[str, tuple[str, ...]] = {
@@ -518,6 +519,10 @@ class Probes:
     def follow(self, cookie: int) -> None:
         """Report traffic of this flow beyond its first messages (see probes/payload.c)."""
         bpf.map_update(self.map("FOLLOWED"), struct.pack("<Q", cookie), struct.pack("<I", 1))
+
+    def unfollow(self, cookie: int) -> None:
+        """Report no more of it than of any other flow."""
+        bpf.map_delete(self.map("FOLLOWED"), struct.pack("<Q", cookie))
 
     def counts(self, agent: int) -> Iterator[tuple[int, int, int]]:
         """(event type, events sent, events lost) of an agent since loading, over all CPUs.

@@ -46,6 +46,7 @@ def _constants() -> list[str]:
     lines = [f"#define AW_{t.name} {int(t)}" for t in events.Type]
     lines += [f"#define AW_EXEC_{f.name} {int(f)}" for f in events.ExecFlag]
     lines += [f"#define AW_PIECE_{p.name} {int(p)}" for p in (*events.Piece, *events.PieceFlag)]
+    lines += [f"#define AW_STREAM_{k.name} {int(k)}" for k in events.StreamKind]
     lines += [f"#define AW_PAYLOAD_{f.name} {int(f)}" for f in events.PayloadFlag]
     lines += [f"#define AW_ACCESS_{a.name} {int(a)}" for a in events.Access]
     lines += [f"#define AW_FILE_{f.name} {int(f)}" for f in events.FileFlag]

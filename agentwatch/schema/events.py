@@ -128,7 +128,22 @@ class Piece(IntEnum):
     EXE = 1  # path of the executable: names from the leaf to the root, each ended by NUL
     CWD = 2  # working directory, in the same form
     ARGV = 3  # bytes of argv, arguments ended by NUL, at `offset`
+    STREAMS = 4  # three of `struct stream`: what standard input, output and error are
     ENVIRONMENT = 5  # a variable that has code loaded, as NAME=value; one piece each
+
+
+class StreamKind(IntEnum):
+    """What a standard stream is. Identity and peer are numbers whose meaning depends on it."""
+
+    CLOSED = 0
+    OTHER = 1  # a device, a folder, a socket of another family
+    NULL = 2  # /dev/null
+    FILE = 3  # a regular file: its inode
+    TERMINAL = 4  # a pseudo terminal: its number in /dev/pts
+    PIPE = 5  # an unnamed pipe: its inode
+    FIFO = 6  # a named pipe: its inode, and as peer its device
+    INET = 7  # an IPv4 or IPv6 socket: its cookie
+    UNIX = 8  # a Unix socket: its inode, and its peer's where it has one
 
 
 class FileFlag(IntEnum):
@@ -358,9 +373,11 @@ EVENTS: tuple[EventType, ...] = (
         (
             Field("offset", "u32", "offset of the data in the whole"),
             Field("length", "u16", "bytes of data"),
-            Field("kind", "u16", "1 executable, 2 working directory, 3 argv, 5 environment"),
+            Field(
+                "kind", "u16", "1 executable, 2 working directory, 3 argv, 4 standard streams, 5 environment"
+            ),
         ),
-        tail=(256, 1280, 2048, 16384),
+        tail=(72, 256, 1280, 2048, 16384),
     ),
     EventType(
         "payload",

@@ -86,10 +86,20 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
             *CONNECTION,
             Field("Protocol", "str", "application protocol: stratum, ssh, http-connect, ..."),
             Field("Behaviour", "str", "remote_forward: the process lets a remote host connect inwards; "
-                  "tunnel_tool: a tunnel tool's own protocol, named in Protocol, its mark in Method"),
+                  "tunnel_tool: a tunnel tool's own protocol, named in Protocol, its mark in Method; "
+                  "reverse_shell, bind_shell: the process is a shell that takes orders from the flow; "
+                  "relay: it hands over between this flow and one inside; "
+                  "tunnel_device: a network device through SSH was asked for"),
             Field("Stage", "str", "of remote_forward: asked (argv or configuration), opened (SSH is spoken), "
-                  "used (a channel came in); of stratum, tls, quic, wireguard: asked (one side has spoken), "
-                  "answered (the other has, too), each on one event of a flow"),
+                  "established (keys are exchanged), used (a channel came in); of stratum, tls, quic, "
+                  "wireguard: asked (one side has spoken), answered (the other has, too), each on one event "
+                  "of a flow; of shells: likely, certain; of a relay: shape, moving"),
+            Field("Via", "str", "of shells: what joins the shell to the flow: socket, pipe, pty, unix, "
+                  "pipeline"),
+            Field("LocalTarget", "str", "of a relay, and of a used remote_forward to a Unix socket: address "
+                  "and port, or path, of the side inside"),
+            Field("Correlation", "int", "of a relay: share of the bytes that were handed over, in percent"),
+            Field("HolderImage", "str", "of shells: path of the program that holds the flow's socket"),
             Field("Dialect", "str", "dialect of the protocol"),
             Field("Method", "str", "method or message that decided"),
             Field("Confidence", "str", "likely: by the shape of encrypted messages; absent: by content"),
@@ -144,15 +154,18 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
         "What a process does, or many do, over more than one event.",
         (
             *PROCESS,
+            *(one for one in CONNECTION if one.name != "DestinationHostname"),
             Field("Kind", "str", "fork_storm, self_transfer (its own file goes to another host), "
-                  "self_replication (and is run there), self_copy (a copy of its own file runs here)"),
+                  "self_replication (and is run there), self_copy (a copy of its own file runs here), "
+                  "remote_script_loop (a shell does what a client downloads, again and again)"),
+            Field("Rounds", "int", "of remote_script_loop: how often, when this was told"),
             Field("Forks", "int", "of fork_storm: processes made since it began"),
             Field("Span", "float", "of fork_storm: seconds since it began"),
             Field("Depth", "int", "of fork_storm: generations without a program run between"),
             Field("Living", "int", "of fork_storm: children that have not ended"),
-            Field("SourceFilename", "str", "of the others: the file that is the program itself"),
-            Field("TargetFilename", "str", "of the others: the copy, as it was named"),
-            Field("DestinationHostname", "str", "of self_transfer, self_replication: the host"),
+            Field("SourceFilename", "str", "of self_...: the file that is the program itself"),
+            Field("TargetFilename", "str", "of self_...: the copy, as it was named"),
+            Field("DestinationHostname", "str", "the other host, but of self_copy"),
         ),
     ),
     "network_listen": ("A TCP socket listens.", (*PROCESS, *CONNECTION, Field("Protocol", "str", "tcp"))),
@@ -198,6 +211,8 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
             *FILE[:2],
             _SOURCE,
             Field("Cgroup", "str", "path of the new cgroup"),
+            Field("ByAgent", "str", "of a cgroup_move: true where a process of an agent asked for it, false "
+                  "where another program of the host did, such as a container engine"),
             Field("Signal", "int", "number of the signal"),
         ),
     ),
@@ -205,8 +220,8 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
         "A process of the agent uses a GPU (told once a second), or a GPU appeared or was lost.",
         (
             *PROCESS,
-            Field("Kind", "str", "use, appeared or lost"),
-            Field("Device", "str", "number of the GPU; of a MIG instance 0/1"),
+            Field("Kind", "str", "use, device_open (a device node was opened), appeared or lost"),
+            Field("Device", "str", "number of the GPU, of a MIG instance 0/1; path of a device node"),
             Field("DeviceName", "str", "name of the model"),
             Field("Uuid", "str", "the GPU's or instance's identity"),
             Field("Mig", "str", "true for a MIG instance, else false"),

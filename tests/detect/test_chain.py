@@ -34,6 +34,9 @@ class Asked:
     def follow(self, cookie: int) -> None:
         self.flows.append(cookie)
 
+    def unfollow(self, cookie: int) -> None:
+        self.flows.remove(cookie)
+
 
 class Fold:
     """State and chain over records."""

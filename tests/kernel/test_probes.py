@@ -19,7 +19,7 @@ import pytest
 from agentwatch.enrich import processes as processes_module
 from agentwatch.enrich.processes import Process
 from agentwatch.kernel.probes import CHOICES, PROBES_TABLE
-from agentwatch.schema.events import ExecFlag, PayloadFlag
+from agentwatch.schema.events import ExecFlag, PayloadFlag, StreamKind
 from tests.lab import compiled, eventually
 from tests.lab.watched import Watched, watched
 
@@ -151,6 +151,42 @@ def test_an_environment_that_is_too_long_is_said() -> None:
 def test_more_variables_than_are_told_are_said() -> None:
     told, whole = _environment("ENV=1", "BASH_ENV=2", "LD_AUDIT=3", "GCONV_PATH=4", "PYTHONSTARTUP=5")
     assert (len(told), whole) == (4, False)
+
+
+def test_standard_streams_are_told_apart(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    agent = run(
+        python(
+            f"""
+            import os, pty, socket, subprocess
+            true = "/bin/true"
+            server = socket.create_server(("127.0.0.1", 0))
+            client = socket.create_connection(server.getsockname())
+            near, far = socket.socketpair()
+            both = os.open("{fifo}", os.O_RDWR)
+            subprocess.run([true, "sockets"], stdin=client, stdout=far, stderr=server)
+            subprocess.run([true, "pipes"], stdin=both, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            _, end = pty.openpty()
+            zero = open("/dev/zero")
+            subprocess.run([true, "others"], stdin=end, stdout=zero, preexec_fn=lambda: os.close(2))
+            print(os.fstat(far.fileno()).st_ino, os.fstat(near.fileno()).st_ino, os.ttyname(end)[9:],
+                  file=open("{tmp_path}/told", "w"))
+            """
+        )
+    )
+    far, near, terminal = map(int, (tmp_path / "told").read_text().split())
+    found = {p.argv[1]: p.streams for p in processes(agent) if p.argv[0] == "/bin/true"}
+    client = next(flow for flow in agent.session.state.flows.all() if flow.initiated)
+    sockets, pipes, others = found["sockets"], found["pipes"], found["others"]
+    assert sockets is not None
+    assert pipes is not None
+    assert others is not None
+    assert sockets[:2] == ((StreamKind.INET, client.cookie, 0), (StreamKind.UNIX, far, near))
+    assert (sockets[2].kind, sockets[2].identity != client.cookie) == (StreamKind.INET, True)
+    assert pipes[0][:2] == (StreamKind.FIFO, fifo.stat().st_ino)
+    assert [stream.kind for stream in pipes[1:]] == [StreamKind.PIPE, StreamKind.NULL]
+    assert others == ((StreamKind.TERMINAL, terminal, 0), (StreamKind.OTHER, 0, 0), (StreamKind.CLOSED, 0, 0))
 
 
 def test_memfd_is_marked() -> None:

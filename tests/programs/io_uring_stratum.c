@@ -1,10 +1,10 @@
 /*
  * A stratum client that makes no socket system call: everything goes through io_uring.
  *
- *   io_uring_stratum inline|async|sqpoll ADDRESS PORT
+ *   io_uring_stratum [inline|async|sqpoll] ADDRESS PORT
  *
- * inline: submitted and executed in io_uring_enter; async: forced onto a kernel worker
- * (IOSQE_ASYNC); sqpoll: submitted by the kernel's polling thread. ADDRESS is IPv4 or IPv6.
+ * inline (as without a word): submitted and executed in io_uring_enter; async: forced onto a kernel
+ * worker (IOSQE_ASYNC); sqpoll: submitted by the kernel's polling thread. ADDRESS is IPv4 or IPv6.
  * Subscribes, authorizes, reads one answer to each, and exits: 0 done, 1 failed, 2 usage,
  * 77 the kernel has no io_uring or no IORING_OP_SOCKET (5.19). Only the kernel's own header
  * is used, and numbers newer than Linux 5.15 are written out.
@@ -46,11 +46,11 @@ int main(int argc, char **argv) {
     size_t index;
     int fd;
 
-    if (argc != 4 || !(length = parse(&address, argv[2], atoi(argv[3])))) {
-        fprintf(stderr, "usage: %s inline|async|sqpoll ADDRESS PORT\n", argv[0]);
+    if (argc < 3 || argc > 4 || !(length = parse(&address, argv[argc - 2], atoi(argv[argc - 1])))) {
+        fprintf(stderr, "usage: %s [inline|async|sqpoll] ADDRESS PORT\n", argv[0]);
         return 2;
     }
-    ring_open(&ring, argv[1]);
+    ring_open(&ring, argc == 4 ? argv[1] : "inline");
     fd = run(&ring, "socket",
              (struct io_uring_sqe){
                  .opcode = OP_SOCKET, .fd = address.ss_family, .off = SOCK_STREAM, .len = 0});
