@@ -347,7 +347,7 @@ INLINE bool text_watched(struct scratch *scratch, const struct asked *asked) {
         begin = scratch->begin[level];
         asm volatile("" : "+r"(begin));
         if (read_kernel_str(name.text, sizeof(name.text),
-                                      scratch->text + (begin & (TEXT_BYTES - 1))) <= 0)
+                            scratch->text + (begin & (TEXT_BYTES - 1))) <= 0)
             return false;
         if (name_watched(&name, level, use))
             return true;
