@@ -25,6 +25,7 @@ prepare() {
     mount=$(awk '$3 == "cgroup2" {print $2; exit}' /proc/mounts)
     [ -n "$mount" ] || skip "cgroup v2 is not mounted"
     tree=$(mktemp -d /tmp/agentwatch-check.XXXXXX)
+    chmod 755 "$tree" # the agent there is not root
     cgroup=$mount/${tree##*/}
     trap clean EXIT
     trap 'exit 1' INT TERM

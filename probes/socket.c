@@ -253,7 +253,7 @@ INLINE u32 socket_error(struct bpf_sock *sk) {
 
     if (tcp)
         read_kernel(&error, sizeof(error),
-                              (void *)((u64)tcp + __builtin_offsetof(struct sock, sk_err)));
+                    (void *)((u64)tcp + __builtin_offsetof(struct sock, sk_err)));
     return error;
 }
 
