@@ -66,7 +66,7 @@ INLINE bool path_watched(struct path *path, u32 level, u32 use) {
             continue;
         }
         READ(text, dentry->d_name.name);
-        if (bpf_probe_read_kernel_str(name.text, sizeof(name.text), text) <= 0)
+        if (read_kernel_str(name.text, sizeof(name.text), text) <= 0)
             return false;
         if (name_watched(&name, level, use))
             return true;
@@ -319,8 +319,8 @@ INLINE struct path *folder_of(s32 fd) {
 /* Reads a path from the process, or the kernel's copy of one (addresses of the upper half). */
 INLINE long read_text(void *to, u64 from) {
     if ((s64)from < 0)
-        return bpf_probe_read_kernel_str(to, TEXT_BYTES, (void *)from);
-    return bpf_probe_read_user_str(to, TEXT_BYTES, (void *)from);
+        return read_kernel_str(to, TEXT_BYTES, (void *)from);
+    return read_user_str(to, TEXT_BYTES, (void *)from);
 }
 
 INLINE bool text_watched(struct scratch *scratch, const struct asked *asked) {
@@ -346,8 +346,8 @@ INLINE bool text_watched(struct scratch *scratch, const struct asked *asked) {
             break;
         begin = scratch->begin[level];
         asm volatile("" : "+r"(begin));
-        if (bpf_probe_read_kernel_str(name.text, sizeof(name.text),
-                                      scratch->text + (begin & (TEXT_BYTES - 1))) <= 0)
+        if (read_kernel_str(name.text, sizeof(name.text),
+                            scratch->text + (begin & (TEXT_BYTES - 1))) <= 0)
             return false;
         if (name_watched(&name, level, use))
             return true;

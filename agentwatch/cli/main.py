@@ -24,6 +24,7 @@ _VERBS = {
     "rules": ("agentwatch.cli.rules", "rules"),
     "config": ("agentwatch.cli.config", "config"),
     "trace": ("agentwatch.cli.trace", "trace"),
+    "completion": ("agentwatch.cli.completion", "completion"),
 }
 
 

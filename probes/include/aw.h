@@ -15,9 +15,16 @@
 /* Maps are made by the loader; bytecode names them by number until then. */
 #define MAP(number) ((void *)bpf_pseudo_fd(1, number))
 
+/* The helpers under names that BCC does not know. Under their own it takes the old bpf_probe_read
+ * for them wherever /proc/kallsyms hides the addresses (kptr_restrict, no CAP_SYSLOG), which
+ * programs of cgroups may not call. */
+static long (*read_kernel)(void *, u32, const void *) = (void *)BPF_FUNC_probe_read_kernel;
+static long (*read_kernel_str)(void *, u32, const void *) = (void *)BPF_FUNC_probe_read_kernel_str;
+static long (*read_user)(void *, u32, const void *) = (void *)BPF_FUNC_probe_read_user;
+static long (*read_user_str)(void *, u32, const void *) = (void *)BPF_FUNC_probe_read_user_str;
+
 /* Reads a kernel field without trusting the pointer. */
-#define READ(destination, source)                                                                  \
-    bpf_probe_read_kernel(&(destination), sizeof(destination), &(source))
+#define READ(destination, source) read_kernel(&(destination), sizeof(destination), &(source))
 
 #define AF_UNIX 1
 #define AF_INET 2
