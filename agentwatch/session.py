@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import pwd
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +28,7 @@ from agentwatch.sources.nvml import Nvml
 from agentwatch.watch import Options, Watch
 
 if TYPE_CHECKING:
+    from agentwatch.trace.sign import Signer
     from agentwatch.trace.writer import TraceWriter
 
 
@@ -82,6 +83,7 @@ class Session:
         sinks: Sequence[Sink],
         *,
         record: Path | None = None,
+        signer: Signer | None = None,
         training: tuple[str, ...] = (),
     ) -> None:
         self.watch = watch
@@ -98,7 +100,7 @@ class Session:
         watch.source.sweeps.append(self._gpus.sweep)
         self.clock_offset, names = clock_offset(), users()
         if record is not None:
-            self._record(record, rules, names, training)
+            self._record(record, signer, rules, names, training)
         self.pipeline = Pipeline(
             Engine(rules, clock_offset=self.clock_offset),
             state=State(names, training),
@@ -115,7 +117,14 @@ class Session:
     def state(self) -> State:
         return self.pipeline.state
 
-    def _record(self, path: Path, rules: RuleSet, names: dict[int, str], training: tuple[str, ...]) -> None:
+    def _record(
+        self,
+        path: Path,
+        signer: Signer | None,
+        rules: RuleSet,
+        names: dict[int, str],
+        training: tuple[str, ...],
+    ) -> None:
         """Record what comes, without the secrets in it. Only a session that records loads what that needs."""
         from agentwatch.trace.record import trace_header  # noqa: PLC0415
         from agentwatch.trace.redact import Redactor  # noqa: PLC0415
@@ -127,7 +136,7 @@ class Session:
             for agent in self.watch.agents.values()
         ]
         header = trace_header(agents, rules, self.clock_offset, names, self.probes, training)
-        self._writer = TraceWriter(path, header, rules=rules.to_bytes(), overwrite=True)
+        self._writer = TraceWriter(path, header, rules=rules.to_bytes(), signer=signer, overwrite=True)
         self._redact = redactor
 
     def add(self, options: Options, cgroup: Cgroup) -> int:
@@ -140,6 +149,14 @@ class Session:
         """Watch an agent no longer; it stays as it is."""
         self.enforcer.remove(number)
         self.watch.remove(number)
+
+    def mark(
+        self, agent: int, markers: Mapping[str, str], source: str, process: tuple[int, int] = (0, 0)
+    ) -> None:
+        """Set markers on an agent, or on a process of it (pid, start) and what that starts from now on."""
+        tgid, start = process
+        for name, value in markers.items():
+            self.source.note(Type.MARKER, agent, name, value, source, tgid=tgid, start=start)
 
     def use_rules(self, rules: RuleSet) -> None:
         """Have other rules in force. They are recorded first: a replay changes them at the same record."""

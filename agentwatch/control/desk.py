@@ -175,6 +175,7 @@ class Desk:
             "argv": list(process.argv),
             "cwd": process.cwd,
             "status": process.status,
+            "markers": self._session.state.markers(process),
             "alerted": tally is not None and process.pid in tally.pids,
         }
 

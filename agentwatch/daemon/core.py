@@ -18,6 +18,7 @@ from agentwatch.config.model import Config, Policy
 from agentwatch.control.desk import Desk
 from agentwatch.control.protocol import VERBS, ProtocolError
 from agentwatch.daemon.link import Link, LinkError
+from agentwatch.daemon.marking import Marking
 from agentwatch.daemon.memory import Memory
 from agentwatch.daemon.notify import Notifier
 from agentwatch.daemon.roster import Roster
@@ -151,6 +152,7 @@ class Daemon:
             rules = self._load()
             self._session = stack.enter_context(Session(watch, rules, [self._on_alert]))
             self._desk = Desk(self._session, self._session.clock_offset)
+            self._marking = Marking(self._session, say)
             watched = [*(config.rules.paths or [RULES]), *config.rules.exceptions]
             self._watcher = stack.enter_context(RuleWatcher(watched, self._load, rules))
             memory = Memory(config.run_dir / "agents.json")
@@ -199,6 +201,7 @@ class Daemon:
         if now() >= self._next_tend:
             self._next_tend = now() + _TEND_NS
             self._roster.tend()
+            self._marking.tend()
         self._reload()
         self._notifier.alive()
 
@@ -234,6 +237,10 @@ class Daemon:
                 self._front.send("answer", ticket, self._answer(verb, arguments, peer))
             case ["follows", "events", count]:
                 self._session.pipeline.tap = self._on_event if count else None
+            case ["marks", pid, for_agent, markers]:
+                self._marking.by_process(pid, for_agent, markers)
+            case ["marked", name, markers]:
+                self._marking.by_file(name, markers)
             case ["failed", reason]:
                 say(reason)
 
@@ -266,6 +273,9 @@ class Daemon:
             return self._attach(arguments, who)
         if verb == "detach":
             self._roster.detach(self._desk.number(arguments["agent"]))
+            return {}
+        if verb == "mark":
+            self._marking.by_hand(self._desk.number(arguments["agent"]), arguments["markers"], who)
             return {}
         if verb == "reload":
             self._watcher.request()

@@ -18,6 +18,7 @@ from typing import Any
 from agentwatch.control.protocol import ProtocolError
 from agentwatch.control.server import Peer, Roles, Server
 from agentwatch.daemon.link import Unpacker, pack
+from agentwatch.daemon.markers import Door
 
 _READ = 1 << 16
 _ANSWER_SECONDS = 20.0
@@ -32,6 +33,7 @@ class Front:
         self._tickets = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._server: Server | None = None
+        self._door: Door | None = None
 
     async def run(self) -> None:
         """Until the core ends."""
@@ -41,6 +43,8 @@ class Front:
                 for message in unpacker.feed(data):
                     await self._take(message)
         finally:
+            if self._door is not None:
+                self._door.close()
             if self._server is not None:
                 await self._server.close()
 
@@ -63,6 +67,10 @@ class Front:
             self._tell("failed", f"the control socket cannot be made: {settings['socket']}: {error.strerror}")
             return
         self._server = server
+        try:
+            self._door = Door(Path(settings["socket"]).parent, self._tell)
+        except OSError as error:
+            self._tell("failed", f"markers cannot be taken: {error}")
         self._tell("serving")
 
     async def _ask(self, verb: str, arguments: Mapping[str, Any], peer: Peer) -> Any:

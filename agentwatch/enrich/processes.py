@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
+from agentwatch.enrich.markers import NO_MARKERS, Markers
 from agentwatch.schema.decode import FLAGS, START, TGID, TID, TIME, Row, tail, unpack
 from agentwatch.schema.events import Piece, PieceFlag
 
@@ -81,6 +82,7 @@ class Process:
     truncated: frozenset[str] = frozenset()
     root_from: int | None = None  # the user that became root since the last exec, by no setuid file
     registered: bool = True  # of the registered job: see `ProcessTable.registers`
+    markers: Markers = field(default_factory=lambda: NO_MARKERS)  # its own and those that it inherited
 
     @property
     def key(self) -> Key:
@@ -97,6 +99,7 @@ class Process:
         self.exec_seq, self.truncated = origin.exec_seq, origin.truncated
         self.streams = origin.streams
         self.registered = origin.registered
+        self.markers = origin.markers
 
     @property
     def command_line(self) -> str:
@@ -172,6 +175,11 @@ class ProcessTable:
         """The process of this id whose start, cut to whole clock ticks, is `start`."""
         process = self._latest.get(pid)
         return process if process is not None and 0 <= process.start - start < CLOCK_TICK_NS else None
+
+    def living(self, pid: int) -> Process | None:
+        """The process of this id, unless it has ended."""
+        process = self._latest.get(pid)
+        return process if process is not None and process.status is None else None
 
     def known(self, key: Key) -> Process | None:
         return self._processes.get(key)
@@ -295,6 +303,8 @@ class ProcessTable:
         process.parent = parent
         above = self._processes.get(parent)
         process.registered = above is None or above.registered
+        if above is not None and not process.markers:
+            process.markers = above.markers
 
     def registers(self, process: Process) -> bool:
         """Whether a process that has begun a program belongs to the registered job.

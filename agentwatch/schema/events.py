@@ -83,6 +83,7 @@ class Type(IntEnum):
     GPU_SAMPLE = 74
     GPU_USE = 75
     GPU_GONE = 76
+    MARKER = 83
 
 
 HEADER = (
@@ -622,6 +623,17 @@ EVENTS: tuple[EventType, ...] = (
         (
             Field("uuid", "str", "identity of the GPU or instance; empty: none can be seen"),
             Field("reason", "str", "why, in NVML's words"),
+        ),
+    ),
+    EventType(
+        "marker",
+        Type.MARKER,
+        Ring.NOTES,
+        "A marker stands on an agent from here on; with a process, on it and what it starts from here on.",
+        (
+            Field("name", "str", "name, such as run, episode, tool"),
+            Field("value", "str", "value; empty: the marker is taken away"),
+            Field("source", "str", "who: agent (a process of its own), environment, file, or an operator"),
         ),
     ),
 )

@@ -34,6 +34,7 @@ CONNECTION = (
         "name of the remote side: from DNS, asked of a proxy, or in TLS",
     ),
     Field("Initiated", "str", "true where the process connected, false where it accepted"),
+    Field("Markers", "list", "markers on the agent and the process, as NAME=VALUE"),
 )
 
 FILE = (
