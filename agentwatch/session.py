@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from agentwatch.clock import now
 from agentwatch.enrich.state import Change, State
@@ -40,6 +40,17 @@ def clock_offset() -> int:
 def users() -> dict[int, str]:
     """Names of the host's users, for the User field; recorded in the trace."""
     return {entry.pw_uid: entry.pw_name for entry in pwd.getpwall()[:1000]}
+
+
+class Recorder(Protocol):
+    """Takes rounds before they are folded."""
+
+    @property
+    def lost_records(self) -> int:
+        """How many it could not take."""
+
+    def append(self, batches: Round) -> None:
+        """Never waits, never raises."""
 
 
 class LiveRequests:
@@ -94,6 +105,7 @@ class Session:
         for number, agent in watch.agents.items():
             self.enforcer.add(number, agent.cgroup, agent.options.max_response)
         self._writer: TraceWriter | None = None
+        self._recorder: Recorder | None = None
         self._redact: Callable[[Round], Round] | None = None
         self._reported_drops = 0
         self._gpus = Nvml(watch.source)
@@ -136,8 +148,17 @@ class Session:
             for agent in self.watch.agents.values()
         ]
         header = trace_header(agents, rules, self.clock_offset, names, self.probes, training)
-        self._writer = TraceWriter(path, header, rules=rules.to_bytes(), signer=signer, overwrite=True)
+        self._recorder = self._writer = TraceWriter(
+            path, header, rules=rules.to_bytes(), signer=signer, overwrite=True
+        )
         self._redact = redactor
+
+    def record_with(self, recorder: Recorder, *, redact: bool) -> None:
+        """Hand every round to a recorder that is not ours to close, `redact`ed first or as it is."""
+        from agentwatch.trace.redact import Redactor  # noqa: PLC0415
+
+        self._recorder = recorder
+        self._redact = Redactor() if redact else None
 
     def add(self, options: Options, cgroup: Cgroup) -> int:
         """Watch one more agent; its number. Raises `TooMany`."""
@@ -171,18 +192,18 @@ class Session:
     def _fold(self, batches: Round) -> None:
         if not batches:
             return
-        if self._writer is not None:
-            # Before anything is derived from it, so that a replay sees what was seen live.
-            assert self._redact is not None
+        if self._redact is not None:
             batches = self._redact(batches)
-            self._writer.append(batches)
+        if self._recorder is not None:
+            # Before anything is derived from it, so that a replay sees what was seen live.
+            self._recorder.append(batches)
             self._count_drops()
         self.pipeline.process(batches)
 
     def _count_drops(self) -> None:
         """What could not be written to the trace is said in the trace, on the alerts and on the screen."""
-        assert self._writer is not None
-        dropped = self._writer.lost_records
+        assert self._recorder is not None
+        dropped = self._recorder.lost_records
         if dropped > self._reported_drops:
             self.source.note(Type.LOSS, HOST, 0, dropped - self._reported_drops, "not recorded")
             self._reported_drops = dropped

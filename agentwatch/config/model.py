@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from agentwatch.config.record import Incidents, Record
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
@@ -36,6 +38,9 @@ class Config:
     """The whole configuration."""
 
     run_dir: Path = Path("/run/agentwatch")
+    state_dir: Path = Path("/var/lib/agentwatch")
     policy: Policy = field(default_factory=Policy)
     rules: Rules = field(default_factory=Rules)
     control: Control = field(default_factory=Control)
+    incidents: Incidents = field(default_factory=Incidents)
+    record: Record = field(default_factory=Record)

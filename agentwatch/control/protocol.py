@@ -72,6 +72,7 @@ VERBS: Final[Mapping[str, Verb]] = {
         Verb("detach", "watch an agent no longer; it stays as it is", (_THIS_AGENT, _REASON), acts=True),
         Verb("mark", "set markers on an agent",
              (_THIS_AGENT, Argument("markers", "markers", required=True)), acts=True),
+        Verb("save", "write what is kept of an agent to an incident trace now", (_THIS_AGENT,), acts=True),
         Verb("reload", "read configuration and rules anew", acts=True),
     )
 }  # fmt: skip

@@ -21,6 +21,7 @@ from agentwatch.daemon.link import Link, LinkError
 from agentwatch.daemon.marking import Marking
 from agentwatch.daemon.memory import Memory
 from agentwatch.daemon.notify import Notifier
+from agentwatch.daemon.recording import Recording, settings_of
 from agentwatch.daemon.roster import Roster
 from agentwatch.enrich.sighting import Sighting
 from agentwatch.kernel.cgroup import CgroupError, find_mount, of_process
@@ -44,24 +45,32 @@ def say(text: str) -> None:
 
 
 class Front:
-    """The front process, as the core sees it. One that dies is started again."""
+    """The front process, or another helper, as the core sees it. One that dies is started again."""
 
-    def __init__(self, settings: Mapping[str, Any]) -> None:
-        self._settings = settings
+    def __init__(
+        self,
+        settings: Mapping[str, Any],
+        module: str = "agentwatch.daemon.front",
+        what: str = "the control front",
+        patience: float = 2,
+    ) -> None:
+        self._settings, self._module, self._what, self._patience = settings, module, what, patience
         self._link: Link | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._next = 0
         self.dropped = 0
+        self.starts = 0
 
-    def send(self, *message: Any) -> None:
-        """Never waits: what cannot be sent is dropped and counted."""
-        if self._link is None:
-            self.dropped += 1
-            return
-        try:
-            self.dropped += not self._link.send(message)
-        except LinkError:
-            self._end()
+    def send(self, *message: Any) -> bool:
+        """Never waits: what cannot be sent is dropped and counted, and is False."""
+        sent = False
+        if self._link is not None:
+            try:
+                sent = self._link.send(message)
+            except LinkError:
+                self._end()
+        self.dropped += not sent
+        return sent
 
     def receive(self) -> list[Any]:
         """What the front has said. Starts it where it does not run."""
@@ -73,14 +82,15 @@ class Front:
             self._link.flush()
             return self._link.receive()
         except LinkError:
-            say("the control front ended and is started again")
+            say(f"{self._what} ended and is started again")
             self._end()
             return []
 
     def _start(self) -> None:
         self._next = now() + _RESTART_NS
+        self.starts += 1
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "agentwatch.daemon.front", str(theirs.fileno())]
+        command = [sys.executable, "-m", self._module, str(theirs.fileno())]
         self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         theirs.close()
         self._link = Link(ours)
@@ -102,7 +112,7 @@ class Front:
             self._link = None
         if self._process is not None:
             try:
-                self._process.wait(2)
+                self._process.wait(self._patience)
             except subprocess.TimeoutExpired:
                 self._end()
 
@@ -156,7 +166,7 @@ class Daemon:
             watched = [*(config.rules.paths or [RULES]), *config.rules.exceptions]
             self._watcher = stack.enter_context(RuleWatcher(watched, self._load, rules))
             memory = Memory(config.run_dir / "agents.json")
-            self._roster = Roster(self._session, memory, say, self._desk.forget)
+            self._roster = Roster(self._session, memory, say, self._gone)
             control = config.control
             self._front = Front(
                 {
@@ -166,7 +176,25 @@ class Daemon:
                 }
             )
             stack.callback(self._front.close)
+            self._recording = (
+                self._record(stack, rules) if config.incidents.enabled or config.record.enabled else None
+            )
             self._stack = stack.pop_all()
+
+    def _record(self, stack: ExitStack, rules: RuleSet) -> Recording:
+        """Start the recorder; from the first round on it gets everything."""
+        config, session = self._config, self._session
+        self._recorder_settings = settings_of(config, session, rules)
+        helper = Front(self._recorder_settings, "agentwatch.daemon.recorder", "the recorder", 20)
+        stack.callback(helper.close)
+        helper.receive()  # starts it
+        is_continuous = config.record.enabled
+        recording = Recording(helper, session, say, self._saved, is_continuous=is_continuous)
+        session.record_with(recording, redact=is_continuous)
+        return recording
+
+    def _saved(self, ticket: int, answer: dict[str, Any]) -> None:
+        self._front.send("answer", ticket, answer)
 
     def _load(self) -> RuleSet:
         return load_rules(list(self._config.rules.paths) or [RULES], exceptions=self._config.rules.exceptions)
@@ -198,6 +226,8 @@ class Daemon:
         """All that is not folding records: each a little at a time."""
         for message in self._front.receive():
             self._take(message)
+        if self._recording is not None:
+            self._recording.turn()
         if now() >= self._next_tend:
             self._next_tend = now() + _TEND_NS
             self._roster.tend()
@@ -217,6 +247,9 @@ class Daemon:
             return
         if outcome.rules is not None:
             self._session.use_rules(outcome.rules)
+            if self._recording is not None:
+                # For a recorder that is started again: one that runs learns it from the record.
+                self._recorder_settings.update(settings_of(self._config, self._session, outcome.rules))
             say(f"rules reloaded: {len(outcome.rules.rules)} are in force")
         for problem in outcome.problems:
             say(f"the rules before stay in force: {problem}")
@@ -226,6 +259,15 @@ class Daemon:
         self._next_tend = 0  # it may have acted, which is to be remembered
         self._front.send("item", "alerts", self._desk.alert_number, alert)
 
+        if self._recording is not None and (number := self._desk.find(alert["agent"])) is not None:
+            self._recording.alert(number, alert)
+
+    def _gone(self, number: int, name: str) -> None:
+        """An agent is watched no longer."""
+        self._desk.forget(name)
+        if self._recording is not None:
+            self._recording.gone(number)
+
     def _on_event(self, sighting: Sighting) -> None:
         item = self._events.item(sighting, self._session.clock_offset)
         if item is not None:
@@ -233,6 +275,8 @@ class Daemon:
 
     def _take(self, message: list[Any]) -> None:
         match message:
+            case ["ask", ticket, "save", arguments, peer]:
+                self._save(ticket, arguments, peer)
             case ["ask", ticket, verb, arguments, peer]:
                 self._front.send("answer", ticket, self._answer(verb, arguments, peer))
             case ["follows", "events", count]:
@@ -244,9 +288,23 @@ class Daemon:
             case ["failed", reason]:
                 say(reason)
 
+    def _save(self, ticket: int, arguments: dict[str, Any], peer: list[Any]) -> None:
+        """Answered when the recorder has written it."""
+        who, name = _who(peer), arguments["agent"]
+        try:
+            number = self._desk.number(name)
+            if self._recording is None:
+                raise ProtocolError("request", "nothing is recorded: see [incidents] in the configuration")
+            self._refuse_agents(peer[-1])
+        except ProtocolError as error:
+            self._saved(ticket, {"error": str(error), "code": error.code})
+            return
+        say(f"{who}: save {name!r}")
+        self._session.step(0)
+        self._recording.save(ticket, number, name, who)
+
     def _answer(self, verb: str, arguments: dict[str, Any], peer: list[Any]) -> dict[str, Any]:
-        pid, uid, name, cgroup = peer
-        who = f"{name} (uid {uid}, pid {pid})"
+        who, cgroup = _who(peer), peer[-1]
         try:
             if not VERBS[verb].acts:
                 return {"result": self._desk.answer(verb, arguments, who)}
@@ -294,3 +352,9 @@ class Daemon:
                 find_mount() / path, policy, f"attached by {who}", arguments.get("name", "")
             )
         }
+
+
+def _who(peer: list[Any]) -> str:
+    """Who asks, for the audit."""
+    pid, uid, name, _ = peer
+    return f"{name} (uid {uid}, pid {pid})"

@@ -20,7 +20,7 @@ class Roster:
     """Keeps the session's agents and the memory of them the same. `gone` is told of who has left."""
 
     def __init__(self, session: Session, memory: Memory, say: Callable[[str], None],
-                 gone: Callable[[str], None]) -> None:  # fmt: skip
+                 gone: Callable[[int, str], None]) -> None:  # fmt: skip
         self._session, self._memory, self._say, self._gone = session, memory, say, gone
         self._agents: dict[int, Remembered] = {}
         self._saved: list[Remembered] = []
@@ -82,7 +82,7 @@ class Roster:
         cgroup = self._session.watch.agents[number].cgroup
         self._session.remove(number)
         cgroup.close()
-        self._gone(one.name)
+        self._gone(number, one.name)
         self._say(f"agent {one.name} is watched no longer")
 
     def tend(self) -> None:

@@ -42,7 +42,7 @@ class Talker:
     def __init__(self, daemon: Service, cgroup: Cgroup) -> None:
         self.daemon = daemon
         command = [sys.executable, "-uc", TALKER, str(daemon.folder / "markers.sock")]
-        self.process = cgroup.popen(command, stdin=subprocess.PIPE, text=True)
+        self.process = cgroup.popen(command, stdin=subprocess.PIPE)
         eventually(cgroup.pids)
         daemon.attach(cgroup, name="talker")
         self.client = Client(daemon.socket)
@@ -54,7 +54,8 @@ class Talker:
 
     def _put(self, line: str) -> None:
         assert self.process.stdin is not None
-        print(line, file=self.process.stdin, flush=True)
+        self.process.stdin.write(f"{line}\n".encode())
+        self.process.stdin.flush()
 
     def markers(self) -> list[str]:
         """Those of the next program that it starts."""
