@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
 from agentwatch.enrich.markers import KEPT, NAME_LENGTH, VALUE_LENGTH
@@ -28,6 +29,13 @@ def parse(text: str, separator: str = "\n") -> dict[str, str]:
         if len(found) > KEPT:
             raise ValueError(f"an agent has {KEPT} markers at most")
     return found
+
+
+def check(markers: Mapping[str, str]) -> None:
+    """Raises `ValueError`, saying what is wrong, for what no agent can have."""
+    for name, value in markers.items():
+        check_name(name)
+        check_value(value)
 
 
 def check_name(name: str) -> str:

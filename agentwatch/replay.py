@@ -78,6 +78,10 @@ class Moment:
         seconds = (datetime.fromisoformat(f"{day}T{clock}{zone}") - _EPOCH) // timedelta(seconds=1)
         return cls(seconds * 1_000_000_000 + int((part or "").ljust(9, "0")), absolute=True)
 
+    def since_boot(self, header: TraceHeader) -> int:
+        """In ns since the boot of the recording's host."""
+        return self.ns - header.clock_offset + (0 if self.absolute else header.created)
+
     def stamp(self, header: TraceHeader) -> str:
         """As alerts of this recording tell time: such texts compare as the times do."""
         return timestamp(self.ns, 0 if self.absolute else header.created)

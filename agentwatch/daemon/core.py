@@ -25,6 +25,7 @@ from agentwatch.daemon.recording import Recording, settings_of
 from agentwatch.daemon.roster import Roster
 from agentwatch.enrich.sighting import Sighting
 from agentwatch.kernel.cgroup import CgroupError, find_mount, of_process
+from agentwatch.markers import check
 from agentwatch.resources import RULES
 from agentwatch.rules.load import load_rules
 from agentwatch.rules.model import RuleSet
@@ -304,13 +305,13 @@ class Daemon:
         self._recording.save(ticket, number, name, who)
 
     def _answer(self, verb: str, arguments: dict[str, Any], peer: list[Any]) -> dict[str, Any]:
-        who, cgroup = _who(peer), peer[-1]
+        who, pid, cgroup = _who(peer), peer[0], peer[-1]
         try:
             if not VERBS[verb].acts:
                 return {"result": self._desk.answer(verb, arguments, who)}
             self._refuse_agents(cgroup)
             say(f"{who}: {verb} {arguments.get('agent', arguments.get('target', ''))!r}")
-            result = self._act(verb, arguments, who)
+            result = self._act(verb, arguments, who, pid)
             # Who is told that it was done may rely on it, even if we are killed now.
             self._session.step(0)
             self._roster.tend()
@@ -326,7 +327,20 @@ class Daemon:
             if f"{cgroup}/".startswith(f"{watched.cgroup.name}/"):
                 raise ProtocolError("denied", f"agent {watched.options.name} may not act on agents")
 
-    def _act(self, verb: str, arguments: dict[str, Any], who: str) -> Any:
+    def _act(self, verb: str, arguments: dict[str, Any], who: str, pid: int) -> Any:
+        if verb == "begin":
+            policy = Policy(self._config.policy.mode, self._config.policy.max_response)
+            markers = arguments.get("markers", {})
+            check(markers)
+            name = self._roster.begin(arguments["name"], policy, f"begun by {who}", pid)
+            self._marking.by_hand(self._desk.number(name), markers, who)
+            return {"agent": name}
+        if verb == "enter":
+            self._roster.enter(self._desk.number(arguments["agent"]), pid)
+            return {}
+        if verb == "end":
+            self._roster.end(self._desk.number(arguments["agent"]))
+            return {}
         if verb == "attach":
             return self._attach(arguments, who)
         if verb == "detach":

@@ -8,7 +8,7 @@ from typing import Final
 
 from agentwatch.clock import now
 from agentwatch.enrich.markers import CLAIMED
-from agentwatch.markers import check_name, check_value
+from agentwatch.markers import check
 from agentwatch.schema.events import Type
 from agentwatch.session import Session
 
@@ -64,9 +64,7 @@ class Marking:
 
     def by_hand(self, agent: int, markers: Mapping[str, str], who: str) -> None:
         """An operator's. Raises `ValueError`."""
-        for name, value in markers.items():
-            check_name(name)
-            check_value(value)
+        check(markers)
         self._session.mark(agent, markers, who)
 
     def tend(self) -> None:

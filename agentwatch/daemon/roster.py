@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
+import select
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from agentwatch.config.model import Policy
 from agentwatch.daemon.memory import Memory, Remembered
-from agentwatch.kernel.cgroup import Cgroup, CgroupError, existing
+from agentwatch.kernel.cgroup import Cgroup, CgroupError, create, existing
 from agentwatch.session import Session
 from agentwatch.watch import Options
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_NAME_RULE = "a name has letters, digits, dots, dashes and underscores, 64 at most"
 
 
 class Roster:
@@ -24,6 +27,7 @@ class Roster:
         self._session, self._memory, self._say, self._gone = session, memory, say, gone
         self._agents: dict[int, Remembered] = {}
         self._saved: list[Remembered] = []
+        self._holders: dict[int, int] = {}  # of agents that were begun: a pidfd of who did
 
     def adopt(self) -> None:
         """Take up the agents that an earlier daemon watched, frozen ones frozen."""
@@ -50,7 +54,7 @@ class Roster:
     def attach(self, path: Path, policy: Policy, origin: str, name: str = "") -> str:
         """Watch a cgroup; the agent's name. Raises `CgroupError`, `TooMany`, `ValueError` for the name."""
         if name and not _NAME.fullmatch(name):
-            raise ValueError("a name has letters, digits, dots, dashes and underscores, 64 at most")
+            raise ValueError(_NAME_RULE)
         for one in self._agents.values():
             if Path(one.cgroup).is_relative_to(path) or path.is_relative_to(one.cgroup):
                 raise CgroupError(f"{path} is, holds or lies in the cgroup of agent {one.name}")
@@ -59,6 +63,49 @@ class Roster:
         one = Remembered(name, str(cgroup.path), cgroup.id, policy.mode, policy.max_response, origin)
         self._add(cgroup, one)
         return name
+
+    def begin(self, name: str, policy: Policy, origin: str, holder: int) -> str:
+        """A new, empty agent for what the process `holder` starts; its name. Raises as `attach`."""
+        if not _NAME.fullmatch(name):
+            raise ValueError(_NAME_RULE)
+        name = self._unique(name)
+        pidfd = os.pidfd_open(holder)
+        try:
+            cgroup = create(name)
+            one = Remembered(name, str(cgroup.path), cgroup.id, policy.mode, policy.max_response, origin)
+            self._holders[self._add(cgroup, one)] = pidfd
+        except BaseException:
+            os.close(pidfd)
+            raise
+        return name
+
+    def enter(self, number: int, pid: int) -> None:
+        """Move a process into an agent that `begin` made. Raises `CgroupError`."""
+        if number not in self._holders:
+            raise CgroupError("only an agent that was begun takes processes in")
+        watched = self._session.watch.agents[number]
+        try:
+            watched.cgroup.move(pid)
+            self._session.probes.tag(pid, number)
+        except OSError as error:
+            raise CgroupError(f"process {pid} cannot be moved: {error.strerror}") from None
+
+    def end(self, number: int) -> None:
+        """Nothing is started in it any more. What is left is killed, unless it is paused: then an
+        operator decides. Raises `CgroupError`."""
+        pidfd = self._holders.pop(number, None)
+        if pidfd is None:
+            raise CgroupError("only an agent that was begun can be ended")
+        os.close(pidfd)
+        is_paused = self._session.state.agent(number).state == "paused"
+        if not is_paused and self._session.watch.agents[number].cgroup.populated():
+            self._session.enforcer.by_hand(number, "kill", "its end")
+
+    def _let_go(self) -> None:
+        """End the agents whose holder has ended."""
+        for number, pidfd in list(self._holders.items()):
+            if select.select([pidfd], [], [], 0)[0]:
+                self.end(number)
 
     def _unique(self, name: str) -> str:
         taken = {one.name for one in self._agents.values()}
@@ -79,6 +126,8 @@ class Roster:
     def detach(self, number: int) -> None:
         """Watch an agent no longer. It stays as it is, a frozen one frozen."""
         one = self._agents.pop(number)
+        if (pidfd := self._holders.pop(number, None)) is not None:
+            os.close(pidfd)
         cgroup = self._session.watch.agents[number].cgroup
         self._session.remove(number)
         cgroup.close()
@@ -87,8 +136,9 @@ class Roster:
 
     def tend(self) -> None:
         """Let go of agents that have ended, and remember what has changed."""
+        self._let_go()
         for number, watched in list(self._session.watch.agents.items()):
-            if not watched.cgroup.populated():
+            if number not in self._holders and not watched.cgroup.populated():
                 self.detach(number)
                 continue
             agent, one = self._session.state.agent(number), self._agents[number]

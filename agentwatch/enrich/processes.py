@@ -272,6 +272,7 @@ class ProcessTable:
             cut.append("CurrentDirectory")
         became_root = bool(process.exe and process.euid) and not (euid or mode & stat.S_ISUID)
         process.root_from = process.uid if became_root else None
+        process.agent = agent  # it may have been taken into another one
         process.exe = path_of(pieces.exe or b"")
         process.cwd = path_of(pieces.cwd or b"")
         process.argv = arguments(argv)

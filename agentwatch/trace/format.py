@@ -146,8 +146,8 @@ class TraceHeader:
 
     @property
     def is_excerpt(self) -> bool:
-        """Whether records were left out: numbers that records tell of others are not those of this trace."""
-        return "incident" in self.extra or "cut" in self.extra
+        """Whether records were left out or put in: what tells of another by its number tells a wrong one."""
+        return not self.extra.keys().isdisjoint(("incident", "cut", "merge"))
 
     def pack(self) -> bytes:
         """The payload of the header frame: a map of the fields, layouts by the kind's number."""

@@ -34,6 +34,18 @@ _DECODERS = {
 _Note = tuple[Any, ...]
 
 
+def rows_of(batches: Round) -> list[Row]:
+    """The rows of a round in the order of their times; what cannot be read is passed over."""
+    rows: list[Row] = []
+    for batch in batches:
+        try:
+            rows += _DECODERS[batch.kind](batch.data)
+        except DecodeError:
+            continue
+    rows.sort(key=_BY_TIME)
+    return rows
+
+
 class Past:
     """A state folded from rounds. `of` limits it to the records of these agents.
 
@@ -49,14 +61,7 @@ class Past:
 
     def fold(self, batches: Round) -> None:
         """Fold a round as the pipeline does. Never raises: what cannot be read is passed over."""
-        rows: list[Row] = []
-        for batch in batches:
-            try:
-                rows += _DECODERS[batch.kind](batch.data)
-            except DecodeError:
-                continue
-        rows.sort(key=_BY_TIME)
-        for row in rows:
+        for row in rows_of(batches):
             if self._of is None or row[AGENT] in self._of:
                 self._apply(row)
 

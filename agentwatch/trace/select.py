@@ -42,12 +42,12 @@ def _selected(batch: Batch, keep: Keep) -> Iterator[bytes]:
                 yield data[place * SLOT_SIZE : (place + 1) * SLOT_SIZE]
     else:
         # A record that is to be passed over has no row: each is decoded where it lies.
-        for begin, end in _places(data):
+        for begin, end in places(data):
             if any(keep(row) for row in records(data[begin:end])):
                 yield data[begin:end]
 
 
-def _places(data: bytes) -> Iterator[tuple[int, int]]:
+def places(data: bytes) -> Iterator[tuple[int, int]]:
     """Where records begin and end, padding included."""
     records(data)  # raises where they do not follow each other to the end
     begin = 0
