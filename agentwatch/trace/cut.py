@@ -215,5 +215,6 @@ class _Tree:
         if key in self._above:
             return row[TYPE] in _LINEAGE
         if row[TYPE] in _WITH_COOKIE:
-            return decode.unpack(row)[0] in self._cookies
+            with suppress(DecodeError):
+                return decode.unpack(row)[0] in self._cookies
         return not row[TGID]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from agentwatch.config.record import Incidents
 from agentwatch.control.protocol import ProtocolError
 from agentwatch.daemon.recorder import IncidentWriter
 from agentwatch.replay import Order, Replay
+from agentwatch.trace.error import TraceError
 from agentwatch.trace.reader import TraceReader
 from agentwatch.trace.verify import verify
 from tests.daemon.service import Service, service
@@ -248,3 +250,31 @@ def test_what_cannot_be_written_is_said_and_counted(tmp_path: Path) -> None:
     writer.alert(1, "demo", HIGH)
     assert [what for what, *_ in said] == ["said", "lost"]
     assert said[1][1] == 1 and said[1][2] >= 3
+
+
+def test_a_disk_that_is_full_is_said_counted_and_told_at_the_end(tmp_path: Path) -> None:
+    said: list[Any] = []
+    writer = writer_in(tmp_path / "incidents", Clock(), said)
+    for batches in connections(3):
+        writer.append(batches)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))  # fails as a full disk does, halfway
+        writer.alert(1, "demo", HIGH)
+
+        def noticed() -> bool:
+            writer.tick()
+            return any("cannot be written" in str(message[1]) for message in said)
+
+        eventually(noticed)
+        with pytest.raises(TraceError):
+            writer.save(1, "demo", "root")
+        writer.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+    (lost,) = [message for message in said if message[0] == "lost"]
+    assert lost[1] == 1 and lost[2] >= 1
+    assert lost[3].startswith("incident incomplete: File too large")
+    assert sum("cannot be written" in str(message[1]) for message in said) == 1
