@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -107,8 +107,10 @@ class Front:
             self._process = None
 
     def close(self) -> None:
-        """It ends by itself when its link does."""
+        """It ends by itself when its link does, after what was said to it."""
         if self._link is not None:
+            with suppress(LinkError):
+                self._link.drain(self._patience)
             self._link.close()
             self._link = None
         if self._process is not None:
@@ -332,7 +334,7 @@ class Daemon:
             policy = Policy(self._config.policy.mode, self._config.policy.max_response)
             markers = arguments.get("markers", {})
             check(markers)
-            name = self._roster.begin(arguments["name"], policy, f"begun by {who}", pid)
+            name = self._roster.begin(arguments["name"], policy, who, pid)
             self._marking.by_hand(self._desk.number(name), markers, who)
             return {"agent": name}
         if verb == "enter":

@@ -16,6 +16,7 @@ from agentwatch.session import Session
 from agentwatch.watch import Options
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_BEGUN = "begun by "  # the origin of agents that `begin` made
 _NAME_RULE = "a name has letters, digits, dots, dashes and underscores, 64 at most"
 
 
@@ -64,7 +65,7 @@ class Roster:
         self._add(cgroup, one)
         return name
 
-    def begin(self, name: str, policy: Policy, origin: str, holder: int) -> str:
+    def begin(self, name: str, policy: Policy, who: str, holder: int) -> str:
         """A new, empty agent for what the process `holder` starts; its name. Raises as `attach`."""
         if not _NAME.fullmatch(name):
             raise ValueError(_NAME_RULE)
@@ -72,7 +73,9 @@ class Roster:
         pidfd = os.pidfd_open(holder)
         try:
             cgroup = create(name)
-            one = Remembered(name, str(cgroup.path), cgroup.id, policy.mode, policy.max_response, origin)
+            one = Remembered(
+                name, str(cgroup.path), cgroup.id, policy.mode, policy.max_response, f"{_BEGUN}{who}"
+            )
             self._holders[self._add(cgroup, one)] = pidfd
         except BaseException:
             os.close(pidfd)
@@ -81,7 +84,7 @@ class Roster:
 
     def enter(self, number: int, pid: int) -> None:
         """Move a process into an agent that `begin` made. Raises `CgroupError`."""
-        if number not in self._holders:
+        if not self._agents[number].origin.startswith(_BEGUN):
             raise CgroupError("only an agent that was begun takes processes in")
         watched = self._session.watch.agents[number]
         try:
@@ -93,13 +96,17 @@ class Roster:
     def end(self, number: int) -> None:
         """Nothing is started in it any more. What is left is killed, unless it is paused: then an
         operator decides. Raises `CgroupError`."""
-        pidfd = self._holders.pop(number, None)
-        if pidfd is None:
+        if not self._agents[number].origin.startswith(_BEGUN):
             raise CgroupError("only an agent that was begun can be ended")
-        os.close(pidfd)
+        self._release(number)
         is_paused = self._session.state.agent(number).state == "paused"
         if not is_paused and self._session.watch.agents[number].cgroup.populated():
             self._session.enforcer.by_hand(number, "kill", "its end")
+
+    def _release(self, number: int) -> None:
+        """An agent that was begun lives no longer than its processes."""
+        if (pidfd := self._holders.pop(number, None)) is not None:
+            os.close(pidfd)
 
     def _let_go(self) -> None:
         """End the agents whose holder has ended."""
@@ -126,10 +133,11 @@ class Roster:
     def detach(self, number: int) -> None:
         """Watch an agent no longer. It stays as it is, a frozen one frozen."""
         one = self._agents.pop(number)
-        if (pidfd := self._holders.pop(number, None)) is not None:
-            os.close(pidfd)
+        self._release(number)
         cgroup = self._session.watch.agents[number].cgroup
         self._session.remove(number)
+        if cgroup.populated():
+            cgroup.leave()  # it goes on; to wait for its end would hold everything up
         cgroup.close()
         self._gone(number, one.name)
         self._say(f"agent {one.name} is watched no longer")
