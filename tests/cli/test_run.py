@@ -447,7 +447,10 @@ def test_markers_are_on_alerts_and_in_a_signed_trace(rules: Path, tmp_path: Path
     (alert, *_) = map(json.loads, done.stdout.splitlines())
     assert alert["markers"] == {"episode": "3", "run": "7"}
     checked = subprocess.run(
-        [sys.executable, "-m", "agentwatch", "trace", "verify", trace], capture_output=True, text=True, check=True
+        [sys.executable, "-m", "agentwatch", "trace", "verify", trace],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert "signed by" in checked.stdout
     assert run("--mark", "7", "--", "true").returncode == 2
