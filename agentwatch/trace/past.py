@@ -23,9 +23,10 @@ from agentwatch.schema.events import BY_NAME, HOST, Type
 from agentwatch.sources.base import Batch, BatchKind, Round
 
 BEFORE: Final = "before this trace begins"
+FORGET_EXITS: Final = 1024  # processes that may have ended before those that nobody asks for are forgotten
 _NOTES_IN_ROUND: Final = 512
 _BY_TIME = itemgetter(TIME)
-_AGENT, _RULES = int(Type.AGENT), int(Type.RULES)
+_AGENT, _EXIT, _RULES = int(Type.AGENT), int(Type.EXIT), int(Type.RULES)
 _DECODERS = {
     BatchKind.SLOTS: decode.slots,
     BatchKind.RECORDS: decode.records,
@@ -57,7 +58,7 @@ class Past:
         self.rules, self.digest = rules, digest
         self.time = 0
         self._of = of
-        self._seq = 0
+        self._seq = self._exits = 0
 
     def fold(self, batches: Round) -> None:
         """Fold a round as the pipeline does. Never raises: what cannot be read is passed over."""
@@ -74,8 +75,21 @@ class Past:
         except DecodeError:
             return
         self.time = max(self.time, row[TIME])
+        if row[TYPE] == _EXIT:
+            self._exits += 1
+            if self._exits >= FORGET_EXITS:
+                self._forget()
         if row[TYPE] == _RULES and change is not None and change.fields[1]:
             self.digest, self.rules = change.fields
+
+    def _forget(self) -> None:
+        """Keep what is told and nothing else: there may be a past for each agent, and all are in memory."""
+        self._exits = 0
+        short = State()
+        for batches in self.rounds():
+            for seq, row in enumerate(rows_of(batches), self._seq):
+                short.apply(seq, row)
+        self.state = short
 
     def rounds(self) -> list[Round]:
         """The state as records, all of the time of the last record that was folded."""
