@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from agentwatch.enrich.state import State
 from agentwatch.schema.decode import pack_notes
 from agentwatch.schema.events import Type
@@ -55,9 +57,9 @@ def folded(*rounds: Round) -> Past:
     return past
 
 
-def described(state: State) -> tuple[list[object], list[object]]:
+def described(state: State) -> tuple[list[Any], list[Any]]:
     """Processes and flows, but for what ended and nobody asks for."""
-    processes: list[object] = sorted(
+    processes: list[Any] = sorted(
         (one.key, one.parent, one.exe, one.argv, one.uid, one.euid, sorted(one.truncated), [*one.markers])
         for one in state.processes.all()
         if one.pid != 40
