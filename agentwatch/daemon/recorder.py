@@ -355,5 +355,5 @@ if __name__ == "__main__":
     # It ends with its core, which a terminal's Ctrl-C and a service manager's SIGTERM reach, too.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    os.nice(5)  # the event path goes first
+    os.nice(10)  # the event path goes first
     _serve(socket.socket(fileno=int(sys.argv[1])))
