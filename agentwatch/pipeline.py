@@ -67,7 +67,8 @@ class _Pending:
 class Pipeline:
     """Folds rounds into alerts. `requests` is asked what detectors want to know.
 
-    Records say when other rules came into force; with `reloads` false those of `engine` stay.
+    Records say when other rules came into force; with `reloads` false those of `engine` stay. In an
+    `excerpt` records were left out: an act belongs to the decision of its rule and agent that waits.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Pipeline:
         requests: Requests | None = None,
         clock_offset: int = 0,
         reloads: bool = True,
+        excerpt: bool = False,
     ) -> None:
         self.state = state or State()
         self.counters = Counters()
@@ -92,6 +94,7 @@ class Pipeline:
         self._sinks = tuple(sinks)
         self._clock_offset = clock_offset
         self._reloads = reloads
+        self._excerpt = excerpt
         self._pending: dict[tuple[int, str], _Pending] = {}
         self._round = 0
 
@@ -209,9 +212,15 @@ class Pipeline:
     def _settle(self, change: Change) -> None:
         """The record of an act has come: its alert is complete."""
         seq, rule, response, result, error, acted, settled = change.fields
-        pending = self._pending.pop((seq, rule), None)
+        key = self._waiting_for(rule, change) if self._excerpt else (seq, rule)
+        pending = self._pending.pop(key, None)
         if pending is not None:
             self._alert(pending.decision, Outcome(response, result, error, acted, settled))
+
+    def _waiting_for(self, rule: str, change: Change) -> tuple[int, str]:
+        """The key of the oldest decision of this rule over this agent that waits."""
+        waiting = (key for key, one in self._pending.items() if one.decision.agent is change.agent)
+        return next((key for key in waiting if key[1] == rule), (0, rule))
 
     def _settle_rest(self) -> None:
         """Acts come back in the round after the decision: for what is older, nothing was done."""

@@ -78,6 +78,10 @@ class Moment:
         seconds = (datetime.fromisoformat(f"{day}T{clock}{zone}") - _EPOCH) // timedelta(seconds=1)
         return cls(seconds * 1_000_000_000 + int((part or "").ljust(9, "0")), absolute=True)
 
+    def since_boot(self, header: TraceHeader) -> int:
+        """In ns since the boot of the recording's host."""
+        return self.ns - header.clock_offset + (0 if self.absolute else header.created)
+
     def stamp(self, header: TraceHeader) -> str:
         """As alerts of this recording tell time: such texts compare as the times do."""
         return timestamp(self.ns, 0 if self.absolute else header.created)
@@ -154,9 +158,11 @@ class Replay:
         return self._outcome
 
     def _fold(self, reader: TraceReader, name: str) -> None:
-        self._check_place(reader.header, name)
+        self._check_place(reader, name)
         if self._pipeline is None:
             self._pipeline = self._begin(reader)
+            for batches in reader.snapshot:
+                self._pipeline.process(batches)
         pipeline, start = self._pipeline, self._read
         for frame in reader.frames():
             for batches in reader.rounds(frame):
@@ -167,11 +173,13 @@ class Replay:
             self._outcome.remark(f"{name}{damage}")
         self._before = reader.header, reader.digest
 
-    def _check_place(self, header: TraceHeader, name: str) -> None:
+    def _check_place(self, reader: TraceReader, name: str) -> None:
         """Whether this file is the one that is due: the first, or the next."""
+        header = reader.header
         if self._before is None:
             if header.segment:
-                text = f"{name}is file {header.segment} of its recording: what came before is not known"
+                known = "told in short" if reader.snapshot else "not known"
+                text = f"{name}is file {header.segment} of its recording: what came before is {known}"
                 self._outcome.remark(text)
             return
         earlier, digest = self._before
@@ -196,6 +204,7 @@ class Replay:
             sinks=[self._alert],
             clock_offset=header.clock_offset,
             reloads=order.rules is None,
+            excerpt=header.is_excerpt,
         )
 
     def _recorded_rules(self, reader: TraceReader) -> RuleSet:

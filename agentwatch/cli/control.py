@@ -1,4 +1,4 @@
-"""The verbs that ask the daemon: status, ps, alerts, events, pause, resume, kill, detach."""
+"""The verbs that ask the daemon: status, ps, alerts, events, pause, resume, kill, detach, save, mark."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import click
 from agentwatch.cli.exits import Exit, Failure
 from agentwatch.control.client import SOCKET, Client, NoDaemon
 from agentwatch.control.protocol import ProtocolError
+from agentwatch.markers import parse
 from agentwatch.tui.text import byte_count, printable
 
 Function = TypeVar("Function", bound=Callable[..., None])
@@ -227,6 +228,29 @@ def detach(path: Path, agent: str, reason: str | None) -> None:
     """Watch AGENT no longer. It stays as it is, a frozen one frozen."""
     with _asking(path) as client:
         client.ask("detach", agent=agent, reason=reason)
+
+
+@click.command(short_help="Write what an agent did last to a trace.")
+@_SOCKET
+@click.argument("agent")
+def save(path: Path, agent: str) -> None:
+    """Write what the flight recorder keeps of AGENT to an incident trace; prints where it is."""
+    with _asking(path) as client:
+        _print(printable(client.ask("save", agent=agent)["path"]))
+
+
+@click.command(short_help="Set markers on an agent.")
+@_SOCKET
+@click.argument("agent")
+@click.argument("markers", nargs=-1, required=True, metavar="NAME=VALUE...")
+def mark(path: Path, agent: str, markers: tuple[str, ...]) -> None:
+    """Set markers on AGENT, such as run=7: its alerts show them. An empty value takes one away."""
+    try:
+        wanted = parse("\n".join(markers))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    with _asking(path) as client:
+        client.ask("mark", agent=agent, markers=wanted)
 
 
 def _clock(time: str) -> str:

@@ -17,7 +17,7 @@ _VERBS = {
     "daemon": ("agentwatch.cli.daemon", "daemon"),
     **{
         verb: ("agentwatch.cli.control", verb)
-        for verb in ("status", "ps", "alerts", "events", "pause", "resume", "kill", "detach")
+        for verb in ("status", "ps", "alerts", "events", "pause", "resume", "kill", "detach", "save", "mark")
     },
     "replay": ("agentwatch.cli.replay", "replay"),
     "doctor": ("agentwatch.cli.doctor", "doctor"),

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from agentwatch.cli.cut import cut, merge
 from agentwatch.cli.exits import Exit, Failure
 from agentwatch.sinks.alerts import timestamp
 from agentwatch.trace.error import TraceError
@@ -29,6 +30,10 @@ _json = click.option("--json", "as_json", is_flag=True, help="One JSON object a 
 @click.group()
 def trace() -> None:
     """Look at recorded traces. `-` reads standard input."""
+
+
+trace.add_command(cut)
+trace.add_command(merge)
 
 
 @trace.command()
@@ -133,6 +138,12 @@ def _lines(path: Path, found: Report) -> Iterator[tuple[str, str]]:
         yield "to", f"{last} ({(found.last_time - found.first_time) / 1e9:.3f} s)"
     yield "host", f"{header.host}, kernel {header.kernel}, boot {header.boot_id}"
     yield "agents", f"{', '.join(header.agents)} ({header.mode})"
+    if (why := header.extra.get("incident")) and isinstance(why, dict):
+        cause = why.get("title") or f"saved by {why.get('saved_by')}"
+        yield "incident", f"{cause}; begins midway, with what was known then"
+    for kind in ("cut", "merge"):
+        if kind in header.extra:
+            yield f"{kind} of", ", ".join(_origins(header.extra[kind]))
     yield "command", shlex.join(header.command)
     yield "made by", f"agentwatch {header.release}, format {VERSION}, schema {header.schema_version}"
     yield "rules", header.rules_digest
@@ -142,6 +153,13 @@ def _lines(path: Path, found: Report) -> Iterator[tuple[str, str]]:
     yield "damage", "" if found.damage else "none"
     for damage in found.damage:
         yield "", str(damage)
+
+
+def _origins(told: object) -> Iterator[str]:
+    """Names of the files that a trace was made from, as far as it tells them."""
+    files = told.get("from") if isinstance(told, dict) else told
+    for one in files if isinstance(files, list) else ():
+        yield str(one.get("file")) if isinstance(one, dict) else "?"
 
 
 _FIGURES = (

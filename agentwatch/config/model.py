@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agentwatch.config.declare import section, setting, tables
+from agentwatch.config.record import Incidents, Record
 from agentwatch.config.sinks import Sinks
 
 PLACEHOLDERS = ("container", "pod", "unit", "job", "cgroup", "exe", "user", "label", "pid")
@@ -142,6 +143,7 @@ class Config:
     run_dir: Path = setting(
         "where the control socket and what must survive a restart are", Path("/run/agentwatch"), live=False
     )
+    state_dir: Path = setting("where incidents and recordings go", Path("/var/lib/agentwatch"), live=False)
     policy: Policy = section(
         Policy, "What is said of agents that are attached by hand, and the default of those found."
     )
@@ -149,6 +151,8 @@ class Config:
     rules: Rules = section(Rules)
     control: Control = section(Control)
     sinks: Sinks = section(Sinks)
+    incidents: Incidents = section(Incidents)
+    record: Record = section(Record)
 
     @property
     def socket(self) -> Path:

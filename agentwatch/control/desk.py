@@ -81,11 +81,18 @@ class Desk:
             raise ProtocolError("request", f"{verb} is not for here")
         return answer(arguments, who)
 
-    def number(self, name: str) -> int:
-        """The number of an agent. Raises `ProtocolError`."""
+    def find(self, name: str) -> int | None:
+        """The number of an agent; None where there is none of this name."""
         for number, watched in self._session.watch.agents.items():
             if watched.options.name == name:
                 return number
+        return None
+
+    def number(self, name: str) -> int:
+        """The number of an agent. Raises `ProtocolError`."""
+        number = self.find(name)
+        if number is not None:
+            return number
         raise ProtocolError("unknown", f"there is no agent {name}: `agentwatch ps` lists them")
 
     def _wanted(self, arguments: Mapping[str, Any]) -> set[int]:
@@ -176,6 +183,7 @@ class Desk:
             "argv": list(process.argv),
             "cwd": process.cwd,
             "status": process.status,
+            "markers": self._session.state.markers(process),
             "alerted": tally is not None and process.pid in tally.pids,
         }
 

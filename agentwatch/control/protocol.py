@@ -72,6 +72,13 @@ VERBS: Final[Mapping[str, Verb]] = {
         Verb("detach", "watch an agent no longer; it stays as it is", (_THIS_AGENT, _REASON), acts=True),
         Verb("mark", "set markers on an agent",
              (_THIS_AGENT, Argument("markers", "markers", required=True)), acts=True),
+        Verb("begin", "make an agent for what the caller is about to start; it lives as long as the caller, "
+             "or until `end`", (Argument("name", "text", required=True), Argument("markers", "markers")),
+             acts=True),
+        Verb("enter", "take the caller's process into such an agent", (_THIS_AGENT,), acts=True),
+        Verb("end", "end such an agent: kill what is left of it, unless it is paused", (_THIS_AGENT,),
+             acts=True),
+        Verb("save", "write what is kept of an agent to an incident trace now", (_THIS_AGENT,), acts=True),
         Verb("reload", "read configuration and rules anew", acts=True),
     )
 }  # fmt: skip

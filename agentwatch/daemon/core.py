@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -22,14 +22,17 @@ from agentwatch.config.sinks import plain
 from agentwatch.control.desk import Desk
 from agentwatch.control.protocol import VERBS, ProtocolError
 from agentwatch.daemon.link import Link, LinkError
+from agentwatch.daemon.marking import Marking
 from agentwatch.daemon.memory import Memory
 from agentwatch.daemon.meter import Meter
 from agentwatch.daemon.notify import Notifier
+from agentwatch.daemon.recording import Recording, settings_of
 from agentwatch.daemon.roster import Roster
 from agentwatch.daemon.seeking import Seeking
 from agentwatch.enrich.sighting import Sighting
 from agentwatch.kernel.cgroup import find_mount, of_process
 from agentwatch.kernel.errors import KernelError
+from agentwatch.markers import check
 from agentwatch.resources import RULES
 from agentwatch.rules.load import load_rules
 from agentwatch.rules.model import RuleSet
@@ -65,6 +68,7 @@ class Front:
         self._next = 0
         self._told = False  # the settings
         self.dropped = 0
+        self.starts = 0
 
     @property
     def backlog(self) -> int:
@@ -104,6 +108,7 @@ class Front:
 
     def _start(self) -> None:
         self._next = now() + _RESTART_NS
+        self.starts += 1
         ours, theirs = socket.socketpair()
         command = [sys.executable, "-m", self._module, str(theirs.fileno())]
         self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
@@ -121,8 +126,10 @@ class Front:
             self._process = None
 
     def close(self) -> None:
-        """It ends by itself when its link does."""
+        """It ends by itself when its link does, after what was said to it."""
         if self._link is not None:
+            with suppress(LinkError):
+                self._link.drain(self._patience)
             self._link.close()
             self._link = None
         if self._process is not None:
@@ -194,7 +201,8 @@ class Daemon:
             self._desk = Desk(self._session, self._session.clock_offset)
             self._watcher = stack.enter_context(RuleWatcher(_rule_files(config), self._load, rules))
             memory = Memory(config.run_dir / "agents.json")
-            self._roster = Roster(self._session, memory, say, self._desk.forget, config)
+            self._marking = Marking(self._session, say)
+            self._roster = Roster(self._session, memory, say, self._gone, config)
             self._meter = Meter(self._session, config.sinks.prometheus.probe_times)
             stack.callback(self._meter.close)
             self._front = Front(_settings(config))
@@ -202,7 +210,25 @@ class Daemon:
             seeker = Front({}, "agentwatch.daemon.discover", "the seeker of agents")
             stack.callback(seeker.close)
             self._seeking = Seeking(seeker, self._roster, say, config)
+            self._recording = (
+                self._record(stack, rules) if config.incidents.enabled or config.record.enabled else None
+            )
             self._stack = stack.pop_all()
+
+    def _record(self, stack: ExitStack, rules: RuleSet) -> Recording:
+        """Start the recorder; from the first round on it gets everything."""
+        config, session = self._config, self._session
+        self._recorder_settings = settings_of(config, session, rules)
+        helper = Front(self._recorder_settings, "agentwatch.daemon.recorder", "the recorder", 20)
+        stack.callback(helper.close)
+        helper.receive()  # starts it
+        is_continuous = config.record.enabled
+        recording = Recording(helper, session, say, self._saved, is_continuous=is_continuous)
+        session.record_with(recording, redact=is_continuous)
+        return recording
+
+    def _saved(self, ticket: int, answer: dict[str, Any]) -> None:
+        self._front.send("answer", ticket, answer)
 
     def _load(self) -> RuleSet:
         return load_rules(list(self._config.rules.paths) or [RULES], exceptions=self._config.rules.exceptions)
@@ -236,10 +262,13 @@ class Daemon:
         for message in self._front.receive():
             self._take(message)
         self._seeking.turn()
+        if self._recording is not None:
+            self._recording.turn()
         if now() >= self._next_tend:
             self._next_tend = now() + _TEND_NS
             self._roster.tend()
             self._seeking.tend()
+            self._marking.tend()
         self._answer_late()
         if self._meter.due():
             front = self._front
@@ -285,6 +314,9 @@ class Daemon:
             return
         if outcome.rules is not None:
             self._session.use_rules(outcome.rules)
+            if self._recording is not None:
+                # For a recorder that is started again: one that runs learns it from the record.
+                self._recorder_settings.update(settings_of(self._config, self._session, outcome.rules))
             say(f"rules reloaded: {len(outcome.rules.rules)} are in force")
         for problem in outcome.problems:
             say(f"the rules before stay in force: {problem}")
@@ -295,6 +327,15 @@ class Daemon:
         self._next_tend = 0  # it may have acted, which is to be remembered
         self._front.send("item", "alerts", self._desk.alert_number, alert)
 
+        if self._recording is not None and (number := self._desk.find(alert["agent"])) is not None:
+            self._recording.alert(number, alert)
+
+    def _gone(self, number: int, name: str) -> None:
+        """An agent is watched no longer."""
+        self._desk.forget(name)
+        if self._recording is not None:
+            self._recording.gone(number)
+
     def _on_event(self, sighting: Sighting) -> None:
         item = self._events.item(sighting, self._session.clock_offset)
         if item is not None:
@@ -302,6 +343,8 @@ class Daemon:
 
     def _take(self, message: list[Any]) -> None:
         match message:
+            case ["ask", ticket, "save", arguments, peer]:
+                self._save(ticket, arguments, peer)
             case ["ask", ticket, verb, arguments, peer]:
                 answer = self._answer(verb, arguments, peer)
                 if verb == "attach" and "result" in answer:
@@ -312,18 +355,36 @@ class Daemon:
                 self._session.pipeline.tap = self._on_event if count else None
             case ["scraped"]:
                 self._meter.note_scrape()
+            case ["marks", pid, for_agent, markers]:
+                self._marking.by_process(pid, for_agent, markers)
+            case ["marked", name, markers]:
+                self._marking.by_file(name, markers)
             case ["failed", reason]:
                 say(reason)
 
+    def _save(self, ticket: int, arguments: dict[str, Any], peer: list[Any]) -> None:
+        """Answered when the recorder has written it."""
+        who, name = _who(peer), arguments["agent"]
+        try:
+            number = self._desk.number(name)
+            if self._recording is None:
+                raise ProtocolError("request", "nothing is recorded: see [incidents] in the configuration")
+            self._refuse_agents(peer[-1])
+        except ProtocolError as error:
+            self._saved(ticket, {"error": str(error), "code": error.code})
+            return
+        say(f"{who}: save {name!r}")
+        self._session.step(0)
+        self._recording.save(ticket, number, name, who)
+
     def _answer(self, verb: str, arguments: dict[str, Any], peer: list[Any]) -> dict[str, Any]:
-        pid, uid, name, cgroup = peer
-        who = f"{name} (uid {uid}, pid {pid})"
+        who, pid, cgroup = _who(peer), peer[0], peer[-1]
         try:
             if not VERBS[verb].acts:
                 return {"result": self._look(verb, arguments, who)}
             self._refuse_agents(cgroup)
             say(f"{who}: {verb} {arguments.get('agent', arguments.get('target', ''))!r}")
-            result = self._act(verb, arguments, who)
+            result = self._act(verb, arguments, who, pid)
             # Who is told that it was done may rely on it, even if we are killed now.
             self._session.step(0)
             self._roster.tend()
@@ -357,11 +418,26 @@ class Daemon:
             if f"{cgroup}/".startswith(f"{watched.cgroup.name}/"):
                 raise ProtocolError("denied", f"agent {watched.options.name} may not act on agents")
 
-    def _act(self, verb: str, arguments: dict[str, Any], who: str) -> Any:
+    def _act(self, verb: str, arguments: dict[str, Any], who: str, pid: int) -> Any:
+        if verb == "begin":
+            markers = arguments.get("markers", {})
+            check(markers)
+            name = self._roster.begin(arguments["name"], self._config.policy, who, pid)
+            self._marking.by_hand(self._desk.number(name), markers, who)
+            return {"agent": name}
+        if verb == "enter":
+            self._roster.enter(self._desk.number(arguments["agent"]), pid)
+            return {}
+        if verb == "end":
+            self._roster.end(self._desk.number(arguments["agent"]))
+            return {}
         if verb == "attach":
             return self._attach(arguments, who)
         if verb == "detach":
             self._roster.detach(self._desk.number(arguments["agent"]))
+            return {}
+        if verb == "mark":
+            self._marking.by_hand(self._desk.number(arguments["agent"]), arguments["markers"], who)
             return {}
         if verb == "reload":
             self._reloading = True
@@ -384,3 +460,9 @@ class Daemon:
 def _rule_files(config: Config) -> list[Path]:
     """Where a change can change the rules."""
     return [*(config.rules.paths or [RULES]), *config.rules.exceptions]
+
+
+def _who(peer: list[Any]) -> str:
+    """Who asks, for the audit."""
+    pid, uid, name, _ = peer
+    return f"{name} (uid {uid}, pid {pid})"

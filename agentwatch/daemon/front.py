@@ -19,6 +19,7 @@ from agentwatch.config.sinks import from_plain
 from agentwatch.control.protocol import ProtocolError
 from agentwatch.control.server import Peer, Roles, Server
 from agentwatch.daemon.link import Unpacker, pack
+from agentwatch.daemon.markers import Door
 from agentwatch.sinks.hub import Hub
 from agentwatch.sinks.metrics import Samples
 
@@ -36,6 +37,7 @@ class Front:
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._server: Server | None = None
         self._hub = Hub(_say, lambda: self._tell("scraped"), self._samples)
+        self._door: Door | None = None
 
     async def run(self) -> None:
         """Until the core ends."""
@@ -45,6 +47,8 @@ class Front:
                 for message in unpacker.feed(data):
                     await self._take(message)
         finally:
+            if self._door is not None:
+                self._door.close()
             if self._server is not None:
                 await self._server.close()
             await self._hub.close()
@@ -84,6 +88,10 @@ class Front:
             self._tell("failed", f"the control socket cannot be made: {settings['socket']}: {error.strerror}")
             return
         self._server = server
+        try:
+            self._door = Door(Path(settings["socket"]).parent, self._tell)
+        except OSError as error:
+            self._tell("failed", f"markers cannot be taken: {error}")
         self._tell("serving")
 
     async def _ask(self, verb: str, arguments: Mapping[str, Any], peer: Peer) -> Any:

@@ -43,6 +43,13 @@ def ancestor_images(state: State, parent: Process | None) -> tuple[str, ...]:
     return tuple(images)
 
 
+def marker_list(state: State, process: Process) -> tuple[str, ...]:
+    """The markers on what a process does, as NAME=VALUE."""
+    if not process.markers and ((agent := state.agents.get(process.agent)) is None or not agent.markers):
+        return ()
+    return tuple([f"{name}={value}" for name, value in sorted(state.markers(process).items())])
+
+
 def process_fields(state: State, process: Process) -> dict[str, Value]:
     """Fields that say who did it, for every category."""
     parent = state.processes.known(process.parent) if process.parent else None
@@ -59,6 +66,7 @@ def process_fields(state: State, process: Process) -> dict[str, Value]:
         "ParentCommandLine": parent.command_line if parent else None,
         "AncestorImages": ancestor_images(state, parent),
         "ImageFlags": image_flags(process),
+        "Markers": marker_list(state, process),
     }
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
+from agentwatch.enrich.markers import NO_MARKERS, Markers
 from agentwatch.schema.decode import FLAGS, START, TGID, TID, TIME, Row, tail, unpack
 from agentwatch.schema.events import Piece, PieceFlag
 
@@ -83,6 +84,7 @@ class Process:
     truncated: frozenset[str] = frozenset()
     root_from: int | None = None  # the user that became root since the last exec, by no setuid file
     registered: bool = True  # of the registered job: see `ProcessTable.registers`
+    markers: Markers = field(default_factory=lambda: NO_MARKERS)  # its own and those that it inherited
 
     @property
     def key(self) -> Key:
@@ -99,6 +101,7 @@ class Process:
         self.exec_seq, self.truncated = origin.exec_seq, origin.truncated
         self.streams = origin.streams
         self.registered = origin.registered
+        self.markers = origin.markers
 
     @property
     def command_line(self) -> str:
@@ -176,6 +179,11 @@ class ProcessTable:
         process = self._latest.get(pid)
         return process if process is not None and 0 <= process.start - start < CLOCK_TICK_NS else None
 
+    def living(self, pid: int) -> Process | None:
+        """The process of this id, unless it has ended."""
+        process = self._latest.get(pid)
+        return process if process is not None and process.status is None else None
+
     def known(self, key: Key) -> Process | None:
         return self._processes.get(key)
 
@@ -186,10 +194,6 @@ class ProcessTable:
     def newest(self) -> Iterator[Process]:
         """Every process remembered, the one seen last first."""
         return reversed(self._processes.values())
-
-    def living(self, pid: int) -> Process | None:
-        """The process that has this number now. Looks at all: for what is rare."""
-        return next((one for one in self.newest() if one.pid == pid and one.status is None), None)
 
     def ancestors(self, process: Process) -> list[Process]:
         """From the parent upwards, as far as the agent's tree is known."""
@@ -283,6 +287,7 @@ class ProcessTable:
             cut.append("CurrentDirectory")
         became_root = bool(process.exe and process.euid) and not (euid or mode & stat.S_ISUID)
         process.root_from = process.uid if became_root else None
+        process.agent = agent  # it may have been taken into another one
         process.exe = path_of(pieces.exe or b"")
         process.cwd = path_of(pieces.cwd or b"")
         process.argv = arguments(argv)
@@ -325,6 +330,8 @@ class ProcessTable:
         process.parent = parent
         above = self._processes.get(parent)
         process.registered = above is None or above.registered
+        if above is not None and not process.markers:
+            process.markers = above.markers
 
     def registers(self, process: Process) -> bool:
         """Whether a process that has begun a program belongs to the registered job.

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from agentwatch.enrich.files import FileNames
 from agentwatch.enrich.flows import Flow, FlowTable
 from agentwatch.enrich.gpus import GpuTable
+from agentwatch.enrich.markers import NO_MARKERS, Markers, joined, put
 from agentwatch.enrich.processes import Process, ProcessTable
 from agentwatch.schema import decode
 from agentwatch.schema.decode import AGENT, FLAGS, START, TGID, TIME, TYPE, Row
@@ -47,6 +48,7 @@ class Agent:
     state: AgentState = "running"
     acted_by: str = ""  # who acted on it last: a rule's id, or the operator's name and reason
     lost: dict[str, int] = field(default_factory=dict)  # events lost, by name
+    markers: Markers = field(default_factory=lambda: NO_MARKERS)
     gpu_time: int = 0  # of all its processes, ended ones too, in ns: see `GpuUse.busy`
 
 
@@ -118,6 +120,7 @@ class State:
             Type.GPU_SAMPLE: self._gpu_sample,
             Type.GPU_USE: self._gpu_use,
             Type.GPU_GONE: self._gpu_gone,
+            Type.MARKER: self._marker,
         }
 
     def agent(self, number: int) -> Agent:
@@ -162,6 +165,11 @@ class State:
             if user is process or (user is not None and process in self.processes.ancestors(user)):
                 total += busy
         return total
+
+    def markers(self, process: Process) -> dict[str, str]:
+        """The markers on what a process does, by name."""
+        agent = self.agents.get(process.agent)
+        return joined(agent.markers if agent else NO_MARKERS, process.markers)
 
     def _owner(self, row: Row, agent: Agent) -> Process:
         return self.processes.get(row[TGID], row[START], agent.number)
@@ -341,4 +349,10 @@ class State:
         change = self._plain(seq, row, agent)
         uuid, reason = change.fields
         change.fields = (self.gpus.go(uuid, reason), reason)
+        return change
+
+    def _marker(self, seq: int, row: Row, agent: Agent) -> Change:
+        change = self._plain(seq, row, agent)
+        owner = change.process if row[TGID] else agent
+        owner.markers = put(owner.markers, *change.fields)
         return change

@@ -84,6 +84,7 @@ class Type(IntEnum):
     GPU_USE = 75
     GPU_GONE = 76
     POLICY = 80
+    MARKER = 83
 
 
 HEADER = (
@@ -638,6 +639,17 @@ EVENTS: tuple[EventType, ...] = (
             Field("without", "strs", "the same of the rules that do not"),
             Field("limits", "strs", "what was asked for in its cgroup's files, as FILE=VALUE"),
             Field("origin", "str", "which selector found it, or who attached it"),
+        ),
+    ),
+    EventType(
+        "marker",
+        Type.MARKER,
+        Ring.NOTES,
+        "A marker stands on an agent from here on; with a process, on it and what it starts from here on.",
+        (
+            Field("name", "str", "name, such as run, episode, tool"),
+            Field("value", "str", "value; empty: the marker is taken away"),
+            Field("source", "str", "who: agent (a process of its own), environment, file, or an operator"),
         ),
     ),
 )

@@ -80,6 +80,7 @@ def build(state: State, decision: Decision, outcome: Outcome | None, clock_offse
         "process": _process(state, decision.process, clock_offset),
         "flow": _flow(decision.flow),
         "evidence": list(decision.evidence),
+        "markers": state.markers(decision.process),
         "completeness": _completeness(state, decision),
         "latency_us": (acted_at - decision.event.time) // 1000 if acted_at else None,
         "event": {
@@ -91,7 +92,7 @@ def build(state: State, decision: Decision, outcome: Outcome | None, clock_offse
 _SHOWN_ELSEWHERE = frozenset(
     ("Image", "CommandLine", "Argv", "CurrentDirectory", "User", "ProcessId", "ParentProcessId",
      "ParentImage", "ParentCommandLine", "SourceIp", "SourcePort", "DestinationIp", "DestinationPort",
-     "Initiated")
+     "Initiated", "Markers")
 )  # fmt: skip
 
 

@@ -35,6 +35,8 @@ class Service:
             "daemon",
             "--run-dir",
             str(self.folder),
+            "--state-dir",
+            str(self.folder / "state"),
             *self._arguments,
         ]
         self.process = subprocess.Popen(command, stderr=self.log)
