@@ -76,7 +76,8 @@ class Pipeline:
     ) -> None:
         self.state = state or State()
         self.counters = Counters()
-        self.tap: Tap | None = None  # sees every event that rules see
+        self.tap: Tap | None = None  # sees every event that rules see, after they did
+        self.time = 0  # of the latest record, ns since boot
         self._engine = engine
         self._chain = Chain(self.state, engine.ruleset.categories, requests or NoRequests())
         self._decider = Decider()
@@ -92,11 +93,19 @@ class Pipeline:
         """The rules in force."""
         return self._engine.ruleset
 
+    @property
+    def excepted(self) -> int:
+        """Matches that an operator's exception covered."""
+        return self._engine.excepted
+
     def process(self, batches: Round) -> None:
         """Fold one round."""
         self._round += 1
         counters, apply, events_of = self.counters, self.state.apply, self._chain.of
-        for seq, row in enumerate(self._decode(batches), counters.records + 1):
+        rows = self._decode(batches)
+        if rows:
+            self.time = rows[-1][TIME]
+        for seq, row in enumerate(rows, counters.records + 1):
             counters.records = seq
             try:
                 change = apply(seq, row)
@@ -138,8 +147,6 @@ class Pipeline:
 
     def _match(self, sighting: Sighting) -> None:
         self.counters.events += 1
-        if self.tap is not None:
-            self.tap(sighting)
         undecided: list[Match] = []
         decisions: list[Decision] = []
         for match in self._engine.evaluate(sighting):
@@ -160,6 +167,8 @@ class Pipeline:
         decisions.sort(key=_strength, reverse=True)
         for decision in decisions:
             self._carry_out(decision)
+        if self.tap is not None:
+            self.tap(sighting)
 
     def _carry_out(self, decision: Decision) -> None:
         if decision.acts:

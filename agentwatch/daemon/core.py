@@ -151,6 +151,7 @@ class Daemon:
             rules = self._load()
             self._session = stack.enter_context(Session(watch, rules, [self._on_alert]))
             self._desk = Desk(self._session, self._session.clock_offset)
+            self._session.pipeline.tap = self._desk.note_event
             watched = [*(config.rules.paths or [RULES]), *config.rules.exceptions]
             self._watcher = stack.enter_context(RuleWatcher(watched, self._load, rules))
             memory = Memory(config.run_dir / "agents.json")
@@ -224,6 +225,7 @@ class Daemon:
         self._front.send("item", "alerts", self._desk.alert_number, alert)
 
     def _on_event(self, sighting: Sighting) -> None:
+        self._desk.note_event(sighting)
         item = self._events.item(sighting, self._session.clock_offset)
         if item is not None:
             self._front.send("item", "events", self._events.number, item)
@@ -233,7 +235,7 @@ class Daemon:
             case ["ask", ticket, verb, arguments, peer]:
                 self._front.send("answer", ticket, self._answer(verb, arguments, peer))
             case ["follows", "events", count]:
-                self._session.pipeline.tap = self._on_event if count else None
+                self._session.pipeline.tap = self._on_event if count else self._desk.note_event
             case ["failed", reason]:
                 say(reason)
 
@@ -242,7 +244,7 @@ class Daemon:
         who = f"{name} (uid {uid}, pid {pid})"
         try:
             if not VERBS[verb].acts:
-                return {"result": self._desk.answer(verb, arguments, who)}
+                return {"result": self._desk.answer(verb, arguments)}
             self._refuse_agents(cgroup)
             say(f"{who}: {verb} {arguments.get('agent', arguments.get('target', ''))!r}")
             result = self._act(verb, arguments, who)
@@ -270,7 +272,7 @@ class Daemon:
         if verb == "reload":
             self._watcher.request()
             return {}
-        return self._desk.answer(verb, arguments, who)
+        return self._desk.act(verb, arguments, who)
 
     def _attach(self, arguments: dict[str, Any], who: str) -> dict[str, Any]:
         target = arguments["target"]
