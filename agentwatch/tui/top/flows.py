@@ -50,7 +50,8 @@ class Flows(Screen):
 
     def rows(self, context: Context) -> list[Row]:
         found = context.answers.get("flows", {}).get("flows", [])
-        return [_row(flow, context) for flow in sorted(found[::-1], key=lambda flow: bool(flow["closed"]))]
+        newest = found[::-1]
+        return [_row(flow, context) for flow in sorted(newest, key=lambda flow: bool(flow["closed"]))]
 
     def remark(self, context: Context) -> str:
         more = context.answers.get("flows", {}).get("more", 0)

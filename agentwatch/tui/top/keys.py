@@ -29,7 +29,7 @@ KEYS: Final = (
     ),
     Key("enter", "enter", "open", "open",
         "look into the selected row: an agent's processes, or all that is known of it"),
-    Key("escape", "esc", "back", "back", "close what is open, then drop search, filter and agent"),
+    Key("escape", "esc", "leave", "back", "close what is open, then drop search, filter and agent"),
     Key("p", "p", "pause", "pause", "freeze the agent: all its processes stop where they are",
         acts=True, replay=False),
     Key("r", "r", "resume", "resume", "let the frozen agent go on", acts=True, replay=False),
