@@ -61,7 +61,7 @@ VERBS: Final[Mapping[str, Verb]] = {
         Verb("ps", "processes as a tree", (_AGENT, _LIMIT)),
         Verb("flows", "connections", (_AGENT, _LIMIT)),
         Verb("flow", "one connection, with the head of what each side said",
-             (Argument("id", "text", required=True),)),
+             (Argument("flow", "text", required=True),)),
         Verb("alerts", "the latest alerts; with `follow` those that come",
              (_AGENT, _LIMIT, Argument("follow", "flag"))),
         Verb("explain", "why an alert was raised: which selection of its rule matched which field",

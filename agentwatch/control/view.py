@@ -240,7 +240,7 @@ class View:
 
         The heads are None where they are no longer remembered.
         """
-        text = arguments["id"]
+        text = arguments["flow"]
         flow = self._state.flows.known(int(text)) if text.isascii() and text.isdecimal() else None
         if flow is None:
             raise ProtocolError("unknown", f"flow {text} is not remembered")

@@ -14,6 +14,7 @@ from agentwatch.tui.top.model import (
     Screen,
     clock,
     line,
+    many,
     percent,
     size,
     sparkline,
@@ -22,6 +23,7 @@ from agentwatch.tui.top.model import (
 )
 
 _TREND = 8  # cells of the sparkline
+_WHOLE_CPU = 100.0  # percent: a full bar, unless there was more
 _RISK_HIGH = 10  # one alert of level high
 
 
@@ -43,7 +45,7 @@ class Agents(Screen):
             Column("MEMORY", 6, rank=4, right=True),
         )  # fmt: skip
         return (
-            Column("AGENT", 8, grow=2),
+            Column("AGENT", 10, grow=2),
             Column("STATE", 7),
             Column("RISK", 4, right=True),
             *live,
@@ -54,7 +56,7 @@ class Agents(Screen):
             Column("PROCS", 5, rank=8, right=True),
             Column("FLOWS", 5, rank=9, right=True),
             Column("ALERTS", 6, rank=5, right=True),
-            Column("LAST ALERT", 15, grow=5),
+            Column("LAST ALERT", 24, grow=5),
         )
 
     def rows(self, context: Context) -> list[Row]:
@@ -72,8 +74,13 @@ class Agents(Screen):
         agent = row.record
         lines = [_state(agent)]
         if agent["alerts"]:
-            count = f"{agent['alerts']} alert{'s' * (agent['alerts'] > 1)}"
-            lines.append(line(f"{count}, the last: ", (agent["last_alert"], "bold"), "   e explains it"))
+            lines.append(
+                line(
+                    f"{many(agent['alerts'], 'alert')}, the last: ",
+                    (agent["last_alert"], "bold"),
+                    "   e explains it",
+                )
+            )
         else:
             lines.append(line("No rule has said anything of it."))
         since = f"since {clock(agent['since'])} UTC, " if "since" in agent else ""
@@ -91,15 +98,14 @@ class Agents(Screen):
 
 
 def _state(agent: Any) -> Line:
-    name, count = (agent["name"], "bold"), agent["processes"]
-    processes = f"{count} process{'es' * (count != 1)}"
-    by = f", by {agent['acted_by']}" if agent["acted_by"] else ""
+    name, processes = (agent["name"], "bold"), many(agent["processes"], "process")
+    by = f" by {agent['acted_by']}" if agent["acted_by"] else ""
     if agent["state"] == "paused":
-        return line(name, " is ", state_span("paused"), f": {processes} stand still{by}")
+        return line(name, " was ", state_span("paused"), f"{by}; {processes} in all")
     if agent["state"] == "killed":
         return line(name, " was ", state_span("killed"), f"{by}; {processes} left")
-    resumed = f"; last acted on{by}" if by else ""
-    return line(name, f" is running, {processes}, {agent['flows']} connections{resumed}")
+    acted = f"; last act{by}" if by else ""
+    return line(name, f" is running: {processes}, {many(agent['flows'], 'connection')}{acted}")
 
 
 def _row(agent: Any, rates: Rates, context: Context) -> Row:
@@ -122,7 +128,7 @@ def _row(agent: Any, rates: Rates, context: Context) -> Row:
         *(() if context.replay else live),
         *traffic,
         *((((percent(gpu["percent"]) if gpu else ""), "bold"),) if uses_gpu else ()),
-        *(() if context.replay else ((sparkline(rates.history, _TREND), "cyan"),)),
+        *(() if context.replay else ((sparkline(rates.history, _TREND, _WHOLE_CPU), "cyan"),)),
         (str(agent["processes"]), ""),
         (str(agent["flows"]), ""),
         (str(agent["alerts"]), ""),

@@ -104,29 +104,25 @@ def explanation(answer: Any) -> list[Line]:
     title = alert["rule"]["title"] if alert["verdict"] == "match" else f"undecided: {alert['rule']['title']}"
     lines = [
         line(level_span(alert["rule"]["level"]), " ", (title, "bold")),
-        line(),
-        line_of_field(("agent", alert["agent"])),
-        line_of_field(("when", alert["time"])),
+        line_of_field(("agent", f"{alert['agent']}, {alert['time']}")),
         line_of_field(("done", done_words(alert))),
         line_of_field(("process", f"{subject(alert)} as {process['user']}, {process['exe']}")),
-        line_of_field(("command", process["cmdline"])),
-        line_of_field(("folder", process["cwd"])),
-    ]
-    lines += [
-        line_of_field(("started by", f"[{a['pid']}] {a['cmdline'] or a['exe']}"))
-        for a in process["ancestors"]
     ]
     if flow:
         name = f" ({flow['domain']})" if flow["domain"] else ""
-        lines.append(
-            line_of_field(
-                ("connection", f"{flow['protocol']} to {flow['remote']}{name} from {flow['local']}")
-            )
-        )
-    lines += [line_of_field((name, value)) for name, value in alert["event"].items()]
+        to = f"{flow['protocol']} to {flow['remote']}{name} from {flow['local']}"
+        lines.append(line_of_field(("connection", to)))
     lines += [line(), line(("why", "bold")), *_why(answer)]
     lines += [
         line(),
+        line(("all that is known", "bold")),
+        line_of_field(("command", process["cmdline"])),
+        line_of_field(("folder", process["cwd"])),
+        *(
+            line_of_field(("started by", f"[{above['pid']}] {above['cmdline'] or above['exe']}"))
+            for above in process["ancestors"]
+        ),
+        *(line_of_field(item) for item in alert["event"].items() if item[1] not in (None, [])),
         line_of_field(("evidence", "records " + ", ".join(map(str, alert["evidence"])))),
         line(*completeness(alert)),
     ]
@@ -162,7 +158,7 @@ def _why(answer: Any) -> list[Line]:
 
 
 def _rule(alert: Any, rule: Any) -> list[Line]:
-    lines = [line(f"  {text}") for text in rule["description"].splitlines()]
+    lines = [line("  " + " ".join(part.split())) for part in rule["description"].split("\n\n")]
     lines.append(line_of_field(("  asks for", rule["response"])))
     if alert["rule"]["tags"]:
         lines.append(line_of_field(("  tags", alert["rule"]["tags"])))

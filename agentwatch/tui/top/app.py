@@ -24,9 +24,9 @@ from agentwatch.tui.top.filter import Filter
 from agentwatch.tui.top.flows import Flows
 from agentwatch.tui.top.gpu import Gpus
 from agentwatch.tui.top.health import Health
-from agentwatch.tui.top.lines import help_page, status_line, tabs_line, timeline_line, title_line
+from agentwatch.tui.top.lines import help_page, rule_line, status_line, tabs_line, timeline_line, title_line
 from agentwatch.tui.top.model import Context, Line, Meter, Question, Row, Screen, line
-from agentwatch.tui.top.page import Page
+from agentwatch.tui.top.page import Page, fitting
 from agentwatch.tui.top.poll import Look, Poller
 from agentwatch.tui.top.processes import Processes
 from agentwatch.tui.top.rows import Rows
@@ -34,6 +34,7 @@ from agentwatch.tui.top.rows import Rows
 SCREENS: Final[dict[str, Callable[[], Screen]]] = {
     one.name: one for one in (Agents, Processes, Flows, Alerts, Events, Gpus, Files, Health)
 }
+_SUMMARY: Final = 4  # lines about the row that is selected
 _BUSY_SECONDS: Final = 0.25  # between two looks at what a backend is at
 _COMMANDS: Final = "agent NAME, all, pause, resume, kill, seek TIME, filter TERMS, quit, " + ", ".join(
     keys.SCREENS
@@ -75,7 +76,6 @@ class Top(App[None]):
     CSS = """
     Screen { background: ansi_default; color: ansi_default; }
     Static { height: auto; background: ansi_default; }
-    #summary { height: 5; }
     #body { height: 1fr; background: ansi_default; }
     Input { height: 1; border: none; padding: 0; background: ansi_default; color: ansi_default; }
     Input:focus { border: none; }
@@ -214,32 +214,32 @@ class Top(App[None]):
 
     def _draw_lines(self) -> None:
         width = self.size.width
-        context = self._seen
-        self._put("title", title_line(self.backend, context, self._readonly), width)
-        self._put("status", status_line(self._look, width), width)
-        remark = self._current.remark(context)
-        chosen = self._chosen.get(self._current.name)
-        self._put(
-            "tabs", tabs_line(self._current.name, context.agent, chosen.text if chosen else "", remark), width
-        )
+        self._put("title", title_line(self.backend, self._seen, self._readonly), width)
+        self._put("status", status_line(self._look), width)
+        self._put("tabs", tabs_line(self._current.name), width)
         if self.backend.timeline is not None:
             self._put("timeline", timeline_line(self.backend.timeline, width), width)
-        self._put("message", self._message, width)
+        self._draw_message()
         spans: list[tuple[str, str]] = []
-        for shown, label in keys.footer(self._keys, width):
+        for shown, label in keys.footer(self._keys, width, reading=self._page.display):
             spans += [(shown, "bold reverse"), (f" {label}  ", "")]
         self._put("footer", tuple(spans), width)
 
     def _draw_summary(self) -> None:
-        summary = self.query_one("#summary", Static)
-        summary.display = not self._page.display
-        row = self._table.selected
-        lines = self._current.summary(row, self._seen) if row is not None else []
-        text = Text("─" * self.size.width, "dim")
-        for one in lines[:4]:
-            text.append("\n")
-            text.append(drawn(one, self.size.width))
-        summary.update(text)
+        """What is left out, where one is, and, below rows, more about the one selected."""
+        width, row = self.size.width, self._table.selected
+        chosen = self._chosen.get(self._current.name)
+        if self._page.display:
+            remarks, lines, room = [self._page.place], [], 0
+        else:
+            remarks = [self._table.place, self._current.remark(self._seen)]
+            lines = self._current.summary(row, self._seen) if row is not None else []
+            room = _SUMMARY
+        place = ", ".join(filter(None, remarks))
+        rule = rule_line(self._seen.agent, chosen.text if chosen else "", place, width)
+        shown = [rule, *fitting(lines, width, room)]
+        shown += [()] * (1 + room - len(shown))
+        self.query_one("#summary", Static).update(Text("\n").join(drawn(one, width) for one in shown))
 
     def _draw_busy(self) -> None:
         if self.backend.busy:
@@ -253,7 +253,13 @@ class Top(App[None]):
     def _say(self, text: str, style: str = "") -> None:
         self._message = line((text, style)) if text else ()
         if self.is_running:
-            self._put("message", self._message, self.size.width)
+            self._draw_message()
+
+    def _draw_message(self) -> None:
+        rows = fitting([self._message], self.size.width, 2)
+        self.query_one("#message", Static).update(
+            Text("\n").join(drawn(one, self.size.width) for one in rows)
+        )
 
     # --- moving about ---
 
@@ -336,15 +342,18 @@ class Top(App[None]):
 
     def action_move(self, by: int) -> None:
         self._moving().move(by)
+        self._draw_summary()
 
     def action_page(self, pages: int) -> None:
         self._moving().page(pages)
+        self._draw_summary()
 
     def action_edge(self, direction: int) -> None:
         if self._page.display:
             self._page.edge(direction)
         else:
             self._table.move_to(0 if direction < 0 else len(self._table.rows))
+        self._draw_summary()
 
     def action_help(self) -> None:
         self._show_page(help_page(self._keys))
@@ -352,20 +361,16 @@ class Top(App[None]):
     # --- search, filter, commands ---
 
     def _ask_line(self, label: str, value: str, submit: Callable[[str], None]) -> None:
-        self._say("")
         self._submit = submit
         prompt = self._prompt
         prompt.value = value
-        prompt.placeholder = label
         prompt.display = True
         prompt.cursor_position = len(value)
-        self.query_one("#message").display = bool(label)
-        self._put("message", line((label, "bold")), self.size.width)
+        self._say(label, "bold")
         prompt.focus()
 
     def _end_prompt(self) -> None:
         self._prompt.display = False
-        self.query_one("#message").display = True
         self._moving().focus()
 
     def on_input_submitted(self, submitted: Input.Submitted) -> None:
@@ -451,10 +456,9 @@ class Top(App[None]):
         if agent is None:
             self._say(f"There is no agent {name}." if name else "Select an agent first.", "bold red")
             return
-        count = agent["processes"]
-        processes = f"{count} process{'es' * (count != 1)}"
+        processes = f"all its processes ({agent['processes']})"
         if verb == "kill":
-            label = f"KILL {name}: its {processes} end at once and for good. Type {name} to do it:"
+            label = f"KILL {name}: {processes} end at once and for good. Type {name} to do it:"
             self._ask_line(label, "", lambda typed: self._kill(name, typed))
         elif verb == "pause" and agent["state"] == "paused":
             self._say(f"{name} is frozen already; r lets it go on, K kills it.", "bold")
@@ -462,20 +466,17 @@ class Top(App[None]):
             self._say(f"{name} is not frozen.", "bold")
         else:
             what = {
-                "pause": f"Freeze {name}? Its {processes} stop where they are; nothing is lost, r goes on.",
-                "resume": f"Let {name} go on? Its {processes} go on where they were frozen.",
+                "pause": f"Freeze {name}? Then {processes} stop where they are, until r lets them go on.",
+                "resume": f"Let {name} go on? Then {processes} go on where they were frozen.",
             }[verb]
             self._ask_yes(what, lambda: self._do(verb, name))
 
     def _ask_yes(self, question: str, then: Callable[[], None]) -> None:
         confirm = self.query_one(Confirm)
         confirm.then = then
-        confirm.update(
-            drawn(line((question, "bold"), ("  y", "bold reverse"), " yes, any other key: no"), 10_000)
-        )
         confirm.display = True
-        self._say("")
-        self.query_one("#message").display = False
+        self._message = line((question, "bold"), "  ", ("y", "bold reverse"), " yes, any other key: no")
+        self._draw_message()
         confirm.focus()
 
     def on_key(self, event: events.Key) -> None:
@@ -486,7 +487,7 @@ class Top(App[None]):
         event.stop()
         event.prevent_default()
         confirm.display = False
-        self.query_one("#message").display = True
+        self._say("")
         self._moving().focus()
         if event.character == "y":
             confirm.then()

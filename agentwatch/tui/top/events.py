@@ -76,10 +76,11 @@ class Events(Screen):
 
     def summary(self, row: Row, context: Context) -> list[Line]:
         event = row.record
+        command = words(event["fields"].get("CommandLine"))
         return [
             line((event["category"], "bold"), f" by {who(event)} of {event['agent']}, record {event['seq']}"),
             line(self.what(event)),
-            line(words(event["fields"].get("CommandLine"))),
+            line("" if self.what(event) == command else command),
             line(
                 *(
                     (("cut short: " + ", ".join(event["truncated"]), "bold yellow"),)

@@ -70,7 +70,7 @@ class Flows(Screen):
         ]
 
     def question(self, row: Row) -> Question | None:
-        return Question("flow", {"id": str(row.record["id"])})
+        return Question("flow", {"flow": str(row.record["id"])})
 
     def page(self, row: Row, answer: Any) -> list[Line]:
         flow = answer

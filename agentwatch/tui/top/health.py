@@ -31,6 +31,9 @@ class Health(Screen):
     def summary(self, row: Row, context: Context) -> list[Line]:
         return [line(row.cells[2]), line(str(row.record["more"]))]
 
+    def page(self, row: Row, answer: Any) -> list[Line]:
+        return self.summary(row, Context())
+
 
 Item = tuple[bool, str, str, str]
 """Whether it is well, what it is about, what is said, and what that means."""
@@ -56,7 +59,7 @@ def _items(status: Any, health: Any) -> Iterator[Item]:
             "All that this release can see on a host, it sees here.",
         )
     for gap in status["coverage"]:
-        yield False, "coverage", f"not seen: {gap['cost']}", f"probe {gap['probe']}: {gap['error']}"
+        yield False, "coverage", f"{gap['probe']} is missing: {gap['cost']}", gap["error"]
     if health["unreadable"]:
         yield False, "records", f"{health['unreadable']:,} cannot be read", "They were passed over."
     if "lag_us" in health:

@@ -29,7 +29,6 @@ KEYS: Final = (
     ),
     Key("enter", "enter", "open", "open",
         "look into the selected row: an agent's processes, or all that is known of it"),
-    Key("escape", "esc", "leave", "back", "close what is open, then drop search, filter and agent"),
     Key("p", "p", "pause", "pause", "freeze the agent: all its processes stop where they are",
         acts=True, replay=False),
     Key("r", "r", "resume", "resume", "let the frozen agent go on", acts=True, replay=False),
@@ -45,6 +44,7 @@ KEYS: Final = (
     Key("t", "t", "ask_time", "time",
         "to a time: seconds since the beginning, 50 %, or 2026-01-31T12:00:00Z", replay=True),
     Key("slash", "/", "search", "search", "find a row in which a text stands"),
+    Key("escape", "esc", "leave", "back", "close what is open, then drop search, filter and agent"),
     Key("n", "n", "found(1)", "", "to the next row in which it stands"),
     Key("N", "N", "found(-1)", "", "to the row before in which it stands"),
     Key("f", "f", "filter", "filter",
@@ -61,6 +61,7 @@ KEYS: Final = (
     Key("question_mark", "?", "help", "help", "what the keys and columns mean"),
     Key("q", "q", "quit", "quit", "leave; agents stay as they are"),
 )  # fmt: skip
+_OF_ROWS: Final = ("open", "search", "filter", "explain")
 _LAST: Final = ("help", "quit")  # in the footer whatever its width
 
 
@@ -75,9 +76,12 @@ def available(*, may_act: bool, may_save: bool, replay: bool) -> list[Key]:
     ]  # fmt: skip
 
 
-def footer(keys: Iterable[Key], width: int) -> list[tuple[str, str]]:
-    """Keys and their words, as many as fit in `width` cells; help and quit always."""
-    labelled = [key for key in keys if key.label]
+def footer(keys: Iterable[Key], width: int, *, reading: bool = False) -> list[tuple[str, str]]:
+    """Keys and their words, as many as fit in `width` cells; help and quit always.
+
+    `reading`: a page is open, over which keys of rows do nothing.
+    """
+    labelled = [key for key in keys if key.label and not (reading and key.action in _OF_ROWS)]
     last = [key for key in labelled if key.action in _LAST]
     room = width - sum(_cells(key) for key in last)
     chosen = []

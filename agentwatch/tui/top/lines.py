@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
+from rich.cells import cell_len
+
 from agentwatch.sinks.alerts import timestamp
+from agentwatch.tui.text import printable
 from agentwatch.tui.top import keys
 from agentwatch.tui.top.backend import Backend, Timeline
-from agentwatch.tui.top.model import Context, Line, Span, line
+from agentwatch.tui.top.model import Context, Line, Span, line, many
 from agentwatch.tui.top.poll import Look
 
 _SEVERE: Final = ("high", "critical")
@@ -22,18 +25,18 @@ def title_line(backend: Backend, context: Context, readonly: bool) -> Line:
     if backend.replay:
         spans += [("recording ", "bold"), backend.name]
     if status:
-        spans.append(f"  {status['time'][11:19]} UTC  {len(agents)} agent{'s' * (len(agents) != 1)}  ")
+        spans.append(f"  {status['time'][11:19]} UTC  {many(len(agents), 'agent')}  ")
         if frozen:
             spans += [(f" {frozen} FROZEN ", "bold black on yellow"), "  "]
         alerts = status["alerts"]
-        spans.append((f"{alerts:,} alert{'s' * (alerts != 1)}", "bold" if alerts else ""))
+        spans.append((many(alerts, "alert"), "bold" if alerts else ""))
     if not backend.replay:
         only = "--readonly" if readonly else "you may only read" if backend.role == "read" and status else ""
         spans.append((f"  {only}", "bold") if only else "")
     return line(*spans)
 
 
-def status_line(look: Look, width: int) -> Line:
+def status_line(look: Look) -> Line:
     """Whether what is shown is whole and fresh: always in sight."""
     spans: list[Span | str] = []
     if look.gone:
@@ -53,27 +56,31 @@ def status_line(look: Look, width: int) -> Line:
     gaps = status["coverage"]
     if gaps:
         costs = "; ".join(gap["cost"] for gap in gaps)
-        spans += [
-            "  ",
-            (f"NOT SEEN: {len(gaps)} of the probes are missing (8 says more): {costs}", "bold yellow"),
-        ]
+        text = f"NOT SEEN: {many(len(gaps), 'gap')} in coverage (8 tells them): {costs}"
+        spans += ["   ", (text, "bold yellow")]
     else:
-        spans += ["  ", ("all probes see", "green")]
+        spans += ["   ", ("no gap in coverage", "green")]
     return line(*spans)
 
 
-def tabs_line(current: str, agent: str | None, chosen: str, remark: str) -> Line:
-    """The screens with their keys, and what is left out."""
+def tabs_line(current: str) -> Line:
+    """The screens with their keys."""
     spans: list[Span | str] = []
     for number, name in enumerate(keys.SCREENS, 1):
         spans += [(f"{number} {name}", "bold reverse" if name == current else ""), " "]
-    if agent is not None:
-        spans.append((f" only {agent} (esc: all)", "bold cyan"))
-    if chosen:
-        spans.append((f" filter: {chosen} (esc: none)", "bold cyan"))
-    if remark:
-        spans.append(f" {remark}")
     return line(*spans)
+
+
+def rule_line(agent: str | None, chosen: str, place: str, width: int) -> Line:
+    """The rule under rows or a page: what is left out of them, and where one is."""
+    spans: list[Span] = [("──", "dim")]
+    parts = ((f"only agent {agent}, esc: all" if agent else "", "bold cyan"),
+             (f"filter {chosen}, esc: none" if chosen else "", "bold cyan"), (place, ""))  # fmt: skip
+    for text, style in parts:
+        if text:
+            spans += [(f" {text} ", style), ("──", "dim")]
+    length = sum(cell_len(printable(text)) for text, _ in spans)
+    return line(*spans, ("─" * max(0, width - length), "dim"))
 
 
 def timeline_line(timeline: Timeline, width: int) -> Line:
@@ -111,7 +118,7 @@ _WORDS: Final[Sequence[tuple[str, Any]]] = (
     ("FROZEN", "every process of the agent stands still; it stays so until somebody resumes or kills it"),
     ("KILLED", "every process of the agent was ended"),
     ("RISK", "sum over its alerts: low 1, medium 4, high 10, critical 20"),
-    ("CPU", "of one CPU: 200 % is two CPUs; CPU TREND is the last 8 looks, the highest one full"),
+    ("CPU", "of one CPU: 200 % is two CPUs; CPU TREND is the last 8 looks, a full bar is 100 %"),
     ("SENT", "bytes to the network, in a second; in a recording in all"),
     ("DONE", "what was done because of an alert; - nothing; FAILED the kernel refused"),
     ("monitor", "rules only tell, they do not act on this agent"),

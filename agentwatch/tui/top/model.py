@@ -170,10 +170,16 @@ def words(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, (list, tuple)):
-        return "  ".join(map(words, value))
+        return "  ".join(map(words, value)) or "-"
     if isinstance(value, dict):
         return "  ".join(f"{name}={words(one)}" for name, one in value.items())
     return str(value)
+
+
+def many(count: int, noun: str) -> str:
+    """`1 process`, `2 processes`."""
+    plural = "es" if noun.endswith("s") else "s"
+    return f"{count:,} {noun}{plural if count != 1 else ''}"
 
 
 def clock(time: str) -> str:
@@ -201,11 +207,11 @@ def percent(share: float | None) -> str:
     return "-" if share is None else f"{share:.0f} %"
 
 
-def sparkline(history: Sequence[float], width: int) -> str:
-    """The last samples as bars, the highest one full."""
+def sparkline(history: Sequence[float], width: int, full: float) -> str:
+    """The last samples as bars: `full` fills one, unless there was more."""
     shown = list(history)[-width:]
-    top = max(shown, default=0.0)
-    return "".join(_BARS[round(value / top * (len(_BARS) - 1))] if top else _BARS[0] for value in shown)
+    top = max(full, *shown, 0.0)
+    return "".join(_BARS[round(value / top * (len(_BARS) - 1))] for value in shown)
 
 
 def state_span(state: str) -> Span:

@@ -44,15 +44,39 @@ def _piece(text: str, room: int) -> str:
     return piece[: space + 1] if space > len(piece) // 2 else piece
 
 
+def fitting(lines: Sequence[Line], width: int, room: int) -> list[Line]:
+    """Lines wrapped into `room` rows: the first ones get what the others leave, each has one at least."""
+    rows: list[Line] = []
+    for place, one in enumerate(lines[:room]):
+        allowed = room - len(rows) - (min(len(lines), room) - place - 1)
+        parts = wrapped(one, width)
+        if len(parts) <= allowed:
+            rows += parts
+        else:  # the last one is what is left, to be cut where it is drawn
+            rows += parts[: allowed - 1]
+            rest = parts[allowed - 1 :]
+            rows.append((*rest[0], *(span for part in rest[1:] for span in part[1:])))  # without indents
+    return rows
+
+
 class Page(ScrollView, can_focus=True):
     """A page that can be scrolled."""
 
-    DEFAULT_CSS = "Page { height: 1fr; background: ansi_default; overflow-x: hidden; }"
+    DEFAULT_CSS = "Page { height: 1fr; background: ansi_default; overflow-x: hidden; scrollbar-size: 0 0; }"
 
     def __init__(self) -> None:
         super().__init__()
         self._lines: Sequence[Line] = ()
         self._wrapped: list[Line] = []
+
+    @property
+    def place(self) -> str:
+        """Which lines are in sight."""
+        top, count = int(self.scroll_offset.y), len(self._wrapped)
+        if count <= self.size.height:
+            return ""
+        last = min(count, top + self.size.height)
+        return f"lines {top + 1} to {last} of {count}" + (", page down for more" if last < count else "")
 
     @property
     def lines(self) -> Sequence[Line]:
@@ -70,7 +94,7 @@ class Page(ScrollView, can_focus=True):
         self.refresh()
 
     def _arrange(self) -> None:
-        width = max(8, self.size.width - 1)
+        width = max(8, self.size.width)
         self._wrapped = [row for line in self._lines for row in wrapped(line, width)]
         self.virtual_size = Size(self.size.width, len(self._wrapped))
 

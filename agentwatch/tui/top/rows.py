@@ -51,7 +51,7 @@ def fitted(text: str, width: int, *, right: bool = False) -> str:
 class Rows(ScrollView, can_focus=True):
     """Rows with a cursor that stays on its row whatever comes above it."""
 
-    DEFAULT_CSS = "Rows { height: 1fr; background: ansi_default; overflow-x: hidden; }"
+    DEFAULT_CSS = "Rows { height: 1fr; background: ansi_default; overflow-x: hidden; scrollbar-size: 0 0; }"
 
     class Moved(Message):
         """Another row is selected."""
@@ -67,6 +67,11 @@ class Rows(ScrollView, can_focus=True):
     @property
     def selected(self) -> Row | None:
         return self._rows[self._cursor] if self._rows else None
+
+    @property
+    def place(self) -> str:
+        """Which of how many rows is selected."""
+        return f"row {self._cursor + 1:,} of {len(self._rows):,}" if self._rows else ""
 
     @property
     def rows(self) -> Sequence[Row]:
