@@ -83,10 +83,10 @@ class Agents(Screen):
             )
         else:
             lines.append(line("No rule has said anything of it."))
-        since = f"since {clock(agent['since'])} UTC, " if "since" in agent else ""
+        rules = {"enforce": "Rules act on it", "monitor": "Rules only tell"}.get(agent["mode"], "")
         most = f", at most {agent['max_response']}" if agent.get("max_response", "kill") != "kill" else ""
-        mode = {"enforce": "rules act on it", "monitor": "rules only tell"}.get(agent["mode"], agent["mode"])
-        lines.append(line(f"Watched {since}{mode} ({agent['mode']}{most}); cgroup {agent['cgroup']}"))
+        since = f" Watched since {clock(agent['since'])} UTC." if "since" in agent else ""
+        lines.append(line(f"{rules} ({agent['mode']}{most}).{since} Cgroup {agent['cgroup']}"))
         if agent["lost"]:
             lines.append(
                 line((f"{agent['lost']:,} of its events were lost: not all was seen.", "bold yellow"))

@@ -60,7 +60,6 @@ class Alerts(Screen):
             line(f"{subject(alert)}{to}"),
             line(alert["process"]["cmdline"]),
             line(*completeness(alert)),
-            line("e or enter: which selection matched which field"),
         ]
 
     def question(self, row: Row) -> Question | None:

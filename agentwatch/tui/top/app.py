@@ -100,8 +100,8 @@ class Top(App[None]):
         self._look = Look(error="connecting")
         self._chosen: dict[str, Filter] = {}
         self._search = ""
-        self._message: Line = ()
-        self._opened: tuple[Screen, Row] | None = None
+        self._message: list[Line] = []
+        self._goal: int | None = None  # where in a recording one is on the way to
         self._submit: Callable[[str], None] = lambda text: None
 
     # --- what it is made of ---
@@ -174,6 +174,7 @@ class Top(App[None]):
     def on_answered(self, answered: Answered) -> None:
         """Go on with an answer, or say why there is none."""
         if answered.error:
+            self._goal = None
             self._say(answered.error, "bold red")
         else:
             answered.then(answered.result)
@@ -244,22 +245,21 @@ class Top(App[None]):
     def _draw_busy(self) -> None:
         if self.backend.busy:
             self._say(self.backend.busy)
-        elif self._message and self._message[0][0].startswith("replaying"):
+        elif self._message and self._message[0][0][0].startswith("replaying"):
             self._say("")
 
     def _put(self, name: str, content: Line, width: int) -> None:
         self.query_one(f"#{name}", Static).update(drawn(content, width))
 
     def _say(self, text: str, style: str = "") -> None:
-        self._message = line((text, style)) if text else ()
+        self._message = [line((text, style))] if text else []
         if self.is_running:
             self._draw_message()
 
     def _draw_message(self) -> None:
-        rows = fitting([self._message], self.size.width, 2)
-        self.query_one("#message", Static).update(
-            Text("\n").join(drawn(one, self.size.width) for one in rows)
-        )
+        width = self.size.width
+        rows = fitting(self._message, width, 2)
+        self.query_one("#message", Static).update(Text("\n").join(drawn(one, width) for one in rows))
 
     # --- moving about ---
 
@@ -475,7 +475,8 @@ class Top(App[None]):
         confirm = self.query_one(Confirm)
         confirm.then = then
         confirm.display = True
-        self._message = line((question, "bold"), "  ", ("y", "bold reverse"), " yes, any other key: no")
+        answers = line(("y", "bold reverse"), " yes   ", ("any other key", "bold reverse"), " no")
+        self._message = [line((question, "bold")), answers]
         self._draw_message()
         confirm.focus()
 
@@ -545,22 +546,25 @@ class Top(App[None]):
 
     # --- a recording ---
 
+    def _position(self) -> int:
+        """Where one is, or is on the way to."""
+        timeline = self.backend.timeline
+        return self._goal if self._goal is not None else timeline.position if timeline is not None else 0
+
     def action_step(self, by: int) -> None:
         """To the next event, or the one before."""
-        timeline = self.backend.timeline
-        if timeline is not None:
-            self._seek(timeline.position + by)
+        self._seek(self._position() + by)
 
     def action_step_alert(self, direction: int) -> None:
         """To the next alert, or the one before."""
         timeline = self.backend.timeline
         if timeline is None:
             return
-        positions = [mark.position for mark in timeline.marks]
+        here, positions = self._position(), [mark.position for mark in timeline.marks]
         if direction > 0:
-            target = next((one for one in positions if one > timeline.position), None)
+            target = next((one for one in positions if one > here), None)
         else:
-            target = next((one for one in reversed(positions) if one < timeline.position), None)
+            target = next((one for one in reversed(positions) if one < here), None)
         if target is None:
             self._say(f"There is no alert {'after' if direction > 0 else 'before'} this.", "bold")
         else:
@@ -577,7 +581,23 @@ class Top(App[None]):
             self._say(str(error), "bold red")
 
     def _seek(self, position: int) -> None:
-        self._in_background(lambda: self.backend.seek(position), lambda _: None)
+        """One way at a time; who presses on meanwhile goes on from where he wanted to be."""
+        timeline = self.backend.timeline
+        if timeline is None:
+            return
+        moving = self._goal is not None
+        self._goal = max(1, min(position, timeline.total))
+        if not moving:
+            self._go(self._goal)
+
+    def _go(self, goal: int) -> None:
+        def there(result: Any) -> None:
+            if self._goal is not None and self._goal != goal:
+                self._go(self._goal)
+            else:
+                self._goal = None
+
+        self._in_background(lambda: self.backend.seek(goal), there)
 
 
 def drawn(content: Line, width: int) -> Text:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from agentwatch.schema.fields import FIELDS
+from agentwatch.schema.fields import CONNECTION, FIELDS, PROCESS
 from agentwatch.tui.top.model import (
     Column,
     Context,
@@ -19,7 +19,7 @@ from agentwatch.tui.top.model import (
 )
 
 _SHOWN = 500
-_OF_PROCESS = frozenset(one.name for one in FIELDS["process_creation"][1])
+_SHOWN_APART = frozenset(one.name for one in (*PROCESS, *CONNECTION))
 
 
 class Events(Screen):
@@ -65,14 +65,17 @@ class Events(Screen):
         return Row(str(event["number"]), event["agent"], cells, fields, event)
 
     def what(self, event: Any) -> str:
-        """What happened, in a line: what is special to the event, or the command line."""
+        """What happened, in a line: what is special to the event, and with whom; or the command line."""
         fields = event["fields"]
-        own = {name: value for name, value in fields.items() if name not in _OF_PROCESS and value is not None}
-        return (
-            "  ".join(f"{name}={words(value)}" for name, value in own.items())
-            or fields.get("CommandLine")
-            or ""
-        )
+        own = [
+            f"{name}={words(value)}"
+            for name, value in fields.items()
+            if name not in _SHOWN_APART and value not in (None, [])
+        ]
+        address, port = fields.get("DestinationIp"), fields.get("DestinationPort")
+        if address or port:
+            own.append(f"to {fields.get('DestinationHostname') or address or '?'}:{words(port)}")
+        return "  ".join(own) or fields.get("CommandLine") or ""
 
     def summary(self, row: Row, context: Context) -> list[Line]:
         event = row.record

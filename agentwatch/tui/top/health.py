@@ -59,7 +59,7 @@ def _items(status: Any, health: Any) -> Iterator[Item]:
             "All that this release can see on a host, it sees here.",
         )
     for gap in status["coverage"]:
-        yield False, "coverage", f"{gap['probe']} is missing: {gap['cost']}", gap["error"]
+        yield False, "coverage", f"{gap['probe']}: {gap['cost']}", gap["error"]
     if health["unreadable"]:
         yield False, "records", f"{health['unreadable']:,} cannot be read", "They were passed over."
     if "lag_us" in health:

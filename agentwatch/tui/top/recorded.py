@@ -207,10 +207,11 @@ class Recorded:
         if timeline is None:
             raise ValueError("the trace is not read yet")
         if text.strip().endswith("%"):
-            share = float(text.strip().rstrip("% "))
-            return round(timeline.total * max(0.0, min(100.0, share)) / 100)
-        moment = Moment.parse(text.strip())
-        time = moment.ns if moment.absolute else timeline.began + moment.ns
+            share = max(0.0, min(100.0, float(text.strip().rstrip("% "))))
+            time = timeline.began + int((timeline.ended - timeline.began) * share / 100)
+        else:
+            moment = Moment.parse(text.strip())
+            time = moment.ns if moment.absolute else timeline.began + moment.ns
         return bisect.bisect_right(self._times, time)
 
     def close(self) -> None:
