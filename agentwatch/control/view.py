@@ -127,7 +127,10 @@ class View:
             "version": __version__,
             "verbs": sorted(VERBS),
             "time": timestamp(pipeline.time, self._offset),
-            "rules": {"digest": state.rules_digest, "count": len(pipeline.rules.rules)},
+            "rules": {
+                "digest": state.rules_digest or pipeline.rules.digest,
+                "count": len(pipeline.rules.rules),
+            },
             "agents": len(self._watched()),
             "records": counters.records,
             "events": counters.events,

@@ -34,6 +34,7 @@ from agentwatch.tui.top.rows import Rows
 SCREENS: Final[dict[str, Callable[[], Screen]]] = {
     one.name: one for one in (Agents, Processes, Flows, Alerts, Events, Gpus, Files, Health)
 }
+_BOUND: Final = frozenset(key.action.partition("(")[0] for key in keys.KEYS)
 _SUMMARY: Final = 4  # lines about the row that is selected
 _BUSY_SECONDS: Final = 0.25  # between two looks at what a backend is at
 _COMMANDS: Final = "agent NAME, all, pause, resume, kill, seek TIME, filter TERMS, quit, " + ", ".join(
@@ -75,7 +76,7 @@ class Top(App[None]):
 
     CSS = """
     Screen { background: ansi_default; color: ansi_default; }
-    Static { height: auto; background: ansi_default; }
+    Static { height: 1; background: ansi_default; }
     #body { height: 1fr; background: ansi_default; }
     Input { height: 1; border: none; padding: 0; background: ansi_default; color: ansi_default; }
     Input:focus { border: none; }
@@ -98,6 +99,9 @@ class Top(App[None]):
         self._current = self._views["agents"]
         self._seen = Context(replay=backend.replay)
         self._look = Look(error="connecting")
+        self._keys: list[keys.Key] = []
+        self._actions: set[str] = set()
+        self._look_up_keys()
         self._chosen: dict[str, Filter] = {}
         self._search = ""
         self._message: list[Line] = []
@@ -147,15 +151,17 @@ class Top(App[None]):
     def _may_act(self) -> bool:
         return self.backend.role == "act" and not self._readonly and not self.backend.replay
 
-    @property
-    def _keys(self) -> list[keys.Key]:
+    def _look_up_keys(self) -> None:
+        """Which keys do something is for the daemon to say, and may change."""
         verbs = self._look.answers.get("status", {}).get("verbs", ())
-        return keys.available(may_act=self._may_act, may_save="save" in verbs, replay=self.backend.replay)
+        self._keys = keys.available(
+            may_act=self._may_act, may_save="save" in verbs, replay=self.backend.replay
+        )
+        self._actions = {key.action.partition("(")[0] for key in self._keys}
 
     def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
         """Keys that do nothing here are no keys."""
-        of_table = {key.action.partition("(")[0] for key in keys.KEYS}
-        return action not in of_table or action in {key.action.partition("(")[0] for key in self._keys}
+        return action not in _BOUND or action in self._actions
 
     # --- what comes in ---
 
@@ -166,6 +172,7 @@ class Top(App[None]):
         if look.error or look.wanted != self._wish:
             look.answers = {**self._look.answers, **look.answers}
         self._look = look
+        self._look_up_keys()
         if not look.error:
             self._meter.look(look.answers["status"]["time"], look.answers["agents"])
         self._draw()
@@ -240,7 +247,7 @@ class Top(App[None]):
         rule = rule_line(self._seen.agent, chosen.text if chosen else "", place, width)
         shown = [rule, *fitting(lines, width, room)]
         shown += [()] * (1 + room - len(shown))
-        self.query_one("#summary", Static).update(Text("\n").join(drawn(one, width) for one in shown))
+        self._fill("summary", shown)
 
     def _draw_busy(self) -> None:
         if self.backend.busy:
@@ -249,7 +256,7 @@ class Top(App[None]):
             self._say("")
 
     def _put(self, name: str, content: Line, width: int) -> None:
-        self.query_one(f"#{name}", Static).update(drawn(content, width))
+        self.query_one(f"#{name}", Static).update(drawn(content, width), layout=False)
 
     def _say(self, text: str, style: str = "") -> None:
         self._message = [line((text, style))] if text else []
@@ -258,8 +265,13 @@ class Top(App[None]):
 
     def _draw_message(self) -> None:
         width = self.size.width
-        rows = fitting(self._message, width, 2)
-        self.query_one("#message", Static).update(Text("\n").join(drawn(one, width) for one in rows))
+        self._fill("message", fitting(self._message, width, 2) or [()])
+
+    def _fill(self, name: str, rows: Sequence[Line]) -> None:
+        """Rows into a widget, which is made as high as they are: only then is the screen laid out anew."""
+        widget = self.query_one(f"#{name}", Static)
+        widget.styles.height = len(rows)
+        widget.update(Text("\n").join(drawn(one, self.size.width) for one in rows), layout=False)
 
     # --- moving about ---
 

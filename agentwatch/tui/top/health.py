@@ -40,6 +40,8 @@ Item = tuple[bool, str, str, str]
 
 
 def _items(status: Any, health: Any) -> Iterator[Item]:
+    for remark in status.get("remarks", ()):
+        yield False, "recording", remark, "What is missing may have changed what is told."
     lost = health["lost"]
     if not lost:
         yield True, "loss", "nothing was lost", "Every event that the kernel reported was seen."
@@ -77,7 +79,8 @@ def _items(status: Any, health: Any) -> Iterator[Item]:
         text = f"{health['excepted']:,} matches were covered by exceptions"
         yield True, "rules", text, "See the files of exceptions in the configuration."
     for name, sink in sorted(status.get("sinks", {}).items()):
-        yield not sink.get("dropped"), "sink", f"{name}: {_sink(sink)}", ""
+        well = not (sink.get("dropped") or sink.get("error"))
+        yield well, "sink", f"{name}: {_sink(sink)}", str(sink.get("error") or "")
     if "pid" in status:
         since = f"{status['since'][:19].replace('T', ' ')} UTC"
         yield (
@@ -89,7 +92,9 @@ def _items(status: Any, health: Any) -> Iterator[Item]:
 
 
 def _sink(sink: Any) -> str:
-    return ", ".join(f"{value} {name}" for name, value in sorted(sink.items()))
+    counts = [f"{sink.get('sent', 0):,} sent"]
+    counts += [f"{sink[name]:,} {name}" for name in ("queued", "dropped") if sink.get(name)]
+    return ", ".join(counts) + (f"; {sink['error']}" if sink.get("error") else "")
 
 
 def _row(number: int, good: bool, about: str, text: str, more: str) -> Row:

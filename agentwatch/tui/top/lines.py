@@ -22,15 +22,15 @@ def title_line(backend: Backend, context: Context, readonly: bool) -> Line:
     status, agents = context.answers.get("status", {}), context.answers.get("agents", ())
     frozen = sum(agent["state"] == "paused" for agent in agents)
     spans: list[Span | str] = [(" agentwatch top ", "bold reverse"), " "]
-    if backend.replay:
-        spans += [("recording ", "bold"), backend.name]
     if status:
         spans.append(f"  {status['time'][11:19]} UTC  {many(len(agents), 'agent')}  ")
         if frozen:
             spans += [(f" {frozen} FROZEN ", "bold black on yellow"), "  "]
         alerts = status["alerts"]
         spans.append((many(alerts, "alert"), "bold" if alerts else ""))
-    if not backend.replay:
+    if backend.replay:
+        spans += [("  recording ", "bold"), backend.name]
+    else:
         only = "--readonly" if readonly else "you may only read" if backend.role == "read" and status else ""
         spans.append((f"  {only}", "bold") if only else "")
     return line(*spans)
@@ -47,6 +47,8 @@ def status_line(look: Look) -> Line:
     status = look.answers.get("status")
     if status is None:
         return line(*spans)
+    if status.get("remarks"):
+        spans += [(f" DAMAGED RECORDING: {'; '.join(status['remarks'])} ", "bold white on red"), "  "]
     lost = sum(status["lost"].values())
     if lost:
         kinds = ", ".join(f"{count:,} {name}" for name, count in sorted(status["lost"].items()))
@@ -74,8 +76,11 @@ def tabs_line(current: str) -> Line:
 def rule_line(agent: str | None, chosen: str, place: str, width: int) -> Line:
     """The rule under rows or a page: what is left out of them, and where one is."""
     spans: list[Span] = [("──", "dim")]
-    parts = ((f"only agent {agent}, esc: all" if agent else "", "bold cyan"),
-             (f"filter {chosen}, esc: none" if chosen else "", "bold cyan"), (place, ""))  # fmt: skip
+    parts = (
+        (place, ""),
+        (f"only agent {agent}, esc: all" if agent else "", "bold cyan"),
+        (f"filter {chosen}, esc: none" if chosen else "", "bold cyan"),
+    )
     for text, style in parts:
         if text:
             spans += [(f" {text} ", style), ("──", "dim")]

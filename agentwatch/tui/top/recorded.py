@@ -120,7 +120,7 @@ class Recorded:
         self._times = array("q")
         self._marks: tuple[Mark, ...] = ()
         self._seeking = False
-        self.remarks: list[str] = []
+        self._remarks: list[str] = []
 
     @property
     def busy(self) -> str:
@@ -143,7 +143,7 @@ class Recorded:
                 self._seeking = False
             if run.view is None or run.header is None:
                 raise BackendError(run.error or "; ".join(run.outcome.remarks) or "the trace holds nothing")
-            self.remarks = [*run.outcome.remarks, *filter(None, [run.error])]
+            self._remarks = [*run.outcome.remarks, *filter(None, [run.error])]
             offset = run.header.clock_offset
             self._times = array("q", (time + offset for time in run.times))
             total = len(self._times)
@@ -175,7 +175,7 @@ class Recorded:
             result = self._run.view.answer(verb, arguments)
             if verb == "status":
                 result["time"] = timestamp(self.timeline.time, 0)
-                result["verbs"] = []
+                result["verbs"], result["remarks"] = [], self._remarks
             return result
         except ProtocolError as error:
             raise BackendError(str(error)) from None

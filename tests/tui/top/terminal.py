@@ -52,7 +52,9 @@ class Terminal:
     def screen(self, *, styled: bool = False) -> str:
         """The lines in sight; with `styled`, the escapes that colour them, too."""
         how = ["-e"] if styled else []
-        done = subprocess.run([*self._tmux, "capture-pane", "-p", *how], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*self._tmux, "capture-pane", "-p", *how], capture_output=True, text=True, check=False
+        )
         return done.stdout
 
     def shows(self, *texts: str, seconds: float = 20) -> str:
