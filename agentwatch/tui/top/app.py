@@ -35,6 +35,7 @@ SCREENS: Final[dict[str, Callable[[], Screen]]] = {
     one.name: one for one in (Agents, Processes, Flows, Alerts, Events, Gpus, Files, Health)
 }
 _BOUND: Final = frozenset(key.action.partition("(")[0] for key in keys.KEYS)
+_STATES_AFTER: Final = {"pause": "paused", "resume": "running", "kill": "killed"}
 _SUMMARY: Final = 4  # lines about the row that is selected
 _BUSY_SECONDS: Final = 0.25  # between two looks at what a backend is at
 _COMMANDS: Final = "agent NAME, all, pause, resume, kill, seek TIME, filter TERMS, quit, " + ", ".join(
@@ -521,6 +522,10 @@ class Top(App[None]):
         )
 
     def _did(self, verb: str, done: Any) -> None:
+        for agent in self._look.answers.get("agents", ()):  # the next look may be half a second away
+            if agent["name"] == done.get("agent"):
+                agent["state"] = _STATES_AFTER.get(verb, agent["state"])
+        self._draw()
         took = f" in {done['took_us'] / 1000:.1f} ms" if "took_us" in done else ""
         late = "" if done.get("settled", True) else "; the kernel has not finished yet"
         what = {"pause": "FROZEN", "resume": "running again", "kill": "killed"}.get(verb, verb)

@@ -41,10 +41,12 @@ def miner(daemon: Service) -> Iterator[Miner]:
     with socket.create_server(("127.0.0.1", 0)) as pool, Cgroup("top") as cgroup:
         command = [*WAIT, str(pool.getsockname()[1])]
         with cgroup.popen(command, stdin=subprocess.PIPE) as process:
-            eventually(cgroup.pids)
-            daemon.attach(cgroup, name="job-7")
-            yield Miner(cgroup, process)
-            process.kill()
+            try:
+                eventually(cgroup.pids)
+                daemon.attach(cgroup, name="job-7")
+                yield Miner(cgroup, process)
+            finally:
+                process.kill()
 
 
 @pytest.fixture
