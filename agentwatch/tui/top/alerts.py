@@ -41,7 +41,7 @@ class Alerts(Screen):
             *agent,
             Column("LEVEL", 8),
             Column("DONE", 7),
-            Column("WHAT", 20, grow=5),
+            Column("WHAT", 36, grow=5),
             Column("WHO", 18, grow=3, rank=1),
             Column("TO", 21, grow=1, rank=2),
         )

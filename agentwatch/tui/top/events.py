@@ -40,7 +40,7 @@ class Events(Screen):
             Column("TIME UTC", 12),
             *agent,
             Column("EVENT", 18),
-            Column("WHO", 14, grow=1),
+            Column("WHO", 18, grow=1),
             Column("WHAT", 20, grow=6),
         )
 

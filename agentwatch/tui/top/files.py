@@ -22,7 +22,7 @@ class Files(Events):
             *agent,
             Column("ACCESS", 7),
             Column("FILE", 24, grow=6),
-            Column("WHO", 14, grow=1),
+            Column("WHO", 18, grow=1),
             Column("USER", 8, rank=1),
         )
 

@@ -40,7 +40,7 @@ class Flows(Screen):
             *agent,
             Column("PROTOCOL", 8, grow=1),
             Column("REMOTE", 21, grow=2),
-            Column("NAME", 10, grow=3, rank=1),
+            Column("NAME", 16, grow=3, rank=1),
             Column("SENT", 6, right=True),
             Column("RECEIVED", 8, right=True),
             Column("PID", 7, rank=3, right=True),

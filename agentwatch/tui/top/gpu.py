@@ -13,6 +13,7 @@ from agentwatch.tui.top.model import (
     Screen,
     file_name,
     line,
+    many,
     percent,
     size,
 )
@@ -55,7 +56,8 @@ class Gpus(Screen):
         record = row.record
         if row.agent:
             return [line((record["exe"], "bold"), f", process {record['pid']} of {record['agent']}")]
-        gone = f"GONE: {record['gone']}" if record["gone"] else f"{record['processes']} processes use it"
+        users = many(record["processes"], "process")
+        gone = f"GONE: {record['gone']}" if record["gone"] else f"used by {users}"
         return [line((record["name"], "bold"), f" {record['uuid']}"), line(gone)]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,12 +24,14 @@ class Live:
         self.name = str(path)
         self._path = path
         self._client: Client | None = None
+        self._lock = threading.Lock()
         self.role = "read"
 
     def connect(self) -> None:
-        if self._client is None:
-            self._client = self._open()
-            self.role = self._client.role
+        with self._lock:
+            if self._client is None:
+                self._client = self._open()
+                self.role = self._client.role
 
     def _open(self) -> Client:
         try:
@@ -39,15 +42,16 @@ class Live:
             raise BackendError(str(error), gone=error.code == "busy") from None
 
     def ask(self, verb: str, **arguments: Any) -> Any:
-        if self._client is None:
-            raise BackendError("the daemon does not answer", gone=True)
-        try:
-            return self._client.ask(verb, **arguments)
-        except ProtocolError as error:
-            raise BackendError(str(error)) from None
-        except (OSError, ValueError, KeyError) as error:  # it is gone, or says what nobody understands
-            self.close()
-            raise BackendError(str(error), gone=True) from None
+        with self._lock:  # answers come in the order of the questions
+            if self._client is None:
+                raise BackendError("the daemon does not answer", gone=True)
+            try:
+                return self._client.ask(verb, **arguments)
+            except ProtocolError as error:
+                raise BackendError(str(error)) from None
+            except (OSError, ValueError, KeyError) as error:  # it is gone, or says what nobody understands
+                self.close()
+                raise BackendError(str(error), gone=True) from None
 
     def act(self, verb: str, **arguments: Any) -> Any:
         with self._open() as client:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from typing import Any
 
+from agentwatch.tui.text import short_program
 from agentwatch.tui.top.model import Column, Context, Line, Question, Row, Screen, clock, line, line_of_field
 from agentwatch.tui.tree import tree
 
@@ -86,7 +87,8 @@ def ended_words(status: int | None) -> str:
 def _row(process: Any, depth: int, context: Context) -> Row:
     ended = ended_words(process["status"])
     style = "bold red" if process["alerted"] else "dim" if ended else ""
-    command = " ".join(process["argv"]) or process["exe"] or "?"
+    program, *arguments = process["argv"] or [process["exe"] or "?"]
+    command = " ".join((short_program(program), *arguments))
     indent = "  " * (min(depth, _DEEPEST) - 1) + "└ " if depth else ""
     cells = (
         *(() if context.agent else ((process["agent"], ""),)),

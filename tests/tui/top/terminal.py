@@ -44,7 +44,7 @@ class Terminal:
         """Press these keys one after the other."""
         subprocess.run([*self._tmux, "send-keys", *keys], check=True)
 
-    def type(self, text: str) -> None:
+    def enter(self, text: str) -> None:
         """Type a text, then enter."""
         subprocess.run([*self._tmux, "send-keys", "-l", text], check=True)
         self.send("Enter")

@@ -89,12 +89,12 @@ def test_an_agent_that_a_rule_froze_is_explained_resumed_paused_and_killed(
         assert agent.cgroup.frozen()
         terminal.send("K")
         terminal.shows("Type job-7 to do it")
-        terminal.type("job-8")
+        terminal.enter("job-8")
         terminal.shows("Nothing was done: that is not job-7.")
         assert agent.cgroup.pids()
         terminal.send("K")
         terminal.shows("Type job-7 to do it")
-        terminal.type("job-7")
+        terminal.enter("job-7")
         terminal.shows("job-7 is killed", "0 agents")
         assert agent.cgroup.pids() == []
 
@@ -162,5 +162,5 @@ def test_a_recording_is_stepped_through(tmp_path: Path) -> None:
         terminal.shows("event 3 of 7", "row 1 of 3")
         terminal.send("t")
         terminal.shows("Go to")
-        terminal.type("100 %")
+        terminal.enter("100 %")
         terminal.shows("event 7 of 7")
