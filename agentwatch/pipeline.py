@@ -85,7 +85,7 @@ class Pipeline:
     ) -> None:
         self.state = state or State()
         self.counters = Counters()
-        self.tap: Tap | None = None  # sees every event that rules see
+        self.tap: Tap | None = None  # sees every event that rules see, after they did
         self._engine = engine
         self._chain = Chain(self.state, engine.ruleset.categories, requests or NoRequests())
         self._decider = Decider()
@@ -102,6 +102,11 @@ class Pipeline:
     def rules(self) -> RuleSet:
         """The rules in force."""
         return self._engine.ruleset
+
+    @property
+    def excepted(self) -> int:
+        """Matches that an operator's exception covered."""
+        return self._engine.excepted
 
     def process(self, batches: Round) -> None:
         """Fold one round."""
@@ -152,8 +157,6 @@ class Pipeline:
 
     def _match(self, sighting: Sighting) -> None:
         self.counters.events += 1
-        if self.tap is not None:
-            self.tap(sighting)
         undecided: list[Match] = []
         decisions: list[Decision] = []
         for match in self._engine.evaluate(sighting):
@@ -176,6 +179,8 @@ class Pipeline:
         decisions.sort(key=_strength, reverse=True)
         for decision in decisions:
             self._carry_out(decision)
+        if self.tap is not None:
+            self.tap(sighting)
 
     def _is_left_out(self, rule: Rule, agent: Agent) -> bool:
         """Whether the agent's policy has this rule say nothing of it."""

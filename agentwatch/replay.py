@@ -131,13 +131,19 @@ class Outcome:
 
 
 class Replay:
-    """One recording through one pipeline. `write` gets each alert's line, `progress` bytes read so far."""
+    """One recording through one pipeline. `write` gets each alert's line, `progress` bytes read so far,
+    `begun` the pipeline before it folds anything, for who looks on."""
 
     def __init__(
-        self, recording: Recording, order: Order, write: Write, progress: Callable[[int], object]
+        self,
+        recording: Recording,
+        order: Order,
+        write: Write,
+        progress: Callable[[int], object],
+        begun: Callable[[Pipeline, TraceHeader], object] = lambda pipeline, header: None,
     ) -> None:
         self._recording, self._order = recording, order
-        self._write, self._progress = write, progress
+        self._write, self._progress, self._begun = write, progress, begun
         self._outcome = Outcome()
         self._pipeline: Pipeline | None = None
         self._before: tuple[TraceHeader, bytes] | None = None
@@ -163,6 +169,7 @@ class Replay:
             self._pipeline = self._begin(reader)
             for batches in reader.snapshot:
                 self._pipeline.process(batches)
+            self._begun(self._pipeline, reader.header)
         pipeline, start = self._pipeline, self._read
         for frame in reader.frames():
             for batches in reader.rounds(frame):

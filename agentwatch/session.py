@@ -108,6 +108,7 @@ class Session:
         self._recorder: Recorder | None = None
         self._redact: Callable[[Round], Round] | None = None
         self._reported_drops = 0
+        self.lag = 0  # ns from the latest record of the last round to when the round was folded
         self._gpus = Nvml(watch.source)
         watch.source.sweeps.append(self._gpus.sweep)
         self.clock_offset, names = clock_offset(), users()
@@ -204,6 +205,7 @@ class Session:
             self._recorder.append(batches)
             self._count_drops()
         self.pipeline.process(batches)
+        self.lag = now() - self.pipeline.counters.newest
 
     def _count_drops(self) -> None:
         """What could not be written to the trace is said in the trace, on the alerts and on the screen."""

@@ -16,6 +16,7 @@ from agentwatch.control.client import SOCKET, Client, NoDaemon
 from agentwatch.control.protocol import ProtocolError
 from agentwatch.markers import parse
 from agentwatch.tui.text import byte_count, printable
+from agentwatch.tui.tree import tree
 
 Function = TypeVar("Function", bound=Callable[..., None])
 
@@ -125,7 +126,7 @@ def ps(path: Path, as_json: bool, ended: bool, agent: str | None) -> None:
                 "!" if row["alerted"] else "" if row["status"] is None else "x",
                 "  " * depth + printable(" ".join(row["argv"]) or row["exe"], 200),
             )
-            for row, depth in _tree(rows)
+            for row, depth in tree(rows)
         ],
     )
     if found["more"]:
@@ -269,20 +270,6 @@ def _alert_line(alert: dict[str, Any]) -> None:
             f"{alert['rule']['title']}: {subject}{to}"
         )
     )
-
-
-def _tree(rows: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], int]]:
-    """Rows with their depth, parents before children."""
-    known = {row["pid"] for row in rows}
-    children: dict[int | None, list[dict[str, Any]]] = {}
-    for row in rows:
-        above = row["parent"] if row["parent"] in known and row["parent"] != row["pid"] else None
-        children.setdefault(above, []).append(row)
-    stack = [(row, 0) for row in reversed(children.pop(None, []))]
-    while stack:
-        row, depth = stack.pop()
-        yield row, depth
-        stack += [(child, depth + 1) for child in reversed(children.pop(row["pid"], []))]
 
 
 def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

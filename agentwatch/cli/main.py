@@ -19,6 +19,7 @@ _VERBS = {
         verb: ("agentwatch.cli.control", verb)
         for verb in ("status", "ps", "alerts", "events", "pause", "resume", "kill", "detach", "save", "mark")
     },
+    "top": ("agentwatch.cli.top", "top"),
     "replay": ("agentwatch.cli.replay", "replay"),
     "doctor": ("agentwatch.cli.doctor", "doctor"),
     "rules": ("agentwatch.cli.rules", "rules"),

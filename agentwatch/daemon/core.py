@@ -199,6 +199,7 @@ class Daemon:
             rules = self._load()
             self._session = stack.enter_context(Session(watch, rules, [self._on_alert]))
             self._desk = Desk(self._session, self._session.clock_offset)
+            self._session.pipeline.tap = self._desk.note_event
             self._watcher = stack.enter_context(RuleWatcher(_rule_files(config), self._load, rules))
             memory = Memory(config.run_dir / "agents.json")
             self._marking = Marking(self._session, say)
@@ -337,6 +338,7 @@ class Daemon:
             self._recording.gone(number)
 
     def _on_event(self, sighting: Sighting) -> None:
+        self._desk.note_event(sighting)
         item = self._events.item(sighting, self._session.clock_offset)
         if item is not None:
             self._front.send("item", "events", self._events.number, item)
@@ -352,7 +354,7 @@ class Daemon:
                 else:
                     self._front.send("answer", ticket, answer)
             case ["follows", "events", count]:
-                self._session.pipeline.tap = self._on_event if count else None
+                self._session.pipeline.tap = self._on_event if count else self._desk.note_event
             case ["scraped"]:
                 self._meter.note_scrape()
             case ["marks", pid, for_agent, markers]:
@@ -381,7 +383,7 @@ class Daemon:
         who, pid, cgroup = _who(peer), peer[0], peer[-1]
         try:
             if not VERBS[verb].acts:
-                return {"result": self._look(verb, arguments, who)}
+                return {"result": self._look(verb, arguments)}
             self._refuse_agents(cgroup)
             say(f"{who}: {verb} {arguments.get('agent', arguments.get('target', ''))!r}")
             result = self._act(verb, arguments, who, pid)
@@ -406,8 +408,8 @@ class Daemon:
             else:
                 self._front.send("answer", ticket, answer)
 
-    def _look(self, verb: str, arguments: dict[str, Any], who: str) -> Any:
-        result = self._desk.answer(verb, arguments, who)
+    def _look(self, verb: str, arguments: dict[str, Any]) -> Any:
+        result = self._desk.answer(verb, arguments)
         if verb == "status":
             result["link"] = {"backlog": self._front.backlog, "dropped": self._front.dropped}
         return result
@@ -442,7 +444,7 @@ class Daemon:
         if verb == "reload":
             self._reloading = True
             return {}
-        return self._desk.answer(verb, arguments, who)
+        return self._desk.act(verb, arguments, who)
 
     def _attach(self, arguments: dict[str, Any], who: str) -> dict[str, Any]:
         target = arguments["target"]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from agentwatch.enrich.files import FileNames
-from agentwatch.enrich.flows import Flow, FlowTable
+from agentwatch.enrich.flows import HEAD_BYTES, Flow, FlowTable
 from agentwatch.enrich.gpus import GpuTable
 from agentwatch.enrich.markers import NO_MARKERS, Markers, joined, put
 from agentwatch.enrich.processes import Process, ProcessTable
@@ -247,11 +247,15 @@ class State:
     def _payload(self, seq: int, row: Row, agent: Agent) -> Change:
         fields = decode.unpack(row)
         flow = self._flow(row, fields, agent)
-        length = fields[-1]
+        data = decode.tail(row, fields[-1])
         if row[FLAGS] & _INCOMING:
             flow.bytes_in += fields[_BLOCK + 1]
+            head = flow.head_in
         else:
             flow.bytes_out += fields[_BLOCK + 1]
+            head = flow.head_out
+        if head is not None and len(head) < HEAD_BYTES:
+            self.flows.keep_head(flow, data, bool(row[FLAGS] & _INCOMING))
         return Change(
             seq,
             row[TYPE],
@@ -260,7 +264,7 @@ class State:
             self._flow_owner(flow, agent),
             flow,
             fields,
-            decode.tail(row, length),
+            data,
             row[FLAGS],
         )
 
