@@ -7,7 +7,7 @@ alerts wait for it there, so that they say the same live and in a replay.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -61,6 +61,7 @@ class Pipeline:
     """Folds rounds into alerts. `requests` is asked what detectors want to know.
 
     Records say when other rules came into force; with `reloads` false those of `engine` stay.
+    `tap` sees events of the categories that rules look at, and of `categories`.
     """
 
     def __init__(
@@ -73,12 +74,15 @@ class Pipeline:
         requests: Requests | None = None,
         clock_offset: int = 0,
         reloads: bool = True,
+        categories: Collection[str] = (),
     ) -> None:
         self.state = state or State()
         self.counters = Counters()
-        self.tap: Tap | None = None  # sees every event that rules see
+        self.tap: Tap | None = None
         self._engine = engine
-        self._chain = Chain(self.state, engine.ruleset.categories, requests or NoRequests())
+        self._categories = frozenset(categories)
+        wanted = self._categories.union(engine.ruleset.categories)
+        self._chain = Chain(self.state, wanted, requests or NoRequests())
         self._decider = Decider()
         self._actuator = actuator or ReportingActuator()
         self._sinks = tuple(sinks)
@@ -178,7 +182,7 @@ class Pipeline:
             self._engine = Engine(rules, clock_offset=self._clock_offset, predecessor=self._engine)
         except ValueError as error:
             raise DecodeError(f"rules cannot be read: {error}") from None
-        self._chain.want(rules.categories)
+        self._chain.want(self._categories.union(rules.categories))
 
     def _settle(self, change: Change) -> None:
         """The record of an act has come: its alert is complete."""
