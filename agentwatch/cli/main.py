@@ -22,6 +22,9 @@ _VERBS = {
     "replay": ("agentwatch.cli.replay", "replay"),
     "doctor": ("agentwatch.cli.doctor", "doctor"),
     "rules": ("agentwatch.cli.rules", "rules"),
+    "query": ("agentwatch.cli.query", "query"),
+    "blame": ("agentwatch.cli.blame", "blame"),
+    "report": ("agentwatch.cli.report", "report"),
     "trace": ("agentwatch.cli.trace", "trace"),
 }
 

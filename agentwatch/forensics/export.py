@@ -41,9 +41,7 @@ def to_lines(work: Sequence[Recording], write: Write) -> Iterator[Story]:
 
 def to_pcapng(work: Sequence[Recording], write: Write) -> Iterator[Story]:
     """The captured payloads as packets, an interface for each recording."""
-    write(
-        file_header("Payloads captured by agentwatch; headers are made up around them, checksums are zero.")
-    )
+    write(file_header("Payloads captured by agentwatch; headers are made around them, checksums are zero."))
     interface = 0
     for recording in work:
         story = Story(recording, Packets(write, interface))

@@ -86,7 +86,7 @@ class _File:
     def __init__(self, path: Path, columns: Sequence[Column]) -> None:
         self._columns, self._schema = columns, schema_of(columns)
         self._rows: list[Row] = []
-        self._path, self._unfinished = path, path.with_name(f".{path.name}.part")
+        self._path, self._unfinished = path, path.with_name(f".{path.name}.{os.getpid()}.part")
         self._writer = pq.ParquetWriter(self._unfinished, self._schema, compression="zstd")
 
     def write(self, row: Row) -> None:
@@ -104,7 +104,7 @@ class _File:
         if self._rows:
             self._flush()
         self._writer.close()
-        os.replace(self._unfinished, self._path)
+        self._unfinished.replace(self._path)
 
 
 def partition(text: str) -> str:

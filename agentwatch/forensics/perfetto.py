@@ -43,8 +43,8 @@ class TraceEvents(Listener):
             arrow = {"id": track, "cat": "fork", "name": "fork"}
             self._event({**arrow, "ph": "s", "ts": _micro(begin), **self._where(self._track(life.parent))})
             self._event({**arrow, "ph": "f", "bp": "e", "ts": _micro(begin), **self._where(track)})
-        following = [one.time for one in life.programs[1:]] + [end]
-        for program, until in zip(life.programs, following, strict=True):
+        untils = (*(one.time for one in life.programs[1:]), end)
+        for program, until in zip(life.programs, untils, strict=False):  # of a mere fork there is none
             args = {"exe": program.exe, "argv": list(program.argv), "cwd": program.cwd, "record": program.seq}
             name = program.exe.rpartition("/")[2] or "?"
             duration = _micro(max(0, until - program.time))
