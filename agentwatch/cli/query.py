@@ -25,9 +25,7 @@ _FORMS = ("table", "json", "csv", "parquet")
 @click.argument("sources", nargs=-1, required=True, metavar="TRACE|PARQUET...")
 @click.option("--format", "form", type=click.Choice(_FORMS), default="table", show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path, allow_dash=True), default=Path("-"))
-@click.option(
-    "--rows", default=1000, show_default=True, type=click.IntRange(1), help="Rows of a table shown."
-)
+@click.option("--rows", default=1000, show_default=True, type=click.IntRange(1), help="Rows of a table.")
 @click.option("--memory", default="1GB", show_default=True, help="Memory for the query.")
 @click.option(
     "--timeout", default=60.0, show_default=True, type=click.FloatRange(0.001), help="Seconds for the query."

@@ -7,6 +7,7 @@ intermediate results are bounded.
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -70,11 +71,24 @@ def tables_of(sql: str) -> frozenset[str]:
             statements = session.extract_statements(sql)
             if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
                 raise QueryError("a query is one SELECT: nothing else is allowed")
-            for name in TABLES:  # names are resolved as they will be
-                session.register(name, _no_rows(name))
-            return frozenset(name.lower() for name in session.get_table_names(sql)) & TABLES.keys()
+            row = session.execute("SELECT json_serialize_sql($sql)", {"sql": sql}).fetchone()
+            tree = json.loads(row[0]) if row else {}
+            return frozenset(_named(tree)) & TABLES.keys()
     except duckdb.Error as error:
         raise QueryError(str(error)) from None
+
+
+def _named(tree: Any) -> Iterator[str]:
+    """The names of tables in DuckDB's syntax tree."""
+    ahead = [tree]
+    while ahead:
+        node = ahead.pop()
+        if isinstance(node, dict):
+            if isinstance(node.get("table_name"), str):
+                yield node["table_name"].lower()
+            ahead += node.values()
+        elif isinstance(node, list):
+            ahead += node
 
 
 @contextmanager
