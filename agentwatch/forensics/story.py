@@ -33,6 +33,7 @@ CLOSED_KEPT = 2048
 LINKS_REMEMBERED = 1024  # by record, for alerts that wait for their act
 PROGRAMS_KEPT = 16  # of a process
 FINDINGS_KEPT = 32  # of a process
+LINKS_OF_LIFE = 32  # flows that a process holds on to
 ARGV_KEPT = 4096  # characters of a program's arguments
 LARGEST_TIME = (1 << 63) - 1  # ns since 1970, in 2262: what a signed 64-bit integer holds
 
@@ -82,7 +83,8 @@ class Life:
     programs: list[Program] = field(default_factory=list)
     programs_run: int = 0
     findings: list[Finding] = field(default_factory=list)
-    markers: dict[str, str] = field(default_factory=dict)
+    links: list[Link] = field(default_factory=list)
+    links_seen: int = 0
 
     @property
     def ancestry(self) -> list[Life]:
@@ -316,6 +318,9 @@ class Story:
         if link is None:
             self._known[1] += 1
             link = self._links[flow.cookie] = Link(flow, life, self._known[1])
+            life.links_seen += 1
+            if len(life.links) < LINKS_OF_LIFE:
+                life.links.append(link)
             if len(self._links) > LINKS_KEPT:
                 self._hand_on_link(next(iter(self._links)))
         return link
