@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from agentwatch.cli.exits import Exit, Failure
+from agentwatch.cli.exits import Exit
 from agentwatch.cli.telling import Missing
 from agentwatch.tui.text import printable
 

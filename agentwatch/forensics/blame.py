@@ -229,7 +229,6 @@ class Blame(Listener):
             yield self._judgement(number, alert)
 
     def _judgement(self, number: int, alert: dict[str, Any]) -> Step:
-        offset = self._story.header.clock_offset if self._story.header else 0
         rule, why = alert["rule"], alert["completeness"]["why"]
         text = f"alert {number} ({rule['level']}): {rule['title']}; {response_words(alert)}"
         if alert["verdict"] != "match":
@@ -238,7 +237,11 @@ class Blame(Listener):
             text += f"; evidence is partial: {', '.join(why)}"
         record = alert["evidence"][-1] if alert["evidence"] else 0
         facts = {"rule": rule["id"], "response": alert["response"], "acted": alert["acted"]}
-        return Step(wall_of(alert["time"]) - offset, "alert", alert["process"]["pid"], text, record, facts)
+        return Step(self.time_of(alert), "alert", alert["process"]["pid"], text, record, facts)
+
+    def time_of(self, alert: Mapping[str, Any]) -> int:
+        """When an alert's decisive record was made, in ns since boot."""
+        return wall_of(alert["time"]) - (self._story.header.clock_offset if self._story.header else 0)
 
     def stamp(self, time: int) -> str:
         """RFC 3339 from ns since boot."""
