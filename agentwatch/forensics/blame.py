@@ -64,10 +64,11 @@ class Case:
 
     @property
     def markers(self) -> dict[str, Any]:
-        """Markers of the alerts, the latest value of each."""
-        found: dict[str, Any] = {}
+        """Markers when the process began to act, and others of its alerts."""
+        found: dict[str, Any] = dict(self.life.markers)
         for _, alert in self.alerts:
-            found.update(alert.get("markers") or {})
+            for name, value in (alert.get("markers") or {}).items():
+                found.setdefault(name, value)
         return found
 
 

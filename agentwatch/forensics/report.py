@@ -221,7 +221,8 @@ class Page:
         for case in self._blame.cases:
             yield from self._case(case)
         for number, alert in self._blame.homeless:
-            yield f'<section class="alert">{_title(number, alert)}<p>Its process is not known.</p></section>\n'
+            about = "<p>Its process is not known.</p>"
+            yield f'<section class="alert">{_title(number, alert)}{about}</section>\n'
         yield _left_out(self._blame.left_out, "alerts")
 
     def _case(self, case: Case) -> Iterator[str]:
@@ -229,7 +230,8 @@ class Page:
         for number, alert in case.alerts:
             yield _title(number, alert)
         command, how = tool_call(case)
-        yield f'<p class="soft">Tool call ({shown(how)}):</p>\n<code class="command">{shown(command)}</code>\n'
+        yield f'<p class="soft">Tool call ({shown(how)}):</p>\n'
+        yield f'<code class="command">{shown(command)}</code>\n'
         if case.markers:
             words = ", ".join(f"{name}={value}" for name, value in case.markers.items())
             yield f'<p class="soft">Markers: <code>{shown(words)}</code></p>\n'
@@ -318,7 +320,7 @@ class Page:
         for name, value in facts:
             yield f"<dt>{shown(name)}</dt><dd><code>{shown(value)}</code></dd>\n"
         yield "</dl>\n"
-        yield '<p class="soft">Times are UTC. The alerts are those of a replay under the rules named here.</p>\n'
+        yield '<p class="soft">Times are UTC. Alerts are those of a replay under these rules.</p>\n'
 
 
 def _title(number: int, alert: dict[str, Any]) -> str:

@@ -85,6 +85,7 @@ class Life:
     findings: list[Finding] = field(default_factory=list)
     links: list[Link] = field(default_factory=list)
     links_seen: int = 0
+    markers: dict[str, str] = field(default_factory=dict)  # when it was first seen to act
 
     @property
     def ancestry(self) -> list[Life]:
@@ -237,6 +238,7 @@ class Story:
             self._ran(life, change)
         link = None if change.flow is None else self._link(change.flow, life)
         for event in self._events:
+            life.markers = life.markers or markers_of(event)
             self._found(life, link, event)
         if self._events and link is not None:
             self._remember(change.seq, link)
@@ -353,6 +355,13 @@ def _behaviour(event: Sighting) -> str:
     name = event.fields.get("Behaviour") or event.fields.get("Kind")
     stage = event.fields.get("Stage")
     return " ".join(str(word) for word in (name, stage) if word) if name else ""
+
+
+def markers_of(event: Sighting) -> dict[str, str]:
+    """The markers on an event, by name."""
+    told = event.fields.get("Markers")
+    pairs = (str(one).partition("=") for one in told) if isinstance(told, tuple) else ()
+    return {name: value for name, _, value in pairs}
 
 
 def _words(value: Value) -> str:

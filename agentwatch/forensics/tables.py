@@ -10,7 +10,7 @@ from agentwatch.enrich.flows import Flow
 from agentwatch.enrich.processes import Process
 from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import Change
-from agentwatch.forensics.story import Life, Link, Listener, Story, digest_of, wall_of
+from agentwatch.forensics.story import Life, Link, Listener, Story, digest_of, markers_of, wall_of
 from agentwatch.schema.events import BY_NUMBER, SOCKET_BLOCK
 from agentwatch.schema.fields import CONNECTION, PROCESS
 
@@ -54,6 +54,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
         Column("cmdline", "text", "its arguments, joined by spaces"),
         Column("flow", "int", "socket cookie: the flow's identity"),
         *_ENDS,
+        Column("markers", "json", "markers on the event, such as run and tool call"),
         Column("fields", "json", "what the event says besides"),
         Column("data", "bytes", "of payloads: the bytes captured"),
     ),
@@ -142,7 +143,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
 }
 """Every table begins with the trace and a time, by whose date it is partitioned."""
 
-_IN_COLUMNS = frozenset(one.name for one in (*PROCESS, *CONNECTION))
+_IN_COLUMNS = frozenset(one.name for one in (*PROCESS, *CONNECTION)) | {"Markers"}
 _BLOCK = frozenset(one.name for one in SOCKET_BLOCK)
 _BULKY = frozenset(("content",))
 
@@ -214,6 +215,7 @@ class Tables(Listener):
             None if event is None else event.category,
             *self._who(change.agent.name, process), process.command_line,
             None if flow is None else flow.cookie, *_ends(flow),
+            as_json({} if event is None else markers_of(event)),
             as_json(_fields(change) if event is None else event_fields(event)),
             change.data or None,
         )  # fmt: skip
