@@ -15,7 +15,7 @@ from agentwatch.cli.telling import Missing, open_output
 from agentwatch.tui.text import printable
 
 if TYPE_CHECKING:
-    from pyarrow import RecordBatch  # type: ignore[import-untyped]
+    from pyarrow import RecordBatch
 
 _FORMS = ("table", "json", "csv", "parquet")
 

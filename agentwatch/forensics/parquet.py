@@ -16,8 +16,8 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 
-import pyarrow as pa  # type: ignore[import-untyped]
-import pyarrow.parquet as pq  # type: ignore[import-untyped]
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from agentwatch.forensics.tables import TABLES, Column, Row
 

@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import duckdb
-import pyarrow as pa  # type: ignore[import-untyped]
+import pyarrow as pa
 
 from agentwatch.forensics.export import to_parquet
 from agentwatch.forensics.parquet import schema_of
