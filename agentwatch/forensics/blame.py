@@ -179,7 +179,9 @@ class Blame(Listener):
         """What a process of the chain ran, until the next in the chain was forked."""
         pid = life.process.pid
         if life.parent is not None and life.began:
-            yield Step(life.began, "fork", pid, f"forked by {life.parent.process.pid}")
+            between = f", {life.skipped} generations between are left out" if life.skipped else ""
+            maker = life.process.parent[0] if life.process.parent else life.parent.process.pid
+            yield Step(life.began, "fork", pid, f"forked by {maker}{between}")
         until = child.began if child is not None and child.began else None
         for program in life.programs:
             if until is None or program.time <= until:

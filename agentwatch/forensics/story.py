@@ -33,6 +33,7 @@ CLOSED_KEPT = 2048
 LINKS_REMEMBERED = 1024  # by record, for alerts that wait for their act
 PROGRAMS_KEPT = 16  # of a process
 FINDINGS_KEPT = 32  # of a process
+DEEPEST = 256  # ancestors that a process holds on to; of more, those in the middle are left out
 LINKS_OF_LIFE = 32  # flows that a process holds on to
 ARGV_KEPT = 4096  # characters of a program's arguments
 LARGEST_TIME = (1 << 63) - 1  # ns since 1970, in 2262: what a signed 64-bit integer holds
@@ -73,12 +74,17 @@ class Finding:
 
 @dataclass(slots=True, eq=False)
 class Life:
-    """A process from its beginning to its end. `began` is 0 where it ran before the watch did."""
+    """A process from its beginning to its end. `began` is 0 where its fork was not seen.
+
+    `skipped` counts the generations that are left out between it and `parent`.
+    """
 
     process: Process
     agent: str
     number: int  # in the order of first sight, from 1
     parent: Life | None = None
+    depth: int = 0
+    skipped: int = 0
     began: int = 0
     programs: list[Program] = field(default_factory=list)
     programs_run: int = 0
@@ -92,7 +98,7 @@ class Life:
         """From the first known ancestor down to this process."""
         chain: list[Life] = []
         life: Life | None = self
-        while life is not None and life not in chain and len(chain) < 256:
+        while life is not None and life not in chain:  # a made-up trace may have circles
             chain.append(life)
             life = life.parent
         return chain[::-1]
@@ -233,7 +239,7 @@ class Story:
         kind = change.type
         if kind == Type.FORK:
             life.began = life.began or change.time
-            life.parent = life.parent or self._parent(life, change.agent)
+            self._place(life, change.agent)
         elif kind in (Type.EXEC, Type.PROCESS):
             self._ran(life, change)
         link = None if change.flow is None else self._link(change.flow, life)
@@ -270,17 +276,23 @@ class Story:
             life.agent = agent.name
         return life
 
-    def _parent(self, life: Life, agent: Agent) -> Life | None:
-        """The life of who made it, where that is an agent's process."""
-        parent = life.process.parent
-        known = None if parent is None else self._lives.get(parent)
-        if known is None and parent is not None and (process := self.state.processes.known(parent)):
-            known = self._life(process, agent)
-        return None if known is life else known
+    def _place(self, life: Life, agent: Agent) -> None:
+        """Below who made it, where that is an agent's process."""
+        maker = life.process.parent
+        if life.parent is not None or maker is None:
+            return
+        above = self._lives.get(maker)
+        if above is None and (process := self.state.processes.known(maker)):
+            above = self._life(process, agent)
+        if above is None or above is life:
+            return
+        life.depth, life.parent = above.depth + 1, above
+        if life.depth > DEEPEST:
+            life.depth, life.skipped, life.parent = above.depth, above.skipped + 1, above.parent
 
     def _ran(self, life: Life, change: Change) -> None:
         process = change.process
-        life.parent = life.parent or self._parent(life, change.agent)
+        self._place(life, change.agent)
         life.programs_run += 1
         argv, cut = _shortened(process.argv)
         program = Program(
