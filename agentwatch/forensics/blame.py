@@ -164,16 +164,19 @@ class Blame(Listener):
         return sorted(found, key=lambda step: step.time)
 
     def _meanwhile(self, case: Case, last: int) -> Iterator[Step]:
-        """What operators did to the agent while the process lived, and the first thing after that.
+        """What operators did to the agent while the process lived, and who ended a pause after that.
 
         What rules had done is told with their alerts.
         """
+        paused = False
         for step in self._acts:
-            if step.facts["agent"] == case.life.agent and step.facts["by"] not in self._rules:
-                if step.time >= case.life.process.start:
-                    yield step
-                if step.time > last:
-                    return
+            if step.facts["agent"] != case.life.agent:
+                continue
+            if step.time > last and not paused:
+                return
+            paused = step.facts["response"] == "pause"
+            if step.time >= case.life.process.start and step.facts["by"] not in self._rules:
+                yield step
 
     def _way(self, life: Life, child: Life | None) -> Iterator[Step]:
         """What a process of the chain ran, until the next in the chain was forked."""

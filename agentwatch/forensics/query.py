@@ -69,13 +69,14 @@ def tables_of(sql: str) -> frozenset[str]:
     try:
         with duckdb.connect(":memory:") as session:
             statements = session.extract_statements(sql)
-            if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-                raise QueryError("a query is one SELECT: nothing else is allowed")
             row = session.execute("SELECT json_serialize_sql($sql)", {"sql": sql}).fetchone()
-            tree = json.loads(row[0]) if row else {}
-            return frozenset(_named(tree)) & TABLES.keys()
     except duckdb.Error as error:
         raise QueryError(str(error)) from None
+    tree = json.loads(row[0]) if row else {}
+    select = [one.type for one in statements] == [duckdb.StatementType.SELECT]
+    if not select or tree.get("error", True):
+        raise QueryError("a query is one SELECT: nothing else is allowed")
+    return frozenset(_named(tree)) & TABLES.keys()
 
 
 def _named(tree: Any) -> Iterator[str]:

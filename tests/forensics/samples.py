@@ -84,7 +84,7 @@ QUESTION = bytes.fromhex("12340100000100000000000006706172656e74076578616d706c65
 """A DNS question for parent.example, type A."""
 
 
-def tool_call() -> list[Round]:
+def incident() -> list[Round]:
     """A root command, a tool call through a shell, and what came of it: an alert for port 1."""
     return [
         agent(),

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from agentwatch.forensics.export import to_lines
 from agentwatch.forensics.tables import TABLES
-from tests.forensics.samples import HOSTILE, recorded, tool_call
+from tests.forensics.samples import HOSTILE, incident, recorded
 
 
 def test_rows_as_lines(tmp_path: Path) -> None:
     file = io.BytesIO()
-    (story,) = to_lines([(recorded(tmp_path, tool_call()),)], file.write)
+    (story,) = to_lines([(recorded(tmp_path, incident()),)], file.write)
     assert not story.incomplete
     assert file.getvalue().isascii() and b"\x1b" not in file.getvalue()
     rows = [json.loads(line) for line in file.getvalue().splitlines()]

@@ -13,7 +13,7 @@ from agentwatch.forensics import parquet as module
 from agentwatch.forensics.export import to_parquet
 from agentwatch.forensics.parquet import ParquetFolder, partition
 from agentwatch.forensics.tables import TABLES
-from tests.forensics.samples import DEMO, HOSTILE, recorded, tool_call
+from tests.forensics.samples import DEMO, HOSTILE, incident, recorded
 
 DAY = 86_400_000_000_000
 
@@ -66,7 +66,7 @@ def test_numbers_and_text_that_no_recorder_writes(tmp_path: Path) -> None:
 
 
 def test_hostile_names_are_kept_as_they_were(tmp_path: Path) -> None:
-    to_parquet((recorded(tmp_path, tool_call()),), tmp_path / "out", ["processes"])
+    to_parquet((recorded(tmp_path, incident()),), tmp_path / "out", ["processes"])
     (file,) = (tmp_path / "out" / "processes").rglob("*.parquet")
     argv = pq.read_table(file, partitioning=None)["argv"].to_pylist()
     assert any(HOSTILE in words for words in argv if words)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from agentwatch.forensics.export import to_pcapng
-from tests.forensics.samples import DEMO, agent, payload, recorded, run, tool_call
+from tests.forensics.samples import DEMO, agent, incident, payload, recorded, run
 
 WANTS = shutil.which("tshark")
 
@@ -44,7 +44,7 @@ def packets(data: bytes) -> list[tuple[int, bytes, int]]:
 
 
 def test_a_packet_says_what_was_captured_and_how_long_it_was(tmp_path: Path) -> None:
-    found = packets(written(recorded(tmp_path, tool_call())))
+    found = packets(written(recorded(tmp_path, incident())))
     _, question, original = found[0]
     assert original == len(question) and question[23] == 17 and question[36:38] == (53).to_bytes(2, "big")
     _, request, original = found[1]
@@ -56,7 +56,7 @@ def test_a_packet_says_what_was_captured_and_how_long_it_was(tmp_path: Path) -> 
 
 
 def test_each_recording_is_an_interface(tmp_path: Path) -> None:
-    data = written(recorded(tmp_path, tool_call()), DEMO)
+    data = written(recorded(tmp_path, incident()), DEMO)
     assert [kind for kind, _ in blocks(data)][:2] == [0x0A0D0D0A, 1]
     assert {interface for interface, _, _ in packets(data)} == {0, 1}
 
@@ -68,7 +68,7 @@ def test_a_packet_longer_than_ip_can_say_has_length_zero(tmp_path: Path) -> None
 
 
 def test_comments_name_the_process_and_hide_nothing(tmp_path: Path) -> None:
-    data = written(recorded(tmp_path, tool_call()))
+    data = written(recorded(tmp_path, incident()))
     assert b"102 /usr/bin/curl" in data
     assert b"\x1b" not in data and "\u202e".encode() not in data
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agentwatch.forensics.export import to_perfetto
-from tests.forensics.samples import DEMO, recorded, tool_call
+from tests.forensics.samples import DEMO, incident, recorded
 
 REQUIRED = {"X": ("ts", "dur", "name"), "i": ("ts", "s", "name"), "M": ("name", "args"), "b": ("id", "cat"),
             "e": ("id", "cat"), "s": ("id", "ts"), "f": ("id", "ts", "bp")}  # fmt: skip
@@ -31,7 +31,7 @@ def test_every_event_has_what_its_phase_needs() -> None:
 
 
 def test_processes_are_tracks_and_programs_slices(tmp_path: Path) -> None:
-    found = events(recorded(tmp_path, tool_call()))
+    found = events(recorded(tmp_path, incident()))
     names = {e["pid"]: e["args"]["name"] for e in found if e["name"] == "process_name"}
     assert set(names.values()) == {"python3 [100] demo", "bash [101] demo", "curl [102] demo"}
     slices = {e["name"]: e for e in found if e["ph"] == "X" and e["cat"] == "program"}
@@ -51,7 +51,7 @@ def test_flows_begin_and_end_and_forks_have_two_ends() -> None:
 
 
 def test_several_recordings_share_no_track(tmp_path: Path) -> None:
-    one = recorded(tmp_path, tool_call())
+    one = recorded(tmp_path, incident())
     alone = {event["pid"] for event in events(one)}
     both = {event["pid"] for event in events(one, DEMO)}
     assert len(both) == len(alone) + len({event["pid"] for event in events(DEMO)})
@@ -59,5 +59,5 @@ def test_several_recordings_share_no_track(tmp_path: Path) -> None:
 
 
 def test_no_string_acts_on_a_page(tmp_path: Path) -> None:
-    text = json.dumps(events(recorded(tmp_path, tool_call())), ensure_ascii=False)
+    text = json.dumps(events(recorded(tmp_path, incident())), ensure_ascii=False)
     assert "\x1b" not in text and "\u202e" not in text

@@ -24,11 +24,11 @@ from tests.forensics.samples import (
     damaged,
     end,
     fork,
+    incident,
     notes,
     recorded,
     run,
     slot,
-    tool_call,
 )
 
 
@@ -82,7 +82,7 @@ def test_to_be_watched_changes_no_alert() -> None:
 
 
 def test_every_record_is_a_moment_with_its_events(tmp_path: Path) -> None:
-    _, heard = told(recorded(tmp_path, tool_call()))
+    _, heard = told(recorded(tmp_path, incident()))
     categories = [name for _, names in heard.moments for name in names]
     assert categories.count("process_creation") == 3
     assert "dns_query" in categories and "network_connection" in categories
@@ -127,7 +127,7 @@ def test_a_reused_process_id_is_another_life(tmp_path: Path) -> None:
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
     lost = notes((int(Type.LOSS), at(1), 1, 0, 0, int(Type.EXEC), 7, "ring full"))
     path = recorded(
-        tmp_path, [*tool_call(), lost], coverage={"unix": ["no hook", "unix sockets are not seen"]}
+        tmp_path, [*incident(), lost], coverage={"unix": ["no hook", "unix sockets are not seen"]}
     )
     story, _ = told(damaged(path))
     assert story.outcome.damaged

@@ -8,7 +8,7 @@ from typing import Any
 
 from agentwatch.forensics.story import Story
 from agentwatch.forensics.tables import TABLES, Row, Tables
-from tests.forensics.samples import DEMO, HOSTILE, damaged, recorded, tool_call
+from tests.forensics.samples import DEMO, HOSTILE, damaged, incident, recorded
 from tests.recordings import BEGAN, BOOTED, SECOND
 
 
@@ -26,7 +26,7 @@ def rows_of(path: Path, *wanted: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def test_a_recording_in_tables(tmp_path: Path) -> None:
-    rows = rows_of(recorded(tmp_path, tool_call()))
+    rows = rows_of(recorded(tmp_path, incident()))
     curl = next(row for row in rows["processes"] if row["pid"] == 102)
     assert (curl["parent_pid"], curl["signal"], curl["exit_code"], curl["programs"]) == (101, 9, None, 1)
     assert curl["argv"][2] == HOSTILE
@@ -44,7 +44,7 @@ def test_a_recording_in_tables(tmp_path: Path) -> None:
 
 
 def test_each_record_is_an_event(tmp_path: Path) -> None:
-    rows = rows_of(recorded(tmp_path, tool_call()))["events"]
+    rows = rows_of(recorded(tmp_path, incident()))["events"]
     assert [row["type"] for row in rows[:3]] == ["agent", "exec", "fork"]
     asked = next(row for row in rows if row["category"] == "dns_query")
     assert json.loads(asked["fields"])["QueryName"] == "parent.example"
@@ -58,5 +58,5 @@ def test_only_what_is_wanted_is_made() -> None:
 
 
 def test_what_is_missing_stands_in_the_table_of_traces(tmp_path: Path) -> None:
-    (trace,) = rows_of(damaged(recorded(tmp_path, tool_call())))["traces"]
+    (trace,) = rows_of(damaged(recorded(tmp_path, incident())))["traces"]
     assert trace["damaged"] and trace["missing"]
