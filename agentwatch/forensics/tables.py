@@ -290,10 +290,13 @@ def _fields(change: Change) -> dict[str, Any]:
     return {name: value for name, value in pairs if name not in _BLOCK and name not in _BULKY}
 
 
-def as_json(value: object) -> str:
+def as_json(value: dict[str, Any]) -> str:
     """Compact JSON in ASCII; bytes as hexadecimal digits."""
-    return json.dumps(value, default=_plain, separators=(",", ":"), sort_keys=True)
+    return _ENCODER.encode(value) if value else "{}"
 
 
 def _plain(value: object) -> object:
     return value.hex() if isinstance(value, bytes) else str(value)
+
+
+_ENCODER = json.JSONEncoder(default=_plain, separators=(",", ":"), sort_keys=True)

@@ -63,10 +63,11 @@ def connect(pid: int, time: float, port: int = 1, cookie: int = 77) -> Round:
 
 def payload(pid: int, time: float, data: bytes, *, port: int, flags: int = 0, cookie: int = 77,
             protocol: int = 6, length: int = 0, sequence: int = 1000) -> Round:  # fmt: skip
-    block = {"cookie": cookie, "remote": ADDRESS, "remote_port": port, "local_port": 40000, "family": 2}
+    block: dict[str, Any] = {"cookie": cookie, "remote": ADDRESS, "remote_port": port, "family": 2}
     content = raw(
         "payload", time=at(time), tgid=pid, start=pid, flags=flags, sequence=sequence, message=1,
-        packet_length=length or len(data), length=len(data), data=data, protocol=protocol, **block,
+        packet_length=length or len(data), length=len(data), data=data, protocol=protocol,
+        local_port=40000, **block,
     )  # fmt: skip
     return (Batch(BatchKind.RECORDS, content),)
 
