@@ -60,3 +60,12 @@ def test_only_what_is_wanted_is_made() -> None:
 def test_what_is_missing_stands_in_the_table_of_traces(tmp_path: Path) -> None:
     (trace,) = rows_of(damaged(recorded(tmp_path, incident())))["traces"]
     assert trace["damaged"] and trace["missing"]
+
+
+def test_the_documentation_lists_every_column() -> None:
+    document = (Path(__file__).parents[2] / "docs" / "forensics.md").read_text()
+    for name, columns in TABLES.items():
+        _, _, after = document.partition(f"### {name}: ")
+        assert [line for line in after.split("###")[0].splitlines() if line.startswith("| `")] == [
+            f"| `{column.name}` | {column.kind} | {column.doc} |" for column in columns
+        ]
