@@ -87,6 +87,8 @@ class _File:
         self._columns, self._schema = columns, schema_of(columns)
         self._rows: list[Row] = []
         self._path, self._unfinished = path, path.with_name(f".{path.name}.{os.getpid()}.part")
+        self._unfinished.unlink(missing_ok=True)
+        self._unfinished.touch(0o600)  # as confidential as the trace
         self._writer = pq.ParquetWriter(self._unfinished, self._schema, compression="zstd")
 
     def write(self, row: Row) -> None:

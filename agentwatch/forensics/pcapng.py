@@ -65,7 +65,8 @@ class Packets(Listener):
 
     def _headers(self, flow: Flow, incoming: bool, sequence: int, length: int) -> bytes:
         local, remote = _addresses(flow)
-        ends = (remote, flow.remote_port), (local, flow.local_port)
+        # A trace made by hand holds ports that no socket has.
+        ends = (remote, flow.remote_port & 0xFFFF), (local, flow.local_port & 0xFFFF)
         (source, source_port), (target, target_port) = ends if incoming else ends[::-1]
         if flow.protocol == _TCP:
             acknowledged = self._next.get((flow.cookie, not incoming), 0)

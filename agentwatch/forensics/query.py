@@ -225,12 +225,12 @@ class Session:
     def told(self) -> list[Told]:
         """What is missing from the traces: from those converted now, and as Parquet files tell."""
         now = {one.name for one in self._inputs.told}
-        rows = self._duck.execute(
-            "SELECT file, missing, damaged FROM traces WHERE len(missing) > 0 OR damaged"
-        )
-        earlier = [
-            Told(str(name), tuple(missing), bool(damaged)) for name, missing, damaged in rows.fetchall()
-        ]
+        sql = "SELECT file::VARCHAR, missing::VARCHAR[], damaged::BOOLEAN FROM traces"
+        try:
+            rows = self._duck.execute(sql).fetchall()
+        except duckdb.Error as error:
+            raise QueryError(str(error)) from None
+        earlier = (Told(str(file), tuple(map(str, why or ())), bool(bad)) for file, why, bad in rows)
         return self._inputs.told + [one for one in earlier if one.name not in now]
 
     def run(self, sql: str) -> Iterator[pa.RecordBatch]:

@@ -23,6 +23,7 @@ def test_a_table_is_a_folder_by_date_and_host(tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {*TABLES} - {"dns"}
     (file,) = (tmp_path / "flows").rglob("*.parquet")
     assert file.parent.name == "host=train7" and file.parent.parent.name == "date=2026-11-24"
+    assert file.stat().st_mode & 0o077 == 0
     table = pq.read_table(file, partitioning=None)
     assert table.column_names == [column.name for column in TABLES["flows"]]
     assert set(table["destination_port"].to_pylist()) >= {22, 80, 3333}

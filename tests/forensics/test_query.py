@@ -12,6 +12,9 @@ import pytest
 pytest.importorskip("duckdb", reason="DuckDB is not installed (the extra query)")
 pytest.importorskip("pyarrow", reason="PyArrow is not installed (the extra query)")
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from agentwatch.forensics.export import to_parquet
 from agentwatch.forensics.query import Limits, QueryError, Session, gathered, tables_of
 from agentwatch.forensics.tables import TABLES
@@ -136,6 +139,19 @@ def test_traces_are_converted_side_by_side_to_the_same(tmp_path: Path) -> None:
             counts.append(len(inputs.files["flows"]))
             assert [told.name for told in inputs.told] == sources
     assert counts == [2, 2]
+
+
+def test_files_that_only_look_like_an_export_are_refused_or_read(tmp_path: Path) -> None:
+    (tmp_path / "traces.parquet").write_bytes(b"PAR1 nonsense PAR1")
+    with pytest.raises(QueryError):
+        ask("SELECT * FROM traces", tmp_path)
+    pq.write_table(
+        pa.table({"file": [1], "missing": [None], "damaged": ["true"]}), tmp_path / "traces.parquet"
+    )
+    wanted = frozenset[str]()
+    with gathered([str(tmp_path)], wanted, 1) as inputs, Session(inputs, wanted, Limits()) as session:
+        (told,) = session.told()
+        assert (told.name, told.missing, told.damaged) == ("1", (), True)
 
 
 @pytest.mark.parametrize("name", ["empty", "x.parquet", "other/x.parquet"])
