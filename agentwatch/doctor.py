@@ -13,7 +13,7 @@ from agentwatch.kernel.bytecode import VMLINUX, BuildError
 from agentwatch.kernel.cache import bcc_version
 from agentwatch.kernel.cgroup import CgroupError, find_mount
 from agentwatch.kernel.errors import ProbeError
-from agentwatch.kernel.probes import PROBES_TABLE, Probes
+from agentwatch.kernel.probes import CHOICES, PROBES_TABLE, Probes
 from agentwatch.resources import RULES
 from agentwatch.rules.load import load_rules
 from agentwatch.rules.model import RuleError
@@ -96,16 +96,17 @@ def _probes() -> Iterator[Check]:
     try:
         with Probes() as probes:
             missing = {one.probe: one for one in probes.missing}
+            ways = {f"probe {probe.spec.name}": "" for probe in PROBES_TABLE}
+            ways |= {choice.name: probes.ways.get(choice.name, "") for choice in CHOICES}
     except (ProbeError, BpfError, BuildError) as error:
         yield Check("probes", MISSING, str(error), _remedy())
         return
-    for probe in PROBES_TABLE:
-        name = probe.spec.name
-        lacking = missing.get(name)
+    for name, way in ways.items():
+        lacking = missing.get(name.removeprefix("probe "))
         if lacking is None:
-            yield Check(f"probe {name}", OK, "")
+            yield Check(name, OK, way)
         else:
-            yield Check(f"probe {name}", DEGRADED, f"{lacking.error}: {lacking.cost}")
+            yield Check(name, DEGRADED, f"{lacking.error}: {lacking.cost}")
 
 
 def _remedy() -> str:

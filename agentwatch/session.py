@@ -64,6 +64,10 @@ class LiveRequests:
         """Have the probes report further traffic of a flow."""
         self._probes.follow(cookie)
 
+    def unfollow(self, cookie: int) -> None:
+        """Have them report no more of it than of any other."""
+        self._probes.unfollow(cookie)
+
 
 class Session:
     """Folds what a watch of agents reports: the pipeline, live. With `record`, into a trace, too.

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from agentwatch.clock import now
+from agentwatch.enrich import watched_files
 from agentwatch.kernel.cgroup import Cgroup
 from agentwatch.kernel.probes import MAX_AGENTS, Probes
 from agentwatch.schema.events import Type
@@ -65,6 +66,8 @@ class Watch:
             self.source = KernelSource(self.probes)
             stack.callback(self.source.close)
             self.probes.guard_monitor(os.getpid())
+            self.probes.know_initial()
+            self.probes.watch_names(watched_files.names())
             self._stack = stack.pop_all()
 
     def add(self, options: Options, cgroup: Cgroup) -> int:

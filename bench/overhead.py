@@ -13,7 +13,7 @@ from bench.figures import show
 from tests.lab import compiled
 from tests.lab.watched import watched
 
-KINDS = ("exec", "tcp-connect", "udp-connect", "pipe")
+KINDS = ("exec", "tcp-connect", "udp-connect", "pipe", "open")
 PAIRS = 9
 SECONDS = 0.4
 

@@ -4,6 +4,8 @@
  * one datagram). The first AW_PAYLOAD_MESSAGES of each direction are recorded up to
  * AW_PAYLOAD_BYTES each, however small the segments; after that one message each
  * AW_SAMPLE_INTERVAL_NS, so that a flow which begins harmlessly is seen for what it becomes.
+ * Those that begin like a handshake of TLS, QUIC or SSH are recorded up to AW_HANDSHAKE_BYTES: the
+ * name that a client asks for may stand anywhere in them.
  *
  * A flow that user space put into FOLLOWED goes on to show its traffic: the beginning of every
  * message, and of long ones a segment each AW_FOLLOW_INTERVAL_NS.
@@ -15,6 +17,7 @@
 #define DNS_PORT 53
 #define SMALL_PAYLOAD 64
 #define EXTENSION_HEADERS 4
+#define QUIC_INITIAL 1200 /* least bytes of a datagram that opens a connection: RFC 9000, 14.1 */
 
 struct packet {
     u8 local[16];
@@ -215,7 +218,7 @@ INLINE u16 message_number(struct flow *flow, const struct packet *packet) {
             (*message)++;
         flow->captured = 0;
         flow->last = packet->direction + 1;
-        flow->flags &= ~FLOW_SAMPLING;
+        flow->flags &= ~(FLOW_SAMPLING | FLOW_HANDSHAKE);
         flow->flags |= FLOW_TURNED;
         if (*message > AW_PAYLOAD_MESSAGES) {
             u64 now = bpf_ktime_get_boot_ns();
@@ -269,7 +272,7 @@ INLINE void record(struct __sk_buff *skb, const struct flow *flow, const struct 
         BOUND(length, SMALL_PAYLOAD);
         if (!length || bpf_skb_load_bytes(skb, packet->offset, event->data, length))
             event->length = 0;
-    } else {
+    } else if (length <= AW_PAYLOAD_BYTES) {
         if (open)
             event = reserve_payload(AW_PAYLOAD_BYTES);
         count(agent, AW_PAYLOAD, event != 0);
@@ -278,6 +281,17 @@ INLINE void record(struct __sk_buff *skb, const struct flow *flow, const struct 
         fill_payload(event, flow, packet, message, agent);
         event->length = length;
         BOUND(length, AW_PAYLOAD_BYTES);
+        if (!length || bpf_skb_load_bytes(skb, packet->offset, event->data, length))
+            event->length = 0;
+    } else {
+        if (open)
+            event = reserve_payload(AW_HANDSHAKE_BYTES);
+        count(agent, AW_PAYLOAD, event != 0);
+        if (!event)
+            return;
+        fill_payload(event, flow, packet, message, agent);
+        event->length = length;
+        BOUND(length, AW_HANDSHAKE_BYTES);
         if (!length || bpf_skb_load_bytes(skb, packet->offset, event->data, length))
             event->length = 0;
     }
@@ -299,11 +313,47 @@ INLINE bool followed(struct flow *flow, bool turned) {
     return true;
 }
 
+/* TLS: a handshake record of any version. SSH: its banner, or KEXINIT (RFC 4253, 6 and 7.1). */
+INLINE bool stream_handshake(const u8 *head, u32 length) {
+    if (length < 6)
+        return head[0] == 0x16; /* as far as can be told */
+    if (head[0] == 0x16)
+        return head[1] == 3;
+    if (head[0] == 'S')
+        return head[1] == 'S' && head[2] == 'H' && head[3] == '-';
+    return !head[0] && !head[1] && head[5] == 20;
+}
+
+/* QUIC: a long header of type Initial, version 1 or 2 (RFC 9000, 17.2.2; RFC 9369, 3). */
+INLINE bool datagram_handshake(const u8 *head, u32 length) {
+    u32 version = (u32)head[1] << 24 | head[2] << 16 | head[3] << 8 | head[4];
+
+    if (length < QUIC_INITIAL)
+        return false;
+    return ((head[0] & 0xf0) == 0xc0 && version == 1) ||
+           ((head[0] & 0xf0) == 0xd0 && version == 0x6b3343cf);
+}
+
+/* Whether a message that begins with this packet begins like a handshake. */
+INLINE bool handshake(struct __sk_buff *skb, const struct packet *packet) {
+    u8 head[6] = {};
+
+    if (packet->length >= sizeof(head)) {
+        if (bpf_skb_load_bytes(skb, packet->offset, head, sizeof(head)))
+            return false;
+    } else if (bpf_skb_load_bytes(skb, packet->offset, head, 1)) {
+        return false;
+    }
+    if (packet->protocol == IPPROTO_UDP)
+        return datagram_handshake(head, packet->length);
+    return stream_handshake(head, packet->length);
+}
+
 INLINE void follow(struct __sk_buff *skb, struct flow *flow, const struct packet *packet,
                    u32 agent) {
     bool dns = packet->protocol == IPPROTO_UDP &&
                (packet->local_port == DNS_PORT || packet->remote_port == DNS_PORT);
-    u64 length;
+    u64 length, limit;
     u16 message;
     bool turned;
 
@@ -318,9 +368,12 @@ INLINE void follow(struct __sk_buff *skb, struct flow *flow, const struct packet
     message = message_number(flow, packet);
     turned = flow->flags & FLOW_TURNED;
     flow->flags &= ~FLOW_TURNED;
+    if (turned && message <= AW_PAYLOAD_MESSAGES && handshake(skb, packet))
+        flow->flags |= FLOW_HANDSHAKE;
+    limit = flow->flags & FLOW_HANDSHAKE ? AW_HANDSHAKE_BYTES : AW_PAYLOAD_BYTES;
     if ((message <= AW_PAYLOAD_MESSAGES || flow->flags & FLOW_SAMPLING || dns) &&
-        flow->captured < AW_PAYLOAD_BYTES)
-        length = AW_PAYLOAD_BYTES - flow->captured;
+        flow->captured < limit)
+        length = limit - flow->captured;
     else if (followed(flow, turned))
         length = SMALL_PAYLOAD;
     else

@@ -1,6 +1,7 @@
 /* Processes of agents: created, running a new program, ended. */
-#include <aw.h>
+#include <files.h>
 #include <path.h>
+#include <streams.h>
 
 #define SMALL_PIECE 256
 #define MIDDLE_PIECE 2048
@@ -71,11 +72,109 @@ INLINE void emit_argv(u64 start, u32 length, const struct aw_header *like) {
     }
 }
 
+#define ENVIRONMENT_STEP 192  /* bytes read at a time */
+#define ENVIRONMENT_STEPS 256 /* beyond that it is not looked through */
+#define VARIABLES 4           /* emitted, the last ones */
+#define VALUE_BYTES 1024      /* of a variable, its name included */
+
+#define WORD(a, b, c, d, e, f, g, h)                                                               \
+    ((u64)(a) | (u64)(b) << 8 | (u64)(c) << 16 | (u64)(d) << 24 | (u64)(e) << 32 |                 \
+     (u64)(f) << 40 | (u64)(g) << 48 | (u64)(h) << 56)
+#define FIRST(bytes) (~0ULL >> (64 - 8 * (bytes)))
+
+/* 1 if any bit is set, without a branch: the verifier would follow both sides of each. */
+INLINE u64 any(u64 bits) {
+    u64 negative;
+
+    asm volatile("" : "+r"(bits));
+    negative = -bits;
+    asm volatile("" : "+r"(negative));
+    return (bits | negative) >> 63;
+}
+
+/* 0 if a variable that begins so has other code loaded into the program, or run before it; else 1.
+ */
+INLINE u64 harmless(const u64 *text) {
+    u64 a = text[0], b = text[1];
+    u64 other = any(a ^ WORD('L', 'D', '_', 'P', 'R', 'E', 'L', 'O') |
+                    (b ^ WORD('A', 'D', '=', 0, 0, 0, 0, 0)) & FIRST(3));
+
+    other &= any(a ^ WORD('L', 'D', '_', 'A', 'U', 'D', 'I', 'T') | (b ^ '=') & FIRST(1));
+    other &= any(a ^ WORD('L', 'D', '_', 'L', 'I', 'B', 'R', 'A') |
+                 b ^ WORD('R', 'Y', '_', 'P', 'A', 'T', 'H', '='));
+    other &= any(a ^ WORD('B', 'A', 'S', 'H', '_', 'E', 'N', 'V') | (b ^ '=') & FIRST(1));
+    other &= any((a ^ WORD('E', 'N', 'V', '=', 0, 0, 0, 0)) & FIRST(4));
+    other &= any(a ^ WORD('P', 'Y', 'T', 'H', 'O', 'N', 'S', 'T') |
+                 (b ^ WORD('A', 'R', 'T', 'U', 'P', '=', 0, 0)) & FIRST(6));
+    other &= any(a ^ WORD('G', 'C', 'O', 'N', 'V', '_', 'P', 'A') |
+                 (b ^ WORD('T', 'H', '=', 0, 0, 0, 0, 0)) & FIRST(3));
+    return other;
+}
+
+/* Emits one variable; at address 0 none, but that not all were looked through. */
+INLINE void variable_piece(u64 address, const struct aw_header *like) {
+    struct aw_exec_piece *piece = reserve_piece(PATH_BYTES + NAME_BYTES);
+    long read = 0;
+
+    count(like->agent, AW_EXEC_PIECE, piece != 0);
+    if (!piece)
+        return;
+    begin_piece(piece, like, AW_PIECE_ENVIRONMENT, 0);
+    if (address)
+        read = bpf_probe_read_user_str(piece->data, VALUE_BYTES, (void *)address);
+    piece->length = read > 0 ? read : 0;
+    if (read <= 0 || read == VALUE_BYTES)
+        piece->header.flags = AW_PIECE_CUT;
+    submit_record(piece, RESERVED);
+}
+
+/* Emits the variables of the new image that load code. The loop has but one branch: each costs the
+ * verifier a walk through all that follows. */
+INLINE void emit_environment(struct mm_struct *mm, const struct aw_header *like) {
+    u64 text[ENVIRONMENT_STEP / sizeof(u64)], found[VARIABLES] = {};
+    u64 at = 0, end = 0, fresh = 1, taken, left = VARIABLES;
+    long read = 0;
+
+    READ(at, mm->env_start);
+    READ(end, mm->env_end);
+    for (int i = 0; i < ENVIRONMENT_STEPS; i++) {
+        read = bpf_probe_read_user_str(text, sizeof(text), (void *)at);
+        if (read <= 0)
+            break;
+        /* All bits or none. Behind the environment lie a few bytes more, then nothing to read. */
+        taken = -(fresh & ~harmless(text) & (at - end) >> 63);
+        for (int k = VARIABLES - 1; k > 0; k--)
+            found[k] = (found[k - 1] & taken) | (found[k] & ~taken);
+        found[0] = (at & taken) | (found[0] & ~taken);
+        left += taken;
+        fresh = any(read ^ ENVIRONMENT_STEP);
+        at += read - 1 + fresh; /* of a longer one the rest follows */
+    }
+    for (int k = VARIABLES - 1; k >= 0; k--)
+        if (found[k])
+            variable_piece(found[k], like);
+    if (at < end || (s64)left < 0)
+        variable_piece(0, like);
+}
+
+INLINE void emit_streams(struct task_struct *task, const struct aw_header *like) {
+    struct aw_exec_piece *piece = reserve_piece(STREAMS * sizeof(struct stream));
+
+    count(like->agent, AW_EXEC_PIECE, piece != 0);
+    if (!piece)
+        return;
+    begin_piece(piece, like, AW_PIECE_STREAMS, 0);
+    piece->length = STREAMS * sizeof(struct stream);
+    write_streams(task, piece->data);
+    submit_record(piece, RESERVED);
+}
+
 INLINE u16 executable(struct aw_exec *event, struct file *file) {
     struct inode *inode = 0;
     struct super_block *super = 0;
     struct dentry *dentry = 0, *parent = 0;
     u64 magic = 0;
+    struct file_id id;
     u32 links = 1;
     u16 mode = 0, flags = 0;
 
@@ -94,6 +193,9 @@ INLINE u16 executable(struct aw_exec *event, struct file *file) {
     /* A memfd is an unlinked tmpfs file whose dentry hangs nowhere. */
     if (!links && magic == TMPFS_MAGIC && parent == dentry)
         flags |= AW_EXEC_MEMFD;
+    id = identify(inode);
+    if (bpf_map_lookup_elem(MAP(WRITTEN), &id))
+        flags |= AW_EXEC_WRITTEN;
     return flags;
 }
 
@@ -187,6 +289,8 @@ int on_exec(u64 *ctx) {
     emit_path(&file->f_path, AW_PIECE_EXE, &like);
     emit_path(&fs->pwd, AW_PIECE_CWD, &like);
     emit_argv(arg_start, argv_length, &like);
+    emit_environment(mm, &like);
+    emit_streams(task, &like);
 
     event = bpf_ringbuf_reserve(MAP(RECORDS), sizeof(*event), 0);
     count(like.agent, AW_EXEC, event != 0);

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import ClassVar
 
+from agentwatch.detect import names
 from agentwatch.detect.conversation import Conversation
 from agentwatch.detect.finding import IN, OUT, Finding
 from agentwatch.detect.tunnels import Tunnels
@@ -16,6 +17,7 @@ from agentwatch.schema.events import SOCKET_BLOCK, Type
 
 CONVERSATIONS_KEPT = 2048  # flows followed at once; the longest silent one is let go first
 _SEQUENCE = len(SOCKET_BLOCK)
+_DIGESTS = frozenset(("Hassh", "HasshServer"))  # of a key exchange: the banners were told before
 
 
 class Applications:
@@ -51,10 +53,25 @@ class Applications:
         return conversation
 
     def _found(self, change: Change, flow: Flow, finding: Finding) -> Sighting:
-        flow.application = finding.protocol
-        name = finding.attributes.get("DestinationHostname")
+        if finding.protocol == "dns":
+            flow.application = "dns"
+            sighting = names.told(self._state, change, finding.attributes)
+        else:
+            self._take_over(change, flow, finding)
+            fields = {"Protocol": finding.protocol, **finding.attributes}
+            sighting = flow_sighting(self._state, change, fields)
+        sighting.truncated |= finding.cut
+        return sighting
+
+    def _take_over(self, change: Change, flow: Flow, finding: Finding) -> None:
+        """What the finding says of the flow itself."""
+        attributes = finding.attributes
+        if "Behaviour" not in attributes or not flow.application:
+            flow.application = finding.protocol
+        name = attributes.get("DestinationHostname")
+        if not name and not flow.domain and attributes.get("Role") == "client":
+            name = attributes.get("ServerName")
         if isinstance(name, str) and name:
             flow.domain = name
-        if finding.protocol == "ssh":
+        if finding.protocol == "ssh" and _DIGESTS.isdisjoint(attributes):
             self._tunnels.banner(change, flow, finding)
-        return flow_sighting(self._state, change, {"Protocol": finding.protocol, **finding.attributes})

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import ClassVar, Protocol
 
+from agentwatch.detect import files, privileged
 from agentwatch.detect.applications import Applications
 from agentwatch.detect.beacons import Beacons
 from agentwatch.detect.exfiltration import Exfiltration
@@ -17,9 +18,11 @@ from agentwatch.detect.flow_shape import FlowShapes
 from agentwatch.detect.fork_storm import ForkStorms
 from agentwatch.detect.gpu import GpuWork
 from agentwatch.detect.names import Names
+from agentwatch.detect.relay import Relays
 from agentwatch.detect.request import Requests
 from agentwatch.detect.scans import ScanDetector
 from agentwatch.detect.self_replication import SelfReplication
+from agentwatch.detect.shells import Shells
 from agentwatch.detect.tunnels import Tunnels
 from agentwatch.enrich.facts import Facts
 from agentwatch.enrich.sighting import Sighting
@@ -39,6 +42,9 @@ class Detector(Protocol):
 _NAMED = frozenset(("dns_query", "flow", "network_connection", "network_behaviour"))
 """Categories whose events tell names from DNS."""
 
+_JOINED = frozenset(("flow", "process_behaviour"))
+"""Categories of the events about flows and the programs joined to them."""
+
 
 class Chain:
     """Facts and detectors, one after the other. Categories that no rule wants cost nothing."""
@@ -49,6 +55,7 @@ class Chain:
         # Flows are recognised whether or not a rule asks: views and reports show protocols.
         tunnels = Tunnels(state, requests)
         self._always: tuple[Detector, ...] = (Applications(state, tunnels), tunnels)
+        self._joined: tuple[Detector, ...] = (Shells(state, requests), Relays(state, requests))
         self._behaviours: tuple[tuple[str, Detector], ...] = (
             ("network_behaviour", ScanDetector(state)),
             ("network_behaviour", Exfiltration(state)),
@@ -67,6 +74,12 @@ class Chain:
         detectors += (detector for category, detector in self._behaviours if category in wanted)
         if not _NAMED.isdisjoint(wanted):
             detectors.insert(0, self._names)
+        if not files.CATEGORIES.isdisjoint(wanted):
+            detectors.append(files.Files(self._state, wanted))
+        if not privileged.CATEGORIES.isdisjoint(wanted):
+            detectors.append(privileged.Privileged(self._state, wanted))
+        if not _JOINED.isdisjoint(wanted):
+            detectors += self._joined
         self._by_type = {
             number: tuple(detector.of for detector in detectors if number in detector.types)
             for number in {number for detector in detectors for number in detector.types}

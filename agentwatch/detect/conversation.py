@@ -12,6 +12,12 @@ from agentwatch.enrich.streams import Chunk, Stream
 MAX_FINDINGS: Final = 64
 """Distinct findings of one flow; further ones are dropped (a flow has a handful)."""
 
+MAX_DATAGRAMS: Final = 8
+"""Datagrams of one flow that may be nothing known before it is let go."""
+
+_LATER: Final = (b"{", b"[", b"\x16", b"S")
+"""First bytes of what may start after something unrecognised."""
+
 _NOTHING: Final[list[Finding]] = []
 
 
@@ -19,8 +25,8 @@ class Recogniser:
     """The layer of raw bytes: finds out which protocol they are, then hands them to its layer.
 
     The first direction to be recognised decides for both. A conversation that nothing recognises
-    is looked at again where a message starts like JSON: some relays want a word of their own
-    before the protocol starts.
+    is looked at again where a message starts like JSON, TLS or SSH: some relays want a word of
+    their own before the protocol starts, and some protocols ask for TLS first.
     """
 
     def __init__(self, context: Context) -> None:
@@ -31,16 +37,17 @@ class Recogniser:
         self.finished = False
 
     def feed(self, direction: int, data: bytes, gap: bool, start: bool) -> None:
+        later = start and data[:1] in _LATER
+        if (gap or later) and self._layer is None:
+            self._cut(direction, start)
         if self._layer is not None:
             self._layer.feed(direction, data, gap, start)
             self.finished = self._layer.finished
             return
-        if gap:
-            self._heads[direction] = b"" if start else None
         if not data:
             return
         head = self._heads[direction]
-        if head is None and not (start and data[:1] in (b"{", b"[")):
+        if head is None and not later:
             self._unrecognised(direction, data, gap, start)
             return
         head = head + data if head else data
@@ -53,9 +60,20 @@ class Recogniser:
             self._heads[direction] = None
             self._unrecognised(direction, head, gap, start)
 
+    def _cut(self, direction: int, start: bool) -> None:
+        """What has come is all there will be of this beginning."""
+        head = self._heads[direction]
+        entry, _ = registry.recognise(head, more=False) if head else (None, False)
+        if head and entry is not None:
+            self._enter(entry, direction, head)
+        else:
+            self._heads[direction] = b"" if start else None
+            if head:
+                self._unrecognised(direction, head, False, True)
+
     def _unrecognised(self, direction: int, data: bytes, gap: bool, start: bool) -> None:
         if self._fallback is None:
-            self._fallback = registry.UNRECOGNISED(self._context)
+            self._fallback = registry.Unrecognised(self._context)
         self._fallback.feed(direction, data, gap, start)
 
     def _enter(self, entry: registry.Entry, direction: int, head: bytes) -> None:
@@ -68,12 +86,35 @@ class Recogniser:
         self.finished = self._layer.finished
 
 
+class DatagramRecogniser:
+    """The layer of datagrams: the first that says what it is decides for the flow."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._layer: Layer | None = None
+        self._unknown = 0
+        self.finished = False
+
+    def feed(self, direction: int, data: bytes, gap: bool, start: bool) -> None:
+        if self._layer is None:
+            if not data:
+                return
+            entry = registry.recognise_datagram(data)
+            if entry is None:
+                self._unknown += 1
+                self.finished = self._unknown >= MAX_DATAGRAMS
+                return
+            self._layer = entry.layer(self._context)
+        self._layer.feed(direction, data, gap, start)
+        self.finished = self._layer.finished
+
+
 class Conversation:
     """Both directions of one flow.
 
     `initiated`: whether the watched process connected (True), accepted (False), or is not known
-    to have done either (None). `transport`: `tcp`; `unix` for streams without sequence numbers;
-    `udp` flows hold no conversation that is recognised here.
+    to have done either (None). `transport`: `tcp`; `udp`; `unix` for streams without sequence
+    numbers.
     """
 
     __slots__ = ("_found", "_layer", "_ordered", "_seen", "_streams", "_unread")
@@ -86,7 +127,7 @@ class Conversation:
         self._streams = (Stream(), Stream())
         self._unread = [-1, -1]
         context = Context(self._report, Recogniser, transport, client)
-        self._layer: Layer | None = Recogniser(context) if transport != "udp" else None
+        self._layer: Layer | None = DatagramRecogniser(context) if transport == "udp" else Recogniser(context)
 
     @property
     def finished(self) -> bool:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from agentwatch.detect.finding import text
+from agentwatch.detect.layer import Context
+from agentwatch.event import Value
 
 MAX_QUESTIONS: Final = 16
 MAX_RECORDS: Final = 64
@@ -111,16 +113,93 @@ def parse(data: bytes) -> DnsMessage | None:
     )
 
 
-def is_dns(data: bytes) -> bool:
-    """Whether this is likely a DNS message: a plain query or answer with one readable question."""
-    message = parse(data)
-    return (
-        message is not None
-        and message.opcode == 0
-        and _u16(data, 4) == 1
-        and len(message.questions) == 1
-        and not data[3] & 0x40
-    )
+def is_question(data: bytes) -> bool:
+    """Whether this is a question and nothing else: one name, and at most options behind it."""
+    if len(data) < _LEAST or data[4:10] != _ONE_QUESTION or not _asks(data[2], data[3]) or data[10]:
+        return False
+    try:
+        _, end = _name(data, 12)
+        kind, class_ = _u16(data, end), _u16(data, end + 2)
+    except _Ended:
+        return False
+    rest = data[end + 4 :]
+    known = kind <= _LAST_ASSIGNED or kind >= _FIRST_PRIVATE
+    return known and class_ in _CLASSES and (rest[:3] in _ADDITIONAL if data[11] else not rest)
+
+
+_LEAST: Final = 12 + 1 + 4
+_ONE_QUESTION: Final = b"\0\1\0\0\0\0"
+_LAST_ASSIGNED, _FIRST_PRIVATE = 261, 65280  # types (RFC 6895 and IANA's registry)
+_CLASSES: Final = (1, 255)
+_ADDITIONAL: Final = (b"\0\0\x29", b"\0\0\xfa")  # EDNS options, without a name; a signature
+
+
+def _asks(first: int, second: int) -> bool:
+    """Whether these flags are a standard query's: only recursion, AD and CD may be set."""
+    return not first & 0xFE and not second & 0xCF
+
+
+def is_stream(head: bytes) -> bool | None:
+    """Whether a TCP stream starts with a question (RFC 7766: a length before each message).
+
+    None if more bytes are needed to tell.
+    """
+    size = int.from_bytes(head[:2], "big")
+    if len(head) < 2:
+        return None
+    if not _LEAST <= size <= _MAX_QUESTION or not _asks(*head[4:6].ljust(2, b"\0")):
+        return False
+    if not _ONE_QUESTION.startswith(head[6:12]):
+        return False
+    return is_question(head[2 : 2 + size]) if len(head) >= 2 + size else None
+
+
+_MAX_QUESTION: Final = 600
+
+
+class DnsStream:
+    """The layer of DNS over TCP: every message is a finding with the fields of `message_fields`."""
+
+    finished = False
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._buffers: list[bytes | None] = [b"", b""]  # None: out of step
+
+    def feed(self, direction: int, data: bytes, gap: bool, start: bool) -> None:
+        buffer = self._buffers[direction]
+        if gap or buffer is None:
+            self._read(buffer or b"", cut=True)
+            buffer = b"" if start else None
+        if buffer is not None:
+            buffer += data
+            while len(buffer) >= 2 and len(buffer) >= 2 + (size := buffer[0] << 8 | buffer[1]):
+                self._read(buffer[: 2 + size], cut=False)
+                buffer = buffer[2 + size :]
+            if len(buffer) > _MAX_MESSAGE:
+                self._read(buffer, cut=True)
+                buffer = None
+        self._buffers[direction] = buffer
+
+    def _read(self, framed: bytes, cut: bool) -> None:
+        message = parse(framed[2:])
+        if message is not None and message.questions:
+            results = frozenset(("QueryResults",)) if cut and message.is_response else frozenset()
+            self._context.emit("dns", "", results, **message_fields(message))
+
+
+_MAX_MESSAGE: Final = 4096
+
+
+FIELDS: Final = ("QueryName", "QueryType", "QueryResults", "QueryStatus")
+
+
+def message_fields(message: DnsMessage) -> dict[str, Value]:
+    """The FIELDS of category `dns_query` for a message that has a question."""
+    question = message.questions[0]
+    results = tuple(answer.value for answer in message.answers)
+    status = message.rcode if message.is_response else None
+    return dict(zip(FIELDS, (question.name, question.type, results, status), strict=True))
 
 
 def _u16(data: bytes, position: int) -> int:

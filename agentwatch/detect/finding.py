@@ -24,11 +24,13 @@ class Finding:
     `Method`, `Role` (`client` or `server`: what the watched process is), `Transport` (`tcp`,
     `http`, `websocket`, or a path through proxies such as `socks5>tcp`), `Client`, `Server`
     (software as it names itself), `DestinationHostname`, `DestinationPort` (asked of a proxy),
-    and those that a detector's own documentation names.
+    and those that a detector's own documentation names. `cut` names fields whose values lie
+    beyond what was recorded: a rule over them is undecided.
     """
 
     protocol: str
     attributes: Mapping[str, Value]
+    cut: frozenset[str] = frozenset()
 
 
 def text(value: bytes | str) -> str:

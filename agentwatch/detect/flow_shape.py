@@ -135,6 +135,7 @@ class FlowShapes:
             del self._begun[next(iter(self._begun))]
         if not is_further:
             return ()
+        flow.attributes["mining_shape"] = points  # for whoever knows a second sign
         found: dict[str, Value] = {
             "Kind": "mining_shape",
             "Score": points,

@@ -78,7 +78,9 @@ class _Load:
 class GpuWork:
     """Events of category `gpu`."""
 
-    types: ClassVar = frozenset(int(one) for one in (Type.GPU_DEVICE, Type.GPU_USE, Type.GPU_GONE))
+    types: ClassVar = frozenset(
+        int(one) for one in (Type.GPU_DEVICE, Type.GPU_USE, Type.GPU_GONE, Type.FILE_ACCESS)
+    )
 
     def __init__(self, state: State) -> None:
         self._state = state
@@ -87,14 +89,24 @@ class GpuWork:
         self._looked = -FLOWS_LOOKED
 
     def of(self, change: Change) -> Iterable[Sighting]:
-        """What a record of the sampler says about the agent, or about the GPUs it may use."""
+        """What a record of the sampler, or of a file, says about the agent and the GPUs it may use."""
         if change.type == Type.GPU_USE:
             use = self._state.gpus.use_of(change.process, change.fields[0])
             return () if use is None else (self._use(change, use),)
+        if change.type == Type.FILE_ACCESS:
+            (opened,) = change.fields
+            return (self._opened(change, opened.path),) if opened.kind == "gpu" else ()
         if change.type == Type.GPU_DEVICE:
             return self._devices(change, (change.fields[0],), {"Kind": "appeared"})
         gone, reason = change.fields
         return self._devices(change, gone, {"Kind": "lost", "Reason": reason})
+
+    def _opened(self, change: Change, path: str) -> Sighting:
+        """A device node was opened: NVIDIA's, AMD's or any that renders."""
+        fields = process_fields(self._state, change.process)
+        registered = str(change.process.registered).lower()
+        fields.update({"Kind": "device_open", "Device": path, "Registered": registered})
+        return sighting(self._state, "gpu", change, fields)
 
     def _devices(self, change: Change, uuids: Sequence[str], found: dict[str, Value]) -> list[Sighting]:
         gpus = [gpu for gpu in map(self._state.gpus.known, uuids) if gpu is not None]

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from agentwatch.detect.finding import text
+from agentwatch.detect.finding import TEXT_LIMIT, text
 from agentwatch.detect.layer import Context, Layer
-from agentwatch.detect.stratum import JsonMessages, Verdict, report
+from agentwatch.detect.stratum import Exchange, JsonMessages, Verdict
+from agentwatch.detect.tunnel_tools import emit_tool, of_upgrade
 from agentwatch.detect.websocket import WebSocket
 
 MAX_HEAD: Final = 4096
+MAX_REQUESTS: Final = 8
 _MAX_CHUNK_LINE: Final = 64
 _METHODS: Final = tuple(b"GET POST PUT HEAD DELETE OPTIONS PATCH TRACE CONNECT".split())
 _KEPT: Final = frozenset(
@@ -101,9 +103,9 @@ class _Side:
 class Http:
     """The layer of HTTP/1 messages. JSON bodies, WebSockets and tunnels are layers inside.
 
-    The first request is reported as protocol `http` with `Method`, `DestinationHostname`, `Path`
-    and `Client`; a CONNECT as `http-connect` with the destination it asks for. Whether this is a
-    pool's is for rules with a list of names to say.
+    A request is reported as protocol `http` with `Method`, `DestinationHostname`, `Path` and
+    `Client`, the first MAX_REQUESTS different ones of a flow; a CONNECT as `http-connect` with the
+    destination it asks for. Whether this is a pool's is for rules with a list of names to say.
     """
 
     def __init__(self, context: Context) -> None:
@@ -111,8 +113,8 @@ class Http:
         self._sides = (_Side(), _Side())
         self._json: JsonMessages | None = None
         self._inside: Layer | None = None
-        self._reported_request = False
-        self._mining: set[tuple[str, str, bool]] = set()
+        self._requests: set[tuple[str, str, str]] = set()
+        self._mining = Exchange()
         self.finished = False
 
     def feed(self, direction: int, data: bytes, gap: bool, start: bool) -> None:
@@ -205,22 +207,36 @@ class Http:
             context.emit("http-connect", DestinationHostname=host, DestinationPort=port, Client=software)
             self._enter(direction, context.tunnel("connect", host, port).open())
             return
-        if not self._reported_request:
-            self._reported_request = True
+        if not self._requests:
             self._context = replace(context, software=software)
+        request = (head.method, head.host, head.target)
+        if request not in self._requests and len(self._requests) < MAX_REQUESTS:
+            self._requests.add(request)
+            cut = frozenset(("Path",)) if len(head.target) >= TEXT_LIMIT else frozenset()
             context.emit(
-                "http", Method=head.method, DestinationHostname=head.host, Path=head.target, Client=software
+                "http",
+                "",
+                cut,
+                Method=head.method,
+                DestinationHostname=head.host,
+                Path=head.target,
+                Client=software,
             )
         if "x-mining-extensions" in head.headers:
             verdict = Verdict("getwork", "X-Mining-Extensions", True)
-            report(self._context.inside("http"), direction, verdict, self._mining)
-        if head.headers.get("upgrade", "").lower() == "websocket":
+            self._mining.tell(self._context.inside("http"), direction, verdict)
+        upgrade = head.headers.get("upgrade", "").lower()
+        subprotocol = head.headers.get("sec-websocket-protocol", "")
+        tool = of_upgrade(upgrade, head.target, subprotocol) if upgrade else None
+        if tool is not None:
+            emit_tool(context, *tool, DestinationHostname=head.host, Path=head.target)
+        if upgrade == "websocket":
             context.emit(
                 "websocket",
                 DestinationHostname=head.host,
                 Path=head.target,
                 Client=software,
-                Subprotocol=head.headers.get("sec-websocket-protocol", ""),
+                Subprotocol=subprotocol,
             )
             self._enter(direction, WebSocket(context.inside("websocket", software)))
             return
@@ -236,7 +252,7 @@ class Http:
             verdict = Verdict(
                 "getwork", "X-Stratum" if "x-stratum" in head.headers else "X-Roll-NTime", False
             )
-            report(self._context.inside("http"), direction, verdict, self._mining)
+            self._mining.tell(self._context.inside("http"), direction, verdict)
         if self._inside is not None and (head.status == 101 or 200 <= head.status < 300):
             side.state = _INSIDE
             return
@@ -267,7 +283,7 @@ class Http:
     def _bodies(self) -> JsonMessages:
         """The layer of bodies; most conversations have none that is read."""
         if self._json is None:
-            self._json = JsonMessages(self._context.inside("http"), single=True)
+            self._json = JsonMessages(self._context.inside("http"), single=True, exchange=self._mining)
         return self._json
 
     def _read_chunk_line(self, direction: int, side: _Side, data: bytes) -> bytes:

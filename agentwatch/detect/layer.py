@@ -57,15 +57,20 @@ class Context:
         """The layer of whatever lies here."""
         return self.recognise(self) if self.depth <= MAX_DEPTH else Unread()
 
-    def emit(self, protocol: str, role: str = "", **attributes: Value) -> None:
-        """Reports a finding; attributes that are None or empty are left out."""
+    def emit(
+        self, protocol: str, role: str = "", cut: frozenset[str] = frozenset(), /, **attributes: Value
+    ) -> None:
+        """Reports a finding; attributes that are None or empty are left out.
+
+        `cut`: names of attributes whose values lie beyond what was recorded.
+        """
         fields: dict[str, Value] = dict(self.asked)
         fields["Transport"] = ">".join((*self.outer, self.carrier))
         role = role or self.role
         if role:
             fields["Role"] = role
         fields.update((name, value) for name, value in attributes.items() if value not in (None, ""))
-        self.report(Finding(protocol, fields))
+        self.report(Finding(protocol, fields, cut))
 
     @property
     def role(self) -> str:

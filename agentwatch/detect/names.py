@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import ipaddress
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 from agentwatch.detect import dns
@@ -13,7 +14,8 @@ from agentwatch.enrich.state import Change, State
 from agentwatch.event import Value
 from agentwatch.schema.events import SOCKET_BLOCK, PayloadFlag, Type
 
-_ADDRESSES = ("A", "AAAA")
+_UDP = 17
+_LOCAL_NAMES = frozenset((137, 5353, 5355))  # NetBIOS, multicast DNS, LLMNR: names of neighbours
 _PACKET_LENGTH = len(SOCKET_BLOCK) + 1
 
 
@@ -31,25 +33,12 @@ class Names:
 
     def of(self, change: Change) -> Iterable[Sighting]:
         """A question or an answer, where the change is a DNS datagram."""
-        if not change.payload_flags & PayloadFlag.DNS:
+        if not (change.payload_flags & PayloadFlag.DNS or _on_another_port(change)):
             return ()
         message = dns.parse(change.data)
         if message is None or not message.questions:
             return ()
-        question = message.questions[0]
-        results = tuple(answer.value for answer in message.answers)
-        if message.is_response:
-            for answer in message.answers:
-                if answer.type in _ADDRESSES:
-                    self._state.learn_name(answer.value, question.name)
-        fields: dict[str, Value] = {
-            **process_fields(self._state, change.process),
-            "QueryName": question.name,
-            "QueryType": question.type,
-            "QueryResults": results,
-            "QueryStatus": message.rcode if message.is_response else None,
-        }
-        query = sighting(self._state, "dns_query", change, fields)
+        query = told(self._state, change, dns.message_fields(message))
         found = self._tunnel(change, message)
         if found is None:
             return (query,)
@@ -61,3 +50,35 @@ class Names:
         if tunnels is None:
             tunnels = self._tunnels[number] = DnsTunnels()
         return tunnels.message(message, change.fields[_PACKET_LENGTH], change.time)
+
+
+def _on_another_port(change: Change) -> bool:
+    """Whether a datagram of another port than 53 is DNS: a question, or what comes back on its flow."""
+    flow = change.flow
+    if flow is None or flow.protocol != _UDP:
+        return False
+    if not dns.is_question(change.data):
+        return flow.application == "dns" and change.data[2:3] >= b"\x80"
+    if flow.local_port in _LOCAL_NAMES or flow.remote_port in _LOCAL_NAMES:
+        return False
+    flow.application = flow.application or "dns"
+    return True
+
+
+def told(state: State, change: Change, fields: Mapping[str, Value]) -> Sighting:
+    """The event of a DNS message (see `dns.message_fields`); what it answers is remembered."""
+    name, kind, results, status = (fields.get(field) for field in dns.FIELDS)
+    if isinstance(name, str) and isinstance(results, tuple) and status is not None and kind != "TXT":
+        for value in results:
+            if _is_address(str(value)):
+                state.learn_name(str(value), name)
+    own = dict(zip(dns.FIELDS, (name, kind, results, status), strict=True))
+    return sighting(state, "dns_query", change, process_fields(state, change.process) | own)
+
+
+def _is_address(value: str) -> bool:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        return False
+    return True

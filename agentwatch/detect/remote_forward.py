@@ -1,14 +1,22 @@
-"""Reverse tunnels over SSH: a remote forward asked for, opened, or used.
+"""Reverse tunnels over SSH: a remote forward asked for, opened, established, or used.
 
-Three stages, each a Finding of protocol `ssh` with `Behaviour` `remote_forward` and `Stage`:
+Four stages, each a Finding of protocol `ssh` with `Behaviour` `remote_forward` and `Stage`:
 
 - `asked`: a program called as an SSH client is run with a remote forward in its words or its
   configuration. `Forward` is the forward, spelled as for `-R`.
 - `opened`: a process whose words (whatever it is called) or configuration ask for one has sent its
   SSH banner, so a session is being set up. `Forward` as above.
+- `established`: the session of such a process is past its key exchange: each side has sent
+  ESTABLISHED messages (runs of bytes until the other speaks) and more.
 - `used`: a process with an SSH session connects to where an inbound channel leads. `DestinationIp`
   and `DestinationPort` say where. This needs no words and no configuration: it sees Dropbear's
   client, libraries, control masters and configurations that nobody could read.
+
+The session may run over what a child connected (`ProxyCommand`): `opened` then means that bytes came
+in there. A client made for the purpose that connects to the Unix socket that was asked for, or to one
+that gives power over the host (a container engine's), uses a forward, too: `LocalTarget` says which
+socket. A tunnel device (`-w`) that words or configuration ask for is Behaviour `tunnel_device`, Stage
+`asked`.
 
 `Condition` `unknown` is added where the configuration asks under a condition that only the client
 can evaluate (`Match exec`).
@@ -33,6 +41,7 @@ Times are event times in nanoseconds. The fold is deterministic and bounded.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
@@ -54,6 +63,15 @@ _RECENT_NS: Final = 2_000_000_000
 _CLIENTS: Final = ("OpenSSH", "dropbear", "PuTTY", "plink")
 _SERVICE_PORTS: Final = frozenset({53, 88})
 """DNS and Kerberos"""
+ESTABLISHED: Final = 4
+"""Messages of each side by which keys are exchanged: banner and KEXINIT, exchange, NEWKEYS, the first
+request or answer under the new keys (RFC 4253). Through a proxy that encrypts, two more."""
+_PROXIED: Final = 2
+_POWERFUL_SOCKETS: Final = re.compile(
+    r"/(docker|containerd|crio|podman|buildkitd|lxd/unix|libvirt/libvirt)(\.sock|-sock)?$|/containerd\.sock"
+)
+"""Sockets that a client connects to for nobody but a channel, even if nothing that was seen asks for it.
+To others (its agent's, a control master's) it connects for itself."""
 _X11_PORTS: Final = range(6000, 6100)
 
 _K = TypeVar("_K")
@@ -84,6 +102,9 @@ class _Process:
     connects: dict[int, tuple[str, int]] = field(default_factory=dict)
     sessions: dict[int, tuple[str, int]] = field(default_factory=dict)
     """Flows with a banner of this process, and their peers."""
+    messages: dict[int, tuple[int, int]] = field(default_factory=dict)
+    """Of each session, how many went out and came in."""
+    proxied: bool = False
     candidates: dict[int, _Candidate] = field(default_factory=dict)
     last_incoming: int | None = None
 
@@ -128,6 +149,8 @@ class RemoteForward:
             process.reported,
             dict(process.connects),
             dict(process.sessions),
+            dict(process.messages),
+            process.proxied,
             last_incoming=process.last_incoming,
         )
         _put(self._speaking if copy.sessions else self._quiet, child, copy, _PROCESSES_LIMIT)
@@ -205,11 +228,57 @@ class RemoteForward:
             _put(process.candidates, flow, _Candidate(address, port), _FLOWS_LIMIT)
         return []
 
-    def session_data(self, key: Key, flow: int, incoming: bool, length: int, time: int) -> list[Finding]:
-        """`length` bytes went over a session's flow."""
+    def proxied(self, key: Key, flow: int) -> list[Finding]:
+        """Bytes came in on what a child connected for a client that has no connection of its own."""
+        process = self._get(key)
+        if process is None or process.sessions or not self.waits_for_proxy(key):
+            return []
+        self._quiet.pop(key, None)
+        _put(self._speaking, key, process, _PROCESSES_LIMIT)
+        process.proxied = True
+        _put(process.sessions, flow, ("", 0), _FLOWS_LIMIT)
+        return _asked(process, "opened")
+
+    def waits_for_proxy(self, key: Key) -> bool:
+        """Whether this client asks for a remote forward and has connected nowhere itself."""
+        process = self._get(key)
+        if process is None or not process.named or process.connects or process.sessions:
+            return False
+        command = process.ssh()
+        return command is not None and bool(command.asks_with(process.config))
+
+    def connect_unix(self, key: Key, path: str) -> list[Finding]:
+        """The process connects to a Unix socket; is that where a channel leads?"""
+        process = self._get(key)
+        if process is None or not process.sessions or not process.is_client():
+            return []
+        command = process.ssh()
+        specs = command.asks_with(process.config) if command is not None else ()
+        told = any(spec.endswith(f":{path}") for spec in specs)
+        established = any(_is_established(process, flow) for flow in process.sessions)
+        if not told and not (established and _POWERFUL_SOCKETS.search(path)):
+            return []
+        return [Finding("ssh", {"Behaviour": "remote_forward", "Stage": "used", "LocalTarget": text(path)})]
+
+    def is_session(self, key: Key, flow: int) -> bool:
+        """Whether the process speaks SSH for itself on this flow; on others it may relay somebody's."""
+        process = self._speaking.get(key)
+        return process is not None and flow in process.sessions
+
+    def session_data(
+        self, key: Key, flow: int, incoming: bool, length: int, time: int, message: int = 0
+    ) -> list[Finding]:
+        """`length` bytes went over a session's flow, in the `message`-th message of their direction."""
         process = self._get(key)
         if process is None or flow not in process.sessions:
             return []
+        out, came = process.messages.get(flow, (0, 0))
+        process.messages[flow] = (out, max(came, message)) if incoming else (max(out, message), came)
+        findings = _asked(process, "established") if _is_established(process, flow) else []
+        return findings + self._handed_over(process, incoming, length, time)
+
+    def _handed_over(self, process: _Process, incoming: bool, length: int, time: int) -> list[Finding]:
+        """Whether candidates get or give what goes over a session."""
         if incoming:
             process.last_incoming = time
             for candidate in process.candidates.values():
@@ -246,6 +315,7 @@ class RemoteForward:
         if process is not None:
             process.connects.pop(flow, None)
             process.candidates.pop(flow, None)
+            process.messages.pop(flow, None)
 
     def _first_sent(self, process: _Process, flow: int, length: int, software: str | None) -> list[Finding]:
         """What the first bytes sent on a candidate make of it."""
@@ -267,6 +337,9 @@ def _asked(process: _Process, stage: str) -> list[Finding]:
     config = process.config
     sure = command.asks_with(config)
     findings = _new(process, stage, sure, {})
+    if ("asked", "-w") not in process.reported and command.asks_for_device(config):
+        process.reported |= {("asked", "-w")}
+        findings.append(Finding("ssh", {"Behaviour": "tunnel_device", "Stage": "asked"}))
     if config is not None and command.may_forward and not (config.clear_all or command.clear_all):
         findings += _new(process, stage, config.possible, {"Condition": "unknown"})
     return findings
@@ -280,6 +353,10 @@ def _new(process: _Process, stage: str, specs: Iterable[str], more: dict[str, st
             attributes = {"Behaviour": "remote_forward", "Stage": stage, "Forward": text(spec), **more}
             findings.append(Finding("ssh", attributes))
     return findings
+
+
+def _is_established(process: _Process, flow: int) -> bool:
+    return min(process.messages.get(flow, (0, 0))) >= ESTABLISHED + _PROXIED * process.proxied
 
 
 def _used(address: str, port: int) -> Finding:

@@ -16,6 +16,9 @@ class Requests(Protocol):
     def follow(self, cookie: int) -> None:
         """Report the traffic of a flow beyond its first messages."""
 
+    def unfollow(self, cookie: int) -> None:
+        """Report no more of it than of any other."""
+
 
 class NoRequests:
     """Asks nobody."""
@@ -24,4 +27,7 @@ class NoRequests:
         """Nothing."""
 
     def follow(self, cookie: int) -> None:
+        """Nothing."""
+
+    def unfollow(self, cookie: int) -> None:
         """Nothing."""

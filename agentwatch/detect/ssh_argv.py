@@ -35,7 +35,8 @@ class SshCommand:
     for ClearAllForwardings unless command line or configuration say no. `config_file` is `-F`
     (the file `none` means no configuration at all); `reads_config` is False for clients that read
     no OpenSSH configuration. `x11` is set where X11 may be forwarded (`-X`, `-Y`, `-o ForwardX11`).
-    `control_command` is `-O`, to a running master at `control_path`. `remote_words` is the command
+    `control_command` is `-O`, to a running master at `control_path`. `tunnel` is a tunnel device
+    (`-w`, `-o Tunnel`; None: not said). `remote_words` is the command
     to be run on the host, as far as the command line has words of it.
     """
 
@@ -52,6 +53,7 @@ class SshCommand:
     opens_nothing: bool = False
     reads_config: bool = True
     x11: bool = False
+    tunnel: bool | None = None
     remote_words: tuple[str, ...] = ()
 
     @property
@@ -72,6 +74,11 @@ class SshCommand:
         if not self.may_forward or (self.stdio_forward if clear_all is None else clear_all):
             return ()
         return self.remote_forwards + (config.forwards if config is not None else ())
+
+    def asks_for_device(self, config: ssh_config.ConfigAnswer | None) -> bool:
+        """Whether a tunnel device is asked for under the configuration `config`."""
+        tunnel = config.tunnel if self.tunnel is None and config is not None else self.tunnel
+        return bool(tunnel) and self.may_forward
 
 
 def looks_like_ssh(name: str) -> bool:
@@ -141,6 +148,7 @@ class _Options:
     stdio_forward: bool = False
     opens_nothing: bool = False
     x11: bool = False
+    tunnel: bool | None = None
     monitor: str | None = None
     remote_words: tuple[str, ...] = ()
 
@@ -158,6 +166,7 @@ class _Options:
             stdio_forward=self.stdio_forward,
             opens_nothing=self.opens_nothing,
             x11=self.x11,
+            tunnel=self.tunnel,
             remote_words=self.remote_words,
         )
 
@@ -228,6 +237,12 @@ def _take_alone(letter: str, options: _Options) -> None:
     options.x11 |= letter in "XY"
 
 
+_PLAIN_OPTIONS: Final = {"F": "config_file", "S": "control_path", "M": "monitor"}
+_TUNNEL_DEVICES: Final = re.compile(
+    r"(any|\+?[0-9]{1,10})(:(any|\+?[0-9]{1,10}))?"
+)  # a2tun of OpenSSH's misc.c
+
+
 def _take(letter: str, argument: str, options: _Options) -> None:
     if letter == "R":
         if not ssh_config.is_remote_forward(argument):
@@ -243,16 +258,21 @@ def _take(letter: str, argument: str, options: _Options) -> None:
         options.control_command = argument
     elif letter == "W":
         options.stdio_forward |= ssh_config.names_stdio_host(argument)
-    elif letter == "F":
-        options.config_file = argument
-    elif letter == "S":
-        options.control_path = argument
-    elif letter == "M":
-        options.monitor = argument
+    elif letter == "w":
+        _take_device(argument, options)
+    elif letter in _PLAIN_OPTIONS:
+        setattr(options, _PLAIN_OPTIONS[letter], argument)
     elif letter == "l" and options.user is None:
         options.user = argument
     elif letter == "p":
         _take_port(argument, options)
+
+
+def _take_device(text: str, options: _Options) -> None:
+    if _TUNNEL_DEVICES.fullmatch(text) is None:
+        raise _Refused
+    if options.tunnel is None:
+        options.tunnel = True
 
 
 def _take_port(text: str, options: _Options) -> None:
@@ -264,6 +284,10 @@ def _take_port(text: str, options: _Options) -> None:
     options.port = port
 
 
+_FLAGS: Final = {
+    "clearallforwardings": ("clear_all", ssh_config.flag),
+    "tunnel": ("tunnel", ssh_config.tunnel),
+}
 _PLAIN_SETTINGS: Final = {"user": "user", "hostname": "hostname", "controlpath": "control_path"}
 
 
@@ -279,12 +303,13 @@ def _take_setting(line: str, options: _Options) -> None:
         if spec is None:
             raise _Refused
         options.forward(spec)
-    elif keyword == "clearallforwardings":
-        value = ssh_config.flag(words)
+    elif keyword in _FLAGS:
+        name, read = _FLAGS[keyword]
+        value = read(words)
         if value is None:
             raise _Refused
-        if options.clear_all is None:
-            options.clear_all = value
+        if getattr(options, name) is None:
+            setattr(options, name, value)
     elif keyword == "forwardx11":
         options.x11 |= bool(ssh_config.flag(words))
     elif keyword in ("host", "match", "include"):

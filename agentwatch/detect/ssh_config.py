@@ -76,6 +76,13 @@ def is_blank(line: str) -> bool:
     return keyword == "" or (keyword is not None and keyword.startswith("#"))
 
 
+def tunnel(words: Sequence[str]) -> bool | None:
+    """What `Tunnel` says; None if it is refused."""
+    if words and words[0].lower() in ("ethernet", "point-to-point"):
+        return True
+    return flag(words)
+
+
 def port_number(text: str) -> int | None:
     """A port as `a2port` takes it (strtoll: after white space and a sign); None if it is none."""
     found = re.fullmatch(r"[ \t\n\v\f\r]*\+?0*([0-9]{1,5})", text)
@@ -95,13 +102,14 @@ class ConfigAnswer:
     `forwards` are asked for, spelled as for `-R`. `possible` are asked for under a condition that
     only the client can evaluate; `uncertain` says that there was such a condition, whether or not a
     forward depends on it. `clear_all` is `ClearAllForwardings`: True drops every forward, those of
-    the command line too; None where the configuration leaves it open.
+    the command line too; None where the configuration leaves it open. `tunnel` is `Tunnel`, likewise.
     """
 
     forwards: tuple[str, ...]
     clear_all: bool | None
     uncertain: bool
     possible: tuple[str, ...] = ()
+    tunnel: bool | None = None
 
 
 def remote_forwards(
@@ -155,6 +163,7 @@ class _Reader:
         self._work_left = _WORK_LIMIT
         self._forwards: dict[str, int] = {}
         self._clear_all: bool | None = None
+        self._tunnel: bool | None = None
         self._uncertain = False
 
     def read(self, text: str) -> None:
@@ -169,7 +178,7 @@ class _Reader:
         possible = tuple(spec for spec, state in self._forwards.items() if state == _MAYBE)
         if self._clear_all:
             sure = possible = ()
-        return ConfigAnswer(sure, self._clear_all, self._uncertain, possible)
+        return ConfigAnswer(sure, self._clear_all, self._uncertain, possible, self._tunnel)
 
     def _file(self, text: str, state: int, depth: int) -> None:
         for line in _lines(text):
@@ -203,6 +212,8 @@ class _Reader:
                 self._uncertain = True
         elif keyword == "clearallforwardings":
             self._set_clear_all(flag(words), state)
+        elif keyword == "tunnel" and self._tunnel is None and state == _YES:
+            self._tunnel = tunnel(words)
         elif keyword == "hostname" and words and self._hostname is None and state == _YES:
             self._hostname = words[0]
         elif keyword == "user" and words and self._user is None and state == _YES:

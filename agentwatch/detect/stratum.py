@@ -442,18 +442,66 @@ def _is_hex(value: Json, at_least: int) -> bool:
 
 # Layers.
 
+_ASKED_KEPT: Final = 16
+"""Requests whose answer would be known; the oldest is let go."""
+
+
+class Exchange:
+    """What both sides of a conversation have said: each verdict is reported once.
+
+    The first report has `Stage` `asked`. The first by which the other side has spoken too has
+    `answered`: a pool's message to a miner or the reverse, or a good result to what was asked.
+    """
+
+    def __init__(self) -> None:
+        self._reported: set[tuple[str, str, bool]] = set()
+        self._spoke: set[tuple[int, bool]] = set()  # direction, whether a miner did
+        self._asked: dict[tuple[int, int | str], Verdict] = {}  # by direction and id
+        self._answered = False
+
+    def tell(self, context: Context, direction: int, verdict: Verdict, id: Json = None) -> None:
+        """A message that went in `direction` proves this; `id` is its own."""
+        key = (verdict.dialect, verdict.method, verdict.miner)
+        stage = "" if self._spoke else "asked"
+        if not self._answered and (1 - direction, not verdict.miner) in self._spoke:
+            self._answered, stage = True, "answered"
+        self._spoke.add((direction, verdict.miner))
+        if isinstance(id, (int, str)):
+            self._asked[direction, id] = verdict
+            if len(self._asked) > _ASKED_KEPT:
+                del self._asked[next(iter(self._asked))]
+        if key not in self._reported or stage == "answered":
+            self._reported.add(key)
+            _emit(context, direction, verdict, stage)
+
+    def reply(self, context: Context, direction: int, message: Message) -> None:
+        """A whole message that proves nothing by itself."""
+        if self._answered or not message.get("result") or message.get("error"):
+            return
+        id = message.get("id")
+        asked = self._asked.get((1 - direction, id)) if isinstance(id, (int, str)) else None
+        if asked is not None:
+            self._answered = True
+            _emit(context, 1 - direction, asked, "answered")
+
+
+def _emit(context: Context, direction: int, verdict: Verdict, stage: str) -> None:
+    role = "client" if verdict.miner == (direction == OUT) else "server"
+    client = text(verdict.client) or context.software
+    context.emit("stratum", role, Dialect=verdict.dialect, Method=verdict.method, Client=client, Stage=stage)
+
 
 class JsonMessages:
     """The layer of plain JSON messages: one after another, one a line, or in batches.
 
     `single`: one value between calls of `restart`, as in HTTP bodies, where a file of lines is none
-    of a protocol's.
+    of a protocol's. `exchange`: that of the layer around, where that reads messages as well.
     """
 
-    def __init__(self, context: Context, single: bool = False) -> None:
+    def __init__(self, context: Context, single: bool = False, exchange: Exchange | None = None) -> None:
         self._context = context
         self._streams = (JsonStream(_VOCABULARY, single), JsonStream(_VOCABULARY, single))
-        self._reported: set[tuple[str, str, bool]] = set()
+        self._exchange = exchange or Exchange()
 
     finished = False
 
@@ -478,21 +526,12 @@ class JsonMessages:
     def _consider(self, direction: int, message: Message, cut: bool) -> None:
         verdict = judge(message, cut)
         if verdict is not None:
-            report(self._context, direction, verdict, self._reported)
+            self._exchange.tell(self._context, direction, verdict, message.get("id"))
+        elif message.complete or cut:
+            self._exchange.reply(self._context, direction, message)
 
 
 _MAY_START: Final = frozenset({b"{", b"[", b" ", b"\t", b"\r", b"\n"})
-
-
-def report(context: Context, direction: int, verdict: Verdict, reported: set[tuple[str, str, bool]]) -> None:
-    """Reports a verdict on a message that went in `direction`, unless it was `reported` before."""
-    key = (verdict.dialect, verdict.method, verdict.miner)
-    if key in reported:
-        return
-    reported.add(key)
-    role = "client" if verdict.miner == (direction == OUT) else "server"
-    client = text(verdict.client) or context.software
-    context.emit("stratum", role, Dialect=verdict.dialect, Method=verdict.method, Client=client)
 
 
 _XATUM: Final = {
@@ -522,7 +561,7 @@ class Xatum:
         self._words: list[bytes | None] = [b"", b""]  # the word so far; None: within the object
         self._methods = [b"", b""]
         self._streams = (JsonStream(_VOCABULARY), JsonStream(_VOCABULARY))
-        self._reported: set[tuple[str, str, bool]] = set()
+        self._exchange = Exchange()
 
     finished = False
 
@@ -555,4 +594,4 @@ class Xatum:
         for message in self._streams[direction].feed(data):
             if message.keys() & names:
                 verdict = Verdict("xelis", method.decode(), miner, _string(message.get("agent")))
-                report(self._context, direction, verdict, self._reported)
+                self._exchange.tell(self._context, direction, verdict)

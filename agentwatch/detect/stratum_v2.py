@@ -49,36 +49,62 @@ class SetupSuccess:
         if not self.finished:
             self.finished = True
             role = "server" if direction == OUT else "client"
-            self._context.emit("stratum", role, Dialect="stratum-v2", Method="SetupConnection.Success")
+            _emit(self._context, role, "SetupConnection.Success", "asked")
 
 
 class SetupConnection:
-    """Collects the message and takes the software out of it: four counted strings at its end."""
+    """Collects the message and takes the software out of it: four counted strings at its end.
+
+    Reported with `Stage` `asked`, and with `answered` once the pool accepts or refuses.
+    """
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._client: int | None = None
         self._message = b""
+        self._answer = b""
+        self._asked = False
         self.finished = False
 
     def feed(self, direction: int, data: bytes, gap: bool, start: bool) -> None:
-        if self.finished or (self._client is not None and direction != self._client):
+        if self._client is None:
+            self._client = direction
+        if direction != self._client:
+            self._read_answer(data, gap)
             return
-        self._client = direction
+        if self._asked:
+            return
         if not gap:
             self._message += data[: _HEADER + _MAX_PAYLOAD]
         strings = _counted_strings(self._message)
         if gap or (strings is not None and len(strings) >= 5):
-            self.finished = True
+            self._asked = True
             self._report(direction, strings or [])
+
+    def _read_answer(self, data: bytes, gap: bool) -> None:
+        self._answer = (self._answer + data)[:_HEADER]
+        if not self._asked or gap or not _ANSWER.startswith(self._answer[:2]):
+            self.finished = True
+        elif len(self._answer) == _HEADER:
+            self.finished = True
+            method = _ANSWERS.get(self._answer[2])
+            if method is not None and self._client is not None:
+                role = "client" if self._client == OUT else "server"
+                _emit(self._context, role, method, "answered")
 
     def _report(self, direction: int, strings: list[bytes]) -> None:
         # endpoint_host, vendor, hardware_version, firmware, device_id
         software = b" ".join(part for part in strings[1:4] if part)
         role = "client" if direction == OUT else "server"
-        self._context.emit(
-            "stratum", role, Dialect="stratum-v2", Method="SetupConnection", Client=text(software)
-        )
+        _emit(self._context, role, "SetupConnection", "asked", text(software))
+
+
+_ANSWER: Final = b"\0\0"
+_ANSWERS: Final = {1: "SetupConnection.Success", 2: "SetupConnection.Error"}
+
+
+def _emit(context: Context, role: str, method: str, stage: str, client: str = "") -> None:
+    context.emit("stratum", role, Dialect="stratum-v2", Method=method, Client=client, Stage=stage)
 
 
 def _counted_strings(message: bytes) -> list[bytes] | None:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import ClassVar
 
 from agentwatch.detect.finding import Finding
 from agentwatch.detect.remote_forward import RemoteForward
 from agentwatch.detect.request import Requests
-from agentwatch.enrich.facts import flow_sighting
+from agentwatch.enrich.facts import flow_sighting, unix_path
 from agentwatch.enrich.flows import Flow
-from agentwatch.enrich.processes import Key
+from agentwatch.enrich.processes import Key, Process
 from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import Change, State
 from agentwatch.schema.events import SOCKET_BLOCK, Type
 
 SESSIONS_KEPT = 4096
+GENERATIONS = 3  # between a client and what its ProxyCommand runs
 _STREAM = 1  # SOCK_STREAM
 _PACKET_LENGTH = len(SOCKET_BLOCK) + 1
 
@@ -29,11 +31,13 @@ class Tunnels:
         self._forwards = RemoteForward()
         self._banners: list[Finding] = []
         self._sessions: dict[Key, int] = {}  # the flow of each process's latest SSH session
+        self._proxied: dict[int, Key] = {}  # flows that a child connected for a client
 
     types: ClassVar = frozenset(
         int(one)
         for one in (
-            Type.EXEC, Type.PROCESS, Type.FORK, Type.FILE, Type.CONNECT, Type.PAYLOAD, Type.CLOSE, Type.EXIT
+            Type.EXEC, Type.PROCESS, Type.FORK, Type.FILE, Type.CONNECT, Type.PAYLOAD, Type.CLOSE, Type.EXIT,
+            Type.UNIX_CONNECT
         )
     )  # fmt: skip
 
@@ -44,10 +48,17 @@ class Tunnels:
             findings, self._banners = self._banners + findings, []
         if not findings:
             return ()
+        change = self._of_client(change)
         return [
             flow_sighting(self._state, change, {"Protocol": one.protocol, **one.attributes})
             for one in findings
         ]
+
+    def _of_client(self, change: Change) -> Change:
+        """What comes over a ProxyCommand's connection is about the client."""
+        key = self._proxied.get(change.flow.cookie) if change.flow is not None else None
+        client = self._state.processes.known(key) if key is not None else None
+        return change if client is None else replace(change, process=client)
 
     def banner(self, change: Change, flow: Flow, finding: Finding) -> None:
         """An SSH banner was recognised in this change; told before `of` is asked about it."""
@@ -88,6 +99,8 @@ class Tunnels:
     def _connect(self, change: Change) -> list[Finding]:
         flow = change.flow
         assert flow is not None
+        if flow.socktype == _STREAM:
+            self._connect_for_client(flow.cookie, change.process)
         return self._forwards.connect(
             change.process.key,
             flow.cookie,
@@ -97,18 +110,50 @@ class Tunnels:
             time=change.time,
         )
 
+    def _connect_for_client(self, cookie: int, process: Process) -> None:
+        """A ProxyCommand's connection is the client's that runs it."""
+        for _ in range(GENERATIONS):
+            if process.parent is None:
+                return
+            if self._forwards.waits_for_proxy(process.parent):
+                self._proxied[cookie] = process.parent
+                if len(self._proxied) > SESSIONS_KEPT:
+                    del self._proxied[next(iter(self._proxied))]
+                return
+            above = self._state.processes.known(process.parent)
+            if above is None:
+                return
+            process = above
+
+    def _unix(self, change: Change) -> list[Finding]:
+        return self._forwards.connect_unix(change.process.key, unix_path(change.data))
+
+    def _proxy_payload(self, change: Change, key: Key, cookie: int) -> list[Finding]:
+        """Bytes of a session that runs over a child's connection."""
+        length, message, _ = change.fields[_PACKET_LENGTH:]
+        findings = []
+        if change.incoming and key not in self._sessions:
+            findings = self._forwards.proxied(key, cookie)
+            self._sessions[key] = cookie
+            self._requests.follow(cookie)
+        more = self._forwards.session_data(key, cookie, change.incoming, length, change.time, message)
+        return findings + more
+
     def _payload(self, change: Change) -> list[Finding]:
         flow = change.flow
         assert flow is not None
         key, cookie = change.process.key, flow.cookie
-        if flow.application == "ssh":
-            length = change.fields[_PACKET_LENGTH]
-            return self._forwards.session_data(key, cookie, change.incoming, length, change.time)
+        if cookie in self._proxied:
+            return self._proxy_payload(change, self._proxied[cookie], cookie)
+        if self._forwards.is_session(key, cookie):
+            length, message, _ = change.fields[_PACKET_LENGTH:]
+            return self._forwards.session_data(key, cookie, change.incoming, length, change.time, message)
         return self._forwards.payload(key, cookie, change.incoming, change.data, change.time)
 
     def _close(self, change: Change) -> list[Finding]:
         if change.flow is not None:
             self._forwards.close(change.process.key, change.flow.cookie)
+            self._proxied.pop(change.flow.cookie, None)
         return []
 
     def _exit(self, change: Change) -> list[Finding]:
@@ -126,4 +171,5 @@ _HANDLERS: dict[int, Callable[[Tunnels, Change], list[Finding]]] = {
     Type.PAYLOAD: Tunnels._payload,
     Type.CLOSE: Tunnels._close,
     Type.EXIT: Tunnels._exit,
+    Type.UNIX_CONNECT: Tunnels._unix,
 }

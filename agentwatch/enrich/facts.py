@@ -15,13 +15,13 @@ from agentwatch.enrich.state import Change, State
 from agentwatch.event import Value
 from agentwatch.schema.events import ExecFlag, Type
 
+ANCESTORS = 16  # whose programs are told
 _OF_PARENT = frozenset(("Image", "CommandLine"))  # fields of a process that its children's events have, too
-_IMAGE_FLAGS = ((ExecFlag.MEMFD, "memfd"), (ExecFlag.DELETED, "deleted"))
-_TAMPERING = {Type.CGROUP_MOVE: "cgroup_move", Type.SIGNAL: "signal"}
+_IMAGE_FLAGS = ((ExecFlag.MEMFD, "memfd"), (ExecFlag.DELETED, "deleted"), (ExecFlag.WRITTEN, "written"))
 
 
 def image_flags(process: Process) -> tuple[str, ...]:
-    """What stands out about a program's file: memfd, deleted, loader (run through ld.so)."""
+    """What stands out about a program's file: memfd, deleted, written, loader (run through ld.so)."""
     return _image_flags(process.exe, process.flags)
 
 
@@ -32,6 +32,15 @@ def _image_flags(exe: str, of_exec: int) -> tuple[str, ...]:
     if base.startswith(("ld-linux", "ld-musl", "ld.so", "ld-2.")):
         flags.append("loader")
     return tuple(flags)
+
+
+def ancestor_images(state: State, parent: Process | None) -> tuple[str, ...]:
+    """Programs from the parent upwards, as far as they are known, at most ANCESTORS of them."""
+    images: list[str] = []
+    while parent is not None and len(images) < ANCESTORS:
+        images.append(parent.exe)
+        parent = state.processes.known(parent.parent) if parent.parent else None
+    return tuple(images)
 
 
 def process_fields(state: State, process: Process) -> dict[str, Value]:
@@ -48,6 +57,7 @@ def process_fields(state: State, process: Process) -> dict[str, Value]:
         "ParentProcessId": process.parent[0] if process.parent else None,
         "ParentImage": parent.exe if parent else None,
         "ParentCommandLine": parent.command_line if parent else None,
+        "AncestorImages": ancestor_images(state, parent),
         "ImageFlags": image_flags(process),
     }
 
@@ -135,7 +145,7 @@ class Facts:
         return sighting(self._state, category, change, fields)
 
     def _exec(self, change: Change) -> dict[str, Value]:
-        return {}
+        return {"LoaderEnvironment": change.process.environment}
 
     def _connection(self, change: Change) -> dict[str, Value]:
         flow = change.flow
@@ -153,13 +163,15 @@ class Facts:
     def _unix(self, change: Change) -> dict[str, Value]:
         return {"Path": unix_path(change.data)}
 
-    def _tampering(self, change: Change) -> dict[str, Value]:
-        fields: dict[str, Value] = {"Kind": _TAMPERING[Type(change.type)]}
+    def _tampering(self, change: Change) -> dict[str, Value] | None:
         if change.type == Type.SIGNAL:
-            fields["Signal"] = change.fields[0]
-            return fields
-        fields["Cgroup"] = change.data.decode("utf-8", "backslashreplace")
-        return fields
+            return {"Kind": "signal", "Signal": change.fields[0]}
+        cgroup = change.data.decode("utf-8", "backslashreplace")
+        own = change.agent.cgroup.strip("/")
+        if own and f"{cgroup}/".startswith(f"/{own}/"):
+            return None  # below its own it is frozen and killed with the rest
+        mover = self._state.processes.living(change.fields[1])
+        return {"Kind": "cgroup_move", "Cgroup": cgroup, "ByAgent": str(mover is not None).lower()}
 
     def _loss(self, change: Change) -> dict[str, Value]:
         number, lost, reason = change.fields

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import posixpath
+import stat
+import struct
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 from agentwatch.schema.decode import FLAGS, START, TGID, TID, TIME, Row, tail, unpack
 from agentwatch.schema.events import Piece, PieceFlag
@@ -16,15 +19,37 @@ Key = tuple[int, int]
 ENDED_KEPT = 16384  # ended processes remembered, for ancestry and late events
 ENDED_ARGV = 4096  # characters of an ended process's arguments remembered
 PIECES_KEPT = 256  # execs whose pieces have come but not the exec itself
+VARIABLES_KEPT = 32  # of an exec's environment; it can name one many times
 PATHS_KEPT = 1024  # paths whose text is remembered: programs and folders come again and again
+LINEAGE = 8  # forks without a new program that are traced
+STREAMS_KEPT = 1024  # programs of one pipeline or harness share their streams
 _CUT_SHORT = int(PieceFlag.CUT)
-_EXE, _CWD, _ARGV = int(Piece.EXE), int(Piece.CWD), int(Piece.ARGV)
-_FIELD_OF: dict[int, str] = {Piece.EXE: "Image", Piece.CWD: "CurrentDirectory"}
+_EXE, _CWD, _ARGV, _STREAMS, _ENVIRONMENT = (int(one) for one in Piece)
+_FIELD_OF: dict[int, str] = {
+    Piece.EXE: "Image",
+    Piece.CWD: "CurrentDirectory",
+    Piece.ENVIRONMENT: "LoaderEnvironment",
+}
 _NOTHING_CUT: frozenset[str] = frozenset()
 _ARGV_CUT = frozenset(("CommandLine", "Argv"))
 _SHELLS = frozenset("sh bash dash ash busybox zsh ksh mksh fish csh tcsh yash rbash".split())
 _INTERPRETERS = ("python", "pypy", "bash", "sh", "dash", "zsh", "perl", "ruby", "julia", "node", "Rscript")
 CLOCK_TICK_NS = 10_000_000  # /proc tells times in these (USER_HZ is 100)
+
+
+_STREAM = struct.Struct("<QQI4x")  # struct stream in probes/include/streams.h
+
+
+class Stream(NamedTuple):
+    """What a standard stream is: a `StreamKind`, and the numbers that tell one of its kind from another."""
+
+    kind: int
+    identity: int = 0
+    peer: int = 0
+
+
+Streams = tuple[Stream, Stream, Stream]
+"""Standard input, output and error."""
 
 
 @dataclass(slots=True)
@@ -38,6 +63,7 @@ class Process:
     exe: str = ""
     argv: tuple[str, ...] = ()
     cwd: str = ""
+    environment: tuple[str, ...] = ()  # variables that have code loaded, as NAME=value
     uid: int = 0
     euid: int = 0
     gid: int = 0
@@ -51,7 +77,9 @@ class Process:
     status: int | None = None  # wait status once ended
     ended: int = 0
     exec_seq: int = 0  # sequence number of the exec that this image came from
+    streams: Streams | None = None  # as they were at that exec; None where it was not seen
     truncated: frozenset[str] = frozenset()
+    root_from: int | None = None  # the user that became root since the last exec, by no setuid file
     registered: bool = True  # of the registered job: see `ProcessTable.registers`
 
     @property
@@ -65,7 +93,9 @@ class Process:
         self.inode, self.device, self.flags = origin.inode, origin.device, origin.flags
         self.pid_ns, self.net_ns = origin.pid_ns, origin.net_ns
         self.mnt_ns, self.user_ns = origin.mnt_ns, origin.user_ns
+        self.environment = origin.environment
         self.exec_seq, self.truncated = origin.exec_seq, origin.truncated
+        self.streams = origin.streams
         self.registered = origin.registered
 
     @property
@@ -80,7 +110,9 @@ class _Pieces:
 
     exe: bytes | None = None
     cwd: bytes | None = None
+    streams: bytes = b""
     argv: dict[int, bytes] = field(default_factory=dict)
+    environment: list[bytes] = field(default_factory=list)
     cut: set[int] = field(default_factory=set)  # kinds that were cut short
 
 
@@ -95,6 +127,15 @@ def path_of(names: bytes) -> str:
 def arguments(data: bytes) -> tuple[str, ...]:
     """The arguments from argv's memory: each ended by NUL."""
     return tuple(_texts(data))
+
+
+@lru_cache(maxsize=STREAMS_KEPT)
+def streams_of(data: bytes) -> Streams | None:
+    """The three streams from a piece's bytes; None where they were not recorded."""
+    if len(data) != 3 * _STREAM.size:
+        return None
+    one, two, three = [Stream(kind, identity, peer) for identity, peer, kind in _STREAM.iter_unpack(data)]
+    return one, two, three
 
 
 def _texts(data: bytes) -> list[str]:
@@ -143,6 +184,10 @@ class ProcessTable:
         """Every process remembered, the one seen last first."""
         return reversed(self._processes.values())
 
+    def living(self, pid: int) -> Process | None:
+        """The process that has this number now. Looks at all: for what is rare."""
+        return next((one for one in self.newest() if one.pid == pid and one.status is None), None)
+
     def ancestors(self, process: Process) -> list[Process]:
         """From the parent upwards, as far as the agent's tree is known."""
         chain: list[Process] = []
@@ -155,6 +200,20 @@ class ProcessTable:
             chain.append(above)
             process = above
         return chain
+
+    def lineage(self, process: Process) -> Iterator[Process]:
+        """The process and those that it was forked from, as long as they run the same program."""
+        for _ in range(LINEAGE):
+            yield process
+            above = self._processes.get(process.parent) if process.parent else None
+            if above is None or above.exec_seq != process.exec_seq or above.argv != process.argv:
+                return
+            process = above
+
+    def origin(self, process: Process) -> Process:
+        """The one that ran the program which this process runs, as far as forks can be traced."""
+        *_, origin = self.lineage(process)
+        return origin
 
     def fork(self, row: Row, parent: Key, agent: int) -> Process:
         """A process was created: until it execs it is what its creator is."""
@@ -183,10 +242,17 @@ class ProcessTable:
             pieces.cwd = data
         elif kind == _ARGV:
             pieces.argv[offset] = data
+        elif kind == _ENVIRONMENT and data:
+            if len(pieces.environment) < VARIABLES_KEPT:
+                pieces.environment.append(data)
+            else:
+                pieces.cut.add(kind)
+        elif kind == _STREAMS:
+            pieces.streams = data
 
     def exec(self, row: Row, seq: int, agent: int) -> Process:
         """A process runs a new program: completes what its pieces said."""
-        (parent_start, inode, parent, device, argv_length, uid, euid, gid, _mode,
+        (parent_start, inode, parent, device, argv_length, uid, euid, gid, mode,
          pid_ns, net_ns, mnt_ns, user_ns) = unpack(row)  # fmt: skip
         pieces = self._pieces.pop(row[TID], None) or _Pieces()
         process = self.get(row[TGID], row[START], agent)
@@ -200,13 +266,17 @@ class ProcessTable:
             cut.append("Image")
         if pieces.cwd is None:
             cut.append("CurrentDirectory")
+        became_root = bool(process.exe and process.euid) and not (euid or mode & stat.S_ISUID)
+        process.root_from = process.uid if became_root else None
         process.exe = path_of(pieces.exe or b"")
         process.cwd = path_of(pieces.cwd or b"")
         process.argv = arguments(argv)
+        process.environment = arguments(b"".join(pieces.environment)) if pieces.environment else ()
         process.uid, process.euid, process.gid = uid, euid, gid
         process.inode, process.device, process.flags = inode, device, row[FLAGS]
         process.pid_ns, process.net_ns, process.mnt_ns, process.user_ns = pid_ns, net_ns, mnt_ns, user_ns
         process.exec_seq = seq
+        process.streams = streams_of(pieces.streams)
         process.truncated = frozenset(cut) if cut else _NOTHING_CUT
         process.registered = self.registers(process)
         return process

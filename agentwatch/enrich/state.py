@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from agentwatch.enrich.files import FileNames
 from agentwatch.enrich.flows import Flow, FlowTable
 from agentwatch.enrich.gpus import GpuTable
 from agentwatch.enrich.processes import Process, ProcessTable
@@ -80,6 +81,7 @@ class State:
         self.flows = FlowTable()
         self.gpus = GpuTable()
         self.files: dict[str, bytes] = {}
+        self._file_names = FileNames()
         self.names: dict[str, str] = {}
         self.coverage: list[tuple[str, str, str]] = []
         self.rules_digest = ""
@@ -99,6 +101,8 @@ class State:
             Type.PAYLOAD: self._payload,
             Type.UNIX_CONNECT: self._with_tail,
             Type.CGROUP_MOVE: self._with_tail,
+            Type.FILE_ACCESS: self._file_access,
+            Type.PRIVILEGED: self._privileged,
             Type.PROCESS: self._process,
             Type.SOCKET_SEEN: self._socket_seen,
             Type.FILE: self._file,
@@ -248,6 +252,18 @@ class State:
             decode.tail(row, length),
             row[FLAGS],
         )
+
+    def _file_access(self, seq: int, row: Row, agent: Agent) -> Change | None:
+        use = self._file_names.use(row)
+        if use is None:
+            return None
+        return Change(seq, row[TYPE], row[TIME], agent, self._owner(row, agent), None, (use,))
+
+    def _privileged(self, seq: int, row: Row, agent: Agent) -> Change:
+        """The fields, and after them the record's flags."""
+        change = self._with_tail(seq, row, agent)
+        change.fields = (*change.fields, row[FLAGS])
+        return change
 
     def _file(self, seq: int, row: Row, agent: Agent) -> Change:
         path, content, _ = fields = decode.unpack(row)

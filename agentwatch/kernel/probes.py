@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple
 
 from agentwatch.clock import now
-from agentwatch.kernel import bpf
+from agentwatch.kernel import bpf, tracefs
 from agentwatch.kernel.background import Background
 from agentwatch.kernel.bpf import AttachType, BpfError, Handle, MapType, ProgramType
 from agentwatch.kernel.bytecode import Object
@@ -24,7 +25,15 @@ from agentwatch.kernel.errors import ProbeError
 from agentwatch.kernel.load import MapSpec, ProgramSpec, UnknownTarget, create_maps, load_program
 from agentwatch.resources import PROBES
 from agentwatch.schema import c_header
-from agentwatch.schema.events import BY_NUMBER, RING_HEADER_SIZE, SLOT_SIZE, Type
+from agentwatch.schema.events import (
+    BY_NUMBER,
+    RING_HEADER_SIZE,
+    SLOT_SIZE,
+    WATCHED_LEVELS,
+    WATCHED_NAME,
+    Namespace,
+    Type,
+)
 
 MAX_AGENTS = 256  # numbers of agents run from 1 to MAX_AGENTS - 1; 0 stands for all of them
 SLOTS_BYTES = 8 << 20
@@ -40,6 +49,9 @@ _FLOW_ANNOUNCED, _FLOW_FOUND = 16, 64
 _TYPES = max(Type) + 1
 _COUNT = struct.Struct("<QQ")  # struct count
 _TASK_ROW = struct.Struct("<IIQQII")  # struct task_row
+_FILE_ID = struct.Struct("<QII")  # struct file_id
+_LOOK = struct.Struct("<16sII")  # struct look
+_SCRATCH_BYTES = 2 * 16 + 512 + WATCHED_NAME + 8 + 4 * WATCHED_LEVELS + 8  # struct scratch
 _SOCKET_ROW = struct.Struct("<IIQQHHHxx")  # struct socket_row
 
 MAPS = {
@@ -54,23 +66,32 @@ MAPS = {
         MapSpec(7007, "MONITOR", MapType.ARRAY, 4, 4, 1),
         MapSpec(7008, "SEED", MapType.ARRAY, 4, 16, 1),
         MapSpec(7009, "FOLLOWED", MapType.LRU_HASH, 8, 4, 4096),
+        MapSpec(7010, "WATCHED", MapType.HASH, WATCHED_NAME, 4, 1024),
+        MapSpec(7011, "WRITTEN", MapType.LRU_HASH, _FILE_ID.size, 4, 32768),
+        MapSpec(7012, "LOOKED_AT", MapType.LRU_HASH, _LOOK.size, 8, 4096),
+        MapSpec(7013, "SCRATCH", MapType.PERCPU_ARRAY, 4, _SCRATCH_BYTES, 1),
+        MapSpec(7014, "INITIAL", MapType.ARRAY, 4, 4 * len(Namespace), 1),
     )
 }
 
 KFUNCS = {900_001: "bpf_cast_to_kern_ctx"}
 
-FILES = ("process.c", "socket.c", "payload.c", "unix.c", "control.c", "inventory.c")
+FILES = ("process.c", "file.c", "privileged.c", "socket.c", "payload.c", "unix.c", "control.c", "inventory.c")
 
 
 class Probe(NamedTuple):
-    """A program, what is not seen without it, and where it attaches: to every agent's cgroup or once."""
+    """A program, what is not seen without it, and where it attaches: to every agent's cgroup or once.
+
+    `calls` are the system calls at whose end a program of type TRACEPOINT runs.
+    """
 
     spec: ProgramSpec
     cost: str
+    calls: tuple[str, ...] = ()
 
     @property
     def of_cgroup(self) -> bool:
-        return self.spec.type is not ProgramType.TRACING
+        return self.spec.type not in (ProgramType.TRACING, ProgramType.TRACEPOINT)
 
     @property
     def is_iterator(self) -> bool:
@@ -80,6 +101,14 @@ class Probe(NamedTuple):
 def _tracepoint(name: str, tracepoint: str, cost: str) -> Probe:
     target = f"typedef btf_trace_{tracepoint}"
     return Probe(ProgramSpec(name, ProgramType.TRACING, AttachType.TRACE_RAW_TP, target), cost)
+
+
+def _function(name: str, function: str, cost: str) -> Probe:
+    return Probe(ProgramSpec(name, ProgramType.TRACING, AttachType.TRACE_FENTRY, f"func {function}"), cost)
+
+
+def _ends(name: str, calls: str, cost: str) -> Probe:
+    return Probe(ProgramSpec(name, ProgramType.TRACEPOINT), cost, tuple(calls.split()))
 
 
 def _iterator(name: str, kind: str, cost: str) -> Probe:
@@ -115,6 +144,85 @@ PROBES_TABLE = (
     _iterator("on_each_file", "task_file", "packet, vsock and AF_ALG sockets are not seen"),
 )
 
+
+class Way(NamedTuple):
+    """Programs that together see something. `lacks` is what a better way would see besides, or empty."""
+
+    name: str
+    probes: tuple[Probe, ...]
+    lacks: str = ""
+
+
+class Choice(NamedTuple):
+    """Something that can be seen in several ways: the first one all of whose programs attach is used."""
+
+    name: str
+    cost: str
+    ways: tuple[Way, ...]
+
+
+_CALLS = (
+    "unshare setns mount move_mount pivot_root chroot ptrace process_vm_readv process_vm_writev bpf "
+    "init_module finit_module"
+)
+
+
+def _return(call: str) -> Probe:
+    spec = ProgramSpec(
+        "on_call_return", ProgramType.TRACING, AttachType.TRACE_FEXIT, f"func __x64_sys_{call}"
+    )
+    return Probe(spec, f"{call} is not seen")
+
+
+FUNCTIONS, ENDS = "kernel functions (fentry)", "ends of system calls"
+
+CHOICES = (
+    Choice(
+        "files",
+        "use of credentials, persistence and files that agents wrote before they ran them are not seen",
+        (
+            Way(
+                FUNCTIONS,
+                (
+                    _function("on_file_open", "security_file_open", "opened files are not seen"),
+                    _function("on_path_rename", "security_path_rename", "renamed files are not seen"),
+                    _function("on_path_unlink", "security_path_unlink", "removed files are not seen"),
+                    _function("on_path_link", "security_path_link", "linked files are not seen"),
+                ),
+            ),
+            Way(
+                ENDS,
+                (
+                    _ends("on_open_end", "open openat openat2 creat", "opened files are not seen"),
+                    _ends(
+                        "on_name_end",
+                        "truncate rename renameat renameat2 link linkat unlink unlinkat",
+                        "renamed and removed files are not seen",
+                    ),
+                    _tracepoint("on_uring_end", "io_uring_complete", "opens through io_uring are not seen"),
+                    _tracepoint(
+                        "on_uring_begin", "io_uring_submit_req", "renames through io_uring are not seen"
+                    ),
+                ),
+                "32-bit system calls are not seen; renames and removals are known by the path that was asked "
+                "for, not by the file; every system call of the host takes a little longer",
+            ),
+        ),
+    ),
+    Choice(
+        "privileged operations",
+        "namespaces, mounts, modules, eBPF programs and tracing of other processes are not seen",
+        (
+            Way(FUNCTIONS, tuple(_return(call) for call in _CALLS.split())),
+            Way(
+                ENDS,
+                (_ends("on_call_end", _CALLS, "namespaces, mounts, eBPF programs and tracing are not seen"),),
+                "32-bit system calls are not seen; every system call of the host takes a little longer",
+            ),
+        ),
+    ),
+)
+
 _LONGEST = "on_exec"
 """What the kernel takes longest to verify: it does so beside all the rest."""
 
@@ -129,14 +237,20 @@ _TYPES_NEEDED: dict[str, tuple[str, ...]] = {
     "cgroup": ("self", "kn", "root"),
     "css_set": ("dfl_cgrp",),
     "qstr": ("name",),
-    "dentry": ("d_name", "d_parent"),
-    "vfsmount": ("mnt_root",),
-    "mount": ("mnt", "mnt_parent", "mnt_mountpoint"),
+    "dentry": ("d_name", "d_parent", "d_inode"),
+    "vfsmount": ("mnt_root", "mnt_sb"),
+    "mount": ("mnt", "mnt_parent", "mnt_mountpoint", "mnt_devname"),
     "path": ("mnt", "dentry"),
-    "super_block": ("s_dev", "s_magic"),
-    "inode": ("i_ino", "i_mode", "i_sb", "i_nlink"),
-    "file": ("f_path", "f_inode", "private_data"),
-    "mm_struct": ("arg_start", "arg_end", "exe_file"),
+    "file_system_type": ("name",),
+    "super_block": ("s_dev", "s_magic", "s_type"),
+    "inode": ("i_ino", "i_mode", "i_sb", "i_nlink", "i_generation", "i_rdev"),
+    "file": ("f_path", "f_inode", "f_mode", "private_data"),
+    "files_struct": ("fdt",),
+    "fdtable": ("max_fds", "fd"),
+    "list_head": ("next",),
+    "upid": ("nr",),
+    "pid": ("level", "numbers"),
+    "mm_struct": ("arg_start", "arg_end", "env_start", "env_end", "exe_file"),
     "fs_struct": ("pwd",),
     "user_namespace": ("ns",),
     "pid_namespace": ("ns",),
@@ -151,6 +265,10 @@ _TYPES_NEEDED: dict[str, tuple[str, ...]] = {
         "pid",
         "mm",
         "fs",
+        "files",
+        "thread_pid",
+        "ptraced",
+        "ptrace_entry",
         "start_boottime",
         "cgroups",
         "group_leader",
@@ -159,12 +277,27 @@ _TYPES_NEEDED: dict[str, tuple[str, ...]] = {
         "cred",
         "nsproxy",
     ),
-    "sock_common": ("skc_family",),
-    "sock": ("__sk_common", "sk_protocol", "sk_type", "sk_err"),
-    "socket": ("sk",),
+    "sock_common": ("skc_family", "skc_cookie"),
+    "sock": ("__sk_common", "sk_protocol", "sk_type", "sk_err", "sk_socket"),
+    "socket": ("sk", "file"),
+    "unix_sock": ("peer",),
     "bpf_iter_meta": ("seq",),
 }
-_TYPES_OPTIONAL = {"bpf_sock_addr_kern": ("uaddr", "uaddrlen")}
+_TYPES_OPTIONAL: dict[str, tuple[str, ...]] = {
+    "bpf_sock_addr_kern": ("uaddr", "uaddrlen"),
+    "pt_regs": ("di", "si", "dx", "r10", "orig_ax"),
+    "io_cqe": ("res",),
+    "io_kiocb": ("opcode", "cqe", "ctx", "flags"),
+    "open_how": ("flags",),
+    "io_open": ("file_slot", "dfd", "filename", "how"),
+    "io_rename": ("old_dfd", "new_dfd", "oldpath", "newpath"),
+    "io_unlink": ("dfd", "filename"),
+    "filename": ("name",),
+    "io_rsrc_node": ("file_ptr",),
+    "io_rsrc_data": ("nr", "nodes"),
+    "io_file_table": ("data",),
+    "io_ring_ctx": ("file_table",),
+}
 
 
 def _maps_header() -> str:
@@ -175,6 +308,9 @@ def _maps_header() -> str:
         f"#define AW_SLOTS_ROUTINE {SLOTS_ROUTINE}",
         f"#define AW_RECORDS_ROUTINE {RECORDS_ROUTINE}",
         f"#define AW_FLOW_BYTES {_FLOW.size}",
+        f"#define AW_SCRATCH_BYTES {_SCRATCH_BYTES}",
+        "#define AW_WATCHED_READ 1",
+        f"#define AW_WATCHED_WRITE {1 << WATCHED_LEVELS}",
     ]
     return "\n".join(numbers + kfuncs + limits) + "\n"
 
@@ -183,7 +319,8 @@ def recipe() -> Recipe:
     """How the probes are compiled for the running kernel."""
     # One translation unit, one compiler run; #line keeps the diagnostics true.
     text = "".join(f'#line 1 "{name}"\n{(PROBES / name).read_text()}\n' for name in FILES)
-    targets = {probe.spec.target for probe in PROBES_TABLE if probe.spec.target}
+    chosen = [probe for choice in CHOICES for way in choice.ways for probe in way.probes]
+    targets = {probe.spec.target for probe in (*PROBES_TABLE, *chosen) if probe.spec.target}
     return Recipe(
         text=text,
         stub=PROBES / "include" / "stub",
@@ -208,6 +345,7 @@ class Probes:
 
     def __init__(self) -> None:
         self.missing: list[Missing] = []
+        self.ways: dict[str, str] = {}  # of what can be seen in several ways: the one in use
         self._stack = ExitStack()
         self._loaded: dict[str, Handle] = {}
         self._iterators: dict[str, Handle] = {}
@@ -222,6 +360,8 @@ class Probes:
             longest, *rest = sorted(PROBES_TABLE, key=lambda probe: probe.spec.name != _LONGEST)
             loading = Background(lambda: self._load(compiled, longest))
             try:
+                for choice in CHOICES:
+                    self._choose(compiled, choice)
                 for probe in rest:
                     self._take(probe, partial(self._load, compiled, probe))
             finally:
@@ -241,6 +381,31 @@ class Probes:
         self._loaded[probe.spec.name] = self._stack.enter_context(program)
         if not probe.of_cgroup:
             self._attach_once(probe, program)
+
+    def _choose(self, compiled: Object, choice: Choice) -> None:
+        """Attach the programs of the first way that works; why a better one does not is told."""
+        errors = []
+        for way in choice.ways:
+            try:
+                self._stack.enter_context(self._go(compiled, way))
+            except (BpfError, UnknownTarget, KeyError) as error:
+                errors.append(f"{way.name}: {str(error).splitlines()[0]}")
+                continue
+            self.ways[choice.name] = way.name
+            if way.lacks:
+                self.missing.append(Missing(choice.name, "; ".join(errors), f"by {way.name}: {way.lacks}"))
+            return
+        self.missing.append(Missing(choice.name, "; ".join(errors), choice.cost))
+
+    def _go(self, compiled: Object, way: Way) -> ExitStack:
+        with ExitStack() as stack:
+            for probe in way.probes:
+                program = stack.enter_context(self._load(compiled, probe))
+                if probe.calls:
+                    stack.enter_context(tracefs.attach_ends(program, probe.calls))
+                else:
+                    stack.enter_context(bpf.attach_tracing(program))
+            return stack.pop_all()
 
     def _miss(self, probe: Probe, error: Exception) -> None:
         name = probe.spec.name
@@ -331,12 +496,33 @@ class Probes:
         return [] if link is None else list(_SOCKET_ROW.iter_unpack(bpf.iterate(link)))
 
     def guard_monitor(self, pid: int) -> None:
-        """Report signals that agents send to this process."""
+        """Report what agents aim at this process: signals and tracing."""
         bpf.map_update(self.map("MONITOR"), struct.pack("<I", 0), struct.pack("<I", pid))
+
+    def know_initial(self) -> None:
+        """Tell the probes which namespaces are the host's: the monitor's own."""
+        numbers = []
+        for kind in Namespace:
+            link = Path(f"/proc/self/ns/{kind.name.lower()}")  # leads to mnt:[4026531841]
+            numbers.append(
+                int(link.readlink().name.partition("[")[2].rstrip("]")) if link.is_symlink() else 0
+            )
+        value = struct.pack(f"<{len(numbers)}I", *numbers)
+        bpf.map_update(self.map("INITIAL"), struct.pack("<I", 0), value)
+
+    def watch_names(self, masks: Mapping[str, int]) -> None:
+        """Report files that have such a name, or one above them: see probes/file.c."""
+        for name, mask in masks.items():
+            key = name.encode().ljust(WATCHED_NAME, b"\0")
+            bpf.map_update(self.map("WATCHED"), key, struct.pack("<I", mask))
 
     def follow(self, cookie: int) -> None:
         """Report traffic of this flow beyond its first messages (see probes/payload.c)."""
         bpf.map_update(self.map("FOLLOWED"), struct.pack("<Q", cookie), struct.pack("<I", 1))
+
+    def unfollow(self, cookie: int) -> None:
+        """Report no more of it than of any other flow."""
+        bpf.map_delete(self.map("FOLLOWED"), struct.pack("<Q", cookie))
 
     def counts(self, agent: int) -> Iterator[tuple[int, int, int]]:
         """(event type, events sent, events lost) of an agent since loading, over all CPUs.

@@ -63,23 +63,26 @@ def _walk(expr: Expr) -> Iterator[str]:
                 yield from _walk(part)
 
 
-# Whether a value matched by the second word is always matched by the first.
-_COVERS: dict[str, Callable[[str, str], bool]] = {
-    "contains": lambda word, other: word in other,
-    "startswith": lambda word, other: other.startswith(word),
-    "endswith": lambda word, other: other.endswith(word),
+# The shorter words that match whatever a word matches. Lists are long: they are looked up.
+_COVERING: dict[str, Callable[[str], Iterator[str]]] = {
+    "contains": lambda word: (
+        word[begin:end] for begin in range(len(word)) for end in range(begin + 1, len(word) + 1)
+    ),
+    "startswith": lambda word: (word[:end] for end in range(1, len(word))),
+    "endswith": lambda word: (word[begin:] for begin in range(1, len(word))),
 }
 
 
 def _shadowed_words(atom: Expr) -> Iterator[str]:
     _, field, op, words = atom
-    covers = _COVERS.get(op.removesuffix(CASED))
-    if covers is None:
+    covering = _COVERING.get(op.removesuffix(CASED))
+    if covering is None:
         return
     folded = [word if op.endswith(CASED) else word.lower() for word in words]
+    known = frozenset(folded)
     for place, word in enumerate(folded):
-        for other in folded[:place] + folded[place + 1 :]:
-            if other != word and covers(other, word):
+        for other in covering(word):
+            if other != word and other in known:
                 yield f"{field} {op} {words[place]!r} is unreachable: {other!r} is matched before"
                 break
 
@@ -98,8 +101,12 @@ def _among(kind: str, operands: Sequence[Expr]) -> Iterator[str]:
             yield from _shadowed(operand, plain)
 
 
+# Of a list one element may be the one, and another the other.
+_LISTS = frozenset(field.name for _, fields in FIELDS.values() for field in fields if field.type == "list")
+
+
 def _contradictions(atom: Expr, before: Sequence[Expr]) -> Iterator[str]:
-    if atom[0] != "atom" or atom[2] != "eq":
+    if atom[0] != "atom" or atom[2] != "eq" or atom[1] in _LISTS:
         return
     words = {word.lower() for word in atom[3]}
     for other in before:

@@ -257,8 +257,7 @@ class FieldIndex:
         if type(value) is int or (isinstance(value, str) and len(value) <= REMEMBERED_VALUE):
             found: Found | None = self._memory.get(value)
             if found is None:
-                found = self._look_up(str(value).lower())
-                self._memory.put(value, found)
+                found = self._remember(value)
             if self._literals is not None:
                 facts.found[name] = found[1]
             return found[0]
@@ -267,11 +266,19 @@ class FieldIndex:
     def _look_up_all(self, facts: Facts) -> int:
         bits, numbers = 0, _NONE
         for text in facts.folded(self.name):
-            more, found = self._look_up(text)
+            known: Found | None = self._memory.get(text)
+            if known is None:
+                known = self._remember(text) if len(text) <= REMEMBERED_VALUE else self._look_up(text)
+            more, found = known
             bits |= more
             numbers |= found
         facts.found[self.name] = numbers
         return bits
+
+    def _remember(self, value: str | int) -> Found:
+        found = self._look_up(str(value).lower())
+        self._memory.put(value, found)
+        return found
 
     def _look_up(self, text: str) -> Found:
         """Of a text in lower case."""

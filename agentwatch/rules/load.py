@@ -57,8 +57,9 @@ class _Files:
 def load_rules(paths: Sequence[Path], cache: Path | None = None, exceptions: Sequence[Path] = ()) -> RuleSet:
     """Rules of files and folders (searched for *.yml and *.yaml, hidden ones left out).
 
-    The words of `%NAME%` come from `lists/NAME.txt` in a folder given. `cache` is the cache
-    folder, by default `default_cache()`. `exceptions` are operators' files (see
+    The words of `%NAME%` come from `lists/NAME.txt` in every folder given, or beside the file or
+    folder given; those of several are joined. `cache` is the cache folder, by default
+    `default_cache()`. `exceptions` are operators' files (see
     `agentwatch.rules.exceptions`). Raises `RuleError` naming file, line and reason.
     """
     files = _read(paths, exceptions)
@@ -91,13 +92,30 @@ def _read(paths: Sequence[Path], exceptions: Sequence[Path]) -> _Files:
         for path in paths:
             for file in _walk(path):
                 found.rules[str(file)] = _bytes(file)
-            for words in sorted((path / LISTS).glob("*.txt")):
-                found.lists[words.stem] = _bytes(words)
+        for words in _lists(paths):
+            found.lists[words.stem] = found.lists.get(words.stem, b"") + _bytes(words) + b"\n"
         for path in exceptions:
             found.exceptions[str(path)] = _bytes(path)
     except OSError as error:
         raise RuleError(Problem(str(error.filename), 1, error.strerror or str(error))) from error
     return found
+
+
+def _lists(paths: Sequence[Path]) -> list[Path]:
+    """Files of words in the folders given, and beside the files and folders given, each once."""
+    folders = [folder for path in paths for folder in _places(path)]
+    files = [words.resolve() for folder in folders for words in sorted(folder.glob("*.txt"))]
+    return list(dict.fromkeys(files))
+
+
+def _places(path: Path) -> Iterator[Path]:
+    """Where the lists of a path lie. Beside it, what another user put there is no list of its rules."""
+    yield path / LISTS
+    place = path.absolute()
+    for above in (place.parent, place.parent.parent) if path.is_file() else (place.parent,):
+        folder = above / LISTS
+        if folder.is_dir() and folder.stat().st_uid == path.stat().st_uid:
+            yield folder
 
 
 def _walk(path: Path) -> Iterator[Path]:

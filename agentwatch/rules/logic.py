@@ -48,16 +48,15 @@ def join(operator: str, operands: Sequence[Expr]) -> Expr:
 
 
 def _alternatives(operands: Sequence[Expr]) -> list[Expr]:
-    merged: dict[Expr, Expr] = {}
+    merged: dict[Expr, dict[Any, None] | None] = {}
     for operand in operands:
-        mergeable = operand[0] == "atom" and operand[2].removesuffix(CASED) in ANY_OF
-        key = operand[:3] if mergeable else operand
-        if key in merged and mergeable:
-            values = (*merged[key][3], *operand[3])
-            merged[key] = (*key, tuple(dict.fromkeys(values)))
+        if operand[0] == "atom" and operand[2].removesuffix(CASED) in ANY_OF:
+            values = merged.setdefault(operand[:3], {})
+            assert values is not None
+            values.update(dict.fromkeys(operand[3]))
         else:
-            merged[key] = operand
-    return list(merged.values())
+            merged[operand] = None
+    return [key if values is None else (*key, tuple(values)) for key, values in merged.items()]
 
 
 def negate(operand: Expr) -> Expr:

@@ -54,6 +54,9 @@ from agentwatch.rules.model import (
 
 ATTRIBUTE = "agentwatch"
 
+# How many values lists may make of one. An operator's list of domains has a hundred thousand.
+types.SigmaString.max_placeholder_expansions = 1 << 18
+
 Words = Mapping[str, Sequence[str]]
 MakeAtom = Callable[[str, str, str, Any], Expr]
 

@@ -280,8 +280,10 @@ def _contains(wanted: tuple[str, ...]) -> TextTest:
 
 
 def _startswith(wanted: tuple[str, ...]) -> TextTest:
+    begins = _any_end(wanted, str.startswith, lambda text, length: text[:length])
+
     def test(text: str, cut: bool) -> Verdict:
-        if text.startswith(wanted):
+        if begins(text):
             return True
         return _may_begin(wanted, text) if cut else False
 
@@ -289,7 +291,25 @@ def _startswith(wanted: tuple[str, ...]) -> TextTest:
 
 
 def _endswith(wanted: tuple[str, ...]) -> TextTest:
-    return lambda text, cut: None if cut else text.endswith(wanted)
+    ends = _any_end(wanted, str.endswith, lambda text, length: text[-length:])
+    return lambda text, cut: None if cut else ends(text)
+
+
+# From so many words on (lists), their ends are looked up instead of tried one by one.
+_MANY_WORDS = 16
+
+
+def _any_end(
+    wanted: tuple[str, ...],
+    tries: Callable[[str, tuple[str, ...]], bool],
+    end: Callable[[str, int], str],
+) -> Callable[[str], bool]:
+    """Whether a text begins, or ends, with one of the words."""
+    if len(wanted) < _MANY_WORDS or "" in wanted:
+        return lambda text: tries(text, wanted)
+    words = frozenset(wanted)
+    lengths = sorted({len(word) for word in wanted})
+    return lambda text: any(end(text, length) in words for length in lengths)
 
 
 def _may_begin(wanted: tuple[str, ...], text: str) -> Verdict:

@@ -58,8 +58,10 @@ Replay = Callable[[Path, Callable[[int], Engine]], None]
 
 
 def run(ruleset: RuleSet, folder: Path, replay: Replay) -> Iterator[Sample]:
-    """Every rule of the set on each of its samples, in the order of the set."""
+    """Every rule of the set that makes alerts on each of its samples, in the order of the set."""
     for rule in ruleset.rules:
+        if rule.silent:  # it is seen in what counts it
+            continue
         for file in samples_of(rule, folder):
             expected = next(word for word in EXPECTED if file.name.startswith(word))
             try:

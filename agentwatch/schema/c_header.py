@@ -46,10 +46,32 @@ def _constants() -> list[str]:
     lines = [f"#define AW_{t.name} {int(t)}" for t in events.Type]
     lines += [f"#define AW_EXEC_{f.name} {int(f)}" for f in events.ExecFlag]
     lines += [f"#define AW_PIECE_{p.name} {int(p)}" for p in (*events.Piece, *events.PieceFlag)]
+    lines += [f"#define AW_STREAM_{k.name} {int(k)}" for k in events.StreamKind]
     lines += [f"#define AW_PAYLOAD_{f.name} {int(f)}" for f in events.PayloadFlag]
-    for name in ("ARGV_LIMIT", "PAYLOAD_BYTES", "PAYLOAD_MESSAGES", "PROGRESS_BYTES"):
+    lines += [f"#define AW_ACCESS_{a.name} {int(a)}" for a in events.Access]
+    lines += [f"#define AW_FILE_{f.name} {int(f)}" for f in events.FileFlag]
+    lines += [f"#define AW_OPERATION_{o.name} {int(o)}" for o in events.Operation]
+    lines += [f"#define AW_PRIVILEGED_{f.name} {int(f)}" for f in events.PrivilegedFlag]
+    lines += [f"#define AW_NAMESPACE_{n.name} {int(n)}" for n in events.Namespace]
+    lines.append(f"#define AW_NAMESPACES {len(events.Namespace)}")
+    lines.append(f"#define AW_BPF_TOLD {sum(1 << command for command in events.BpfCommand)}ULL")
+    for name in (
+        "ARGV_LIMIT",
+        "PAYLOAD_BYTES",
+        "HANDSHAKE_BYTES",
+        "PAYLOAD_MESSAGES",
+        "PROGRESS_BYTES",
+        "WATCHED_LEVELS",
+        "WATCHED_NAME",
+    ):
         lines.append(f"#define AW_{name} {getattr(events, name)}")
-    for name in ("SAMPLE_INTERVAL_NS", "FOLLOW_INTERVAL_NS", "PROGRESS_INTERVAL_NS", "QUIET_NS"):
+    for name in (
+        "SAMPLE_INTERVAL_NS",
+        "FOLLOW_INTERVAL_NS",
+        "PROGRESS_INTERVAL_NS",
+        "QUIET_NS",
+        "FILE_INTERVAL_NS",
+    ):
         lines.append(f"#define AW_{name} {getattr(events, name)}ULL")
     lines.append(f"#define AW_TYPES {max(events.Type) + 1}")
     return lines

@@ -68,6 +68,8 @@ class Type(IntEnum):
     PAYLOAD = 34
     UNIX_CONNECT = 35
     CGROUP_MOVE = 36
+    FILE_ACCESS = 37
+    PRIVILEGED = 38
     PROCESS = 64
     SOCKET_SEEN = 65
     FILE = 66
@@ -111,12 +113,13 @@ class ExecFlag(IntEnum):
 
     MEMFD = 1  # the executable is a memfd
     DELETED = 2  # the executable has no name in any folder any more
+    WRITTEN = 4  # an agent opened the file for writing before
 
 
 class PieceFlag(IntEnum):
     """`flags` of an exec piece."""
 
-    CUT = 1  # a path lacks its beginning
+    CUT = 1  # a path lacks its beginning, a variable its end; without data: not all were looked through
 
 
 class Piece(IntEnum):
@@ -125,6 +128,95 @@ class Piece(IntEnum):
     EXE = 1  # path of the executable: names from the leaf to the root, each ended by NUL
     CWD = 2  # working directory, in the same form
     ARGV = 3  # bytes of argv, arguments ended by NUL, at `offset`
+    STREAMS = 4  # three of `struct stream`: what standard input, output and error are
+    ENVIRONMENT = 5  # a variable that has code loaded, as NAME=value; one piece each
+
+
+class StreamKind(IntEnum):
+    """What a standard stream is. Identity and peer are numbers whose meaning depends on it."""
+
+    CLOSED = 0
+    OTHER = 1  # a device, a folder, a socket of another family
+    NULL = 2  # /dev/null
+    FILE = 3  # a regular file: its inode
+    TERMINAL = 4  # a pseudo terminal: its number in /dev/pts
+    PIPE = 5  # an unnamed pipe: its inode
+    FIFO = 6  # a named pipe: its inode, and as peer its device
+    INET = 7  # an IPv4 or IPv6 socket: its cookie
+    UNIX = 8  # a Unix socket: its inode, and its peer's where it has one
+
+
+class FileFlag(IntEnum):
+    """`flags` of a file access."""
+
+    CUT = 1  # the path is not whole
+
+
+class Access(IntEnum):
+    """`access` of a file access. Of two names the one it was comes first, from the same thread."""
+
+    READ = 1  # opened for reading
+    WRITE = 2  # opened for writing, or truncated
+    CREATE = 3  # made by opening it
+    DELETE = 4
+    RENAME_FROM = 5
+    RENAME = 6
+    LINK_FROM = 7
+    LINK = 8
+
+
+class Operation(IntEnum):
+    """`operation` of a privileged operation."""
+
+    UNSHARE = 1  # detail: flags of clone(2)
+    SETNS = 2  # detail: flags of clone(2), 0 any; argument: the namespace's number
+    MOUNT = 3  # detail: flags of mount(2); data: source, target, type
+    MOVE_MOUNT = 4  # the same data
+    PIVOT_ROOT = 5  # data: the new root
+    CHROOT = 6  # data: the new root
+    BPF = 7  # detail: command of bpf(2)
+    MODULE = 8
+    PTRACE = 9  # target; argument: its start
+    MEMORY = 10  # another process's memory was read (detail 0) or written (1): target
+
+
+class PrivilegedFlag(IntEnum):
+    """`flags` of a privileged operation."""
+
+    INITIAL = 1  # a namespace of the host was entered
+    MONITOR = 2  # the target is the monitor
+    CUT = 4  # a text is cut short
+
+
+class Namespace(IntEnum):
+    """Kinds of namespaces, by their flag of clone(2) (include/uapi/linux/sched.h)."""
+
+    TIME = 0x00000080
+    MNT = 0x00020000
+    CGROUP = 0x02000000
+    UTS = 0x04000000
+    IPC = 0x08000000
+    USER = 0x10000000
+    PID = 0x20000000
+    NET = 0x40000000
+
+
+class BpfCommand(IntEnum):
+    """Commands of bpf(2) that are told (enum bpf_cmd); the rest reads and writes what is there."""
+
+    MAP_CREATE = 0
+    PROG_LOAD = 5
+    OBJ_PIN = 6
+    OBJ_GET = 7
+    PROG_ATTACH = 8
+    PROG_DETACH = 9
+    PROG_GET_FD_BY_ID = 13
+    MAP_GET_FD_BY_ID = 14
+    RAW_TRACEPOINT_OPEN = 17
+    LINK_CREATE = 28
+    LINK_UPDATE = 29
+    LINK_GET_FD_BY_ID = 30
+    LINK_DETACH = 34
 
 
 class PayloadFlag(IntEnum):
@@ -139,6 +231,7 @@ DONE = frozenset(("done", "already"))  # `result` of an action after which thing
 
 ARGV_LIMIT = 128 * 1024  # bytes of argv recorded
 PAYLOAD_BYTES = 512  # bytes recorded of a message
+HANDSHAKE_BYTES = 2048  # bytes recorded of one that begins like a handshake of TLS, QUIC or SSH
 PAYLOAD_MESSAGES = (
     6  # messages recorded in each direction: the proxies' handshakes come before the first three
 )
@@ -147,6 +240,10 @@ FOLLOW_INTERVAL_NS = 5_000_000  # of a followed flow's long messages, one segmen
 PROGRESS_INTERVAL_NS = 15_000_000_000  # a flow that carries data tells its progress each such interval
 PROGRESS_BYTES = 1 << 20  # and as often as its bytes have doubled, from this many on
 QUIET_NS = 1_000_000_000  # what is said after such a silence was not said at once
+
+WATCHED_LEVELS = 4  # names of a path that decide whether a file may be watched: its own and those above
+WATCHED_NAME = 32  # bytes of such a name
+FILE_INTERVAL_NS = 1_000_000_000  # a process's repeated opens of a file are told once each such interval
 
 EVENTS: tuple[EventType, ...] = (
     EventType(
@@ -276,9 +373,11 @@ EVENTS: tuple[EventType, ...] = (
         (
             Field("offset", "u32", "offset of the data in the whole"),
             Field("length", "u16", "bytes of data"),
-            Field("kind", "u16", "1 executable, 2 working directory, 3 argv"),
+            Field(
+                "kind", "u16", "1 executable, 2 working directory, 3 argv, 4 standard streams, 5 environment"
+            ),
         ),
-        tail=(256, 1280, 2048, 16384),
+        tail=(72, 256, 1280, 2048, 16384),
     ),
     EventType(
         "payload",
@@ -292,7 +391,7 @@ EVENTS: tuple[EventType, ...] = (
             Field("message", "u16", "number of the message in this direction, from 1"),
             Field("length", "u16", "bytes of data recorded"),
         ),
-        tail=(64, PAYLOAD_BYTES),
+        tail=(64, PAYLOAD_BYTES, HANDSHAKE_BYTES),
     ),
     EventType(
         "unix_connect",
@@ -317,6 +416,37 @@ EVENTS: tuple[EventType, ...] = (
             Field("length", "u32", "bytes of the path"),
         ),
         tail=(256,),
+    ),
+    EventType(
+        "file_access",
+        Type.FILE_ACCESS,
+        Ring.RECORDS,
+        "A file whose name is watched was opened, made, renamed or removed. Flag 1: the path is cut short. "
+        "Data: names from leaf to root, of the file; or of the folder from which a path was asked for, and "
+        "then that path, where only that is known.",
+        (
+            Field("access", "u32", "1 read, 2 write, 3 create, 4 delete, 5 and 6 rename, 7 and 8 link"),
+            Field("mode", "u32", "mode of the file; 0 unknown"),
+            Field("own_pid", "u32", "process id in the process's own pid namespace"),
+            Field("text", "u16", "bytes of the path as it was asked for"),
+            Field("length", "u16", "bytes of data"),
+        ),
+        tail=(1280, 1792),
+    ),
+    EventType(
+        "privileged",
+        Type.PRIVILEGED,
+        Ring.RECORDS,
+        "An operation that takes or gives privilege. Flag 1: entered a namespace of the host; "
+        "2: aimed at the monitor; 4: a text is cut. Data: texts, each ended by NUL.",
+        (
+            Field("argument", "u64", "of setns the namespace's number, of ptrace the target's start"),
+            Field("detail", "u64", "flags or command of the call"),
+            Field("operation", "u32", "which: enumeration Operation"),
+            Field("target", "u32", "process that it was aimed at; 0 none"),
+            Field("length", "u32", "bytes of data"),
+        ),
+        tail=(1280,),
     ),
     EventType(
         "process",

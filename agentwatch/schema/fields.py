@@ -18,20 +18,53 @@ PROCESS = (
     Field("ParentProcessId", "int", "process id of the parent"),
     Field("ParentImage", "str", "path of the parent's program"),
     Field("ParentCommandLine", "str", "arguments of the parent"),
-    Field("ImageFlags", "list", "what stands out about the file: memfd, deleted, loader (run through ld.so)"),
-)
+    Field("AncestorImages", "list", "programs of parent, grandparent, ...: the nearest first, at most 16"),
+    Field("ImageFlags", "list", "what stands out about the file: memfd, deleted, written (by an agent), "
+          "loader (run through ld.so)"),
+)  # fmt: skip
 
 CONNECTION = (
     Field("SourceIp", "str", "local address"),
     Field("SourcePort", "int", "local port"),
     Field("DestinationIp", "str", "remote address"),
     Field("DestinationPort", "int", "remote port"),
-    Field("DestinationHostname", "str", "name of the remote side: from a DNS answer, or asked of a proxy"),
+    Field(
+        "DestinationHostname",
+        "str",
+        "name of the remote side: from DNS, asked of a proxy, or in TLS",
+    ),
     Field("Initiated", "str", "true where the process connected, false where it accepted"),
 )
 
+FILE = (
+    Field("TargetFilename", "str", "path of the file, as its mount namespace shows it"),
+    Field("Access", "str", "read, write, create, rename, link or delete"),
+    Field(
+        "FileKind",
+        "str",
+        "why it is watched: ssh, cloud, accounts, cron, service, ...",
+    ),
+)
+TRACED = (
+    Field("TargetProcessId", "int", "process that was traced, or whose memory was used"),
+    Field("TargetImage", "str", "its program, where it is one of the agent's"),
+    Field("OfMonitor", "str", "true where it is agentwatch itself"),
+)
+_SOURCE = Field("SourceFilename", "str", "the file's other name, of a rename or link")
+
 FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
-    "process_creation": ("A process runs a new program.", PROCESS),
+    "process_creation": (
+        "A process runs a new program.",
+        (
+            *PROCESS,
+            Field("LoaderEnvironment", "list", "NAME=value of LD_PRELOAD, LD_AUDIT, LD_LIBRARY_PATH, "
+                  "BASH_ENV, ENV, PYTHONSTARTUP and GCONV_PATH"),
+        ),
+    ),
+    "file_event": (
+        "A watched file was opened for writing, made, renamed, linked or removed.", (*PROCESS, *FILE, _SOURCE)
+    ),
+    "file_access": ("A watched file was opened for reading.", (*PROCESS, *FILE)),
     "network_connection": (
         "A socket connects, sends to a new address, or a connection was accepted.",
         (*PROCESS, *CONNECTION, Field("Protocol", "str", "tcp, udp, or the IP protocol's number")),
@@ -52,9 +85,21 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
             *PROCESS,
             *CONNECTION,
             Field("Protocol", "str", "application protocol: stratum, ssh, http-connect, ..."),
-            Field("Behaviour", "str", "remote_forward: the process lets a remote host connect inwards"),
+            Field("Behaviour", "str", "remote_forward: the process lets a remote host connect inwards; "
+                  "tunnel_tool: a tunnel tool's own protocol, named in Protocol, its mark in Method; "
+                  "reverse_shell, bind_shell: the process is a shell that takes orders from the flow; "
+                  "relay: it hands over between this flow and one inside; "
+                  "tunnel_device: a network device through SSH was asked for"),
             Field("Stage", "str", "of remote_forward: asked (argv or configuration), opened (SSH is spoken), "
-                  "used (a channel came in)"),
+                  "established (keys are exchanged), used (a channel came in); of stratum, tls, quic, "
+                  "wireguard: asked (one side has spoken), answered (the other has, too), each on one event "
+                  "of a flow; of shells: likely, certain; of a relay: shape, moving"),
+            Field("Via", "str", "of shells: what joins the shell to the flow: socket, pipe, pty, unix, "
+                  "pipeline"),
+            Field("LocalTarget", "str", "of a relay, and of a used remote_forward to a Unix socket: address "
+                  "and port, or path, of the side inside"),
+            Field("Correlation", "int", "of a relay: share of the bytes that were handed over, in percent"),
+            Field("HolderImage", "str", "of shells: path of the program that holds the flow's socket"),
             Field("Dialect", "str", "dialect of the protocol"),
             Field("Method", "str", "method or message that decided"),
             Field("Confidence", "str", "likely: by the shape of encrypted messages; absent: by content"),
@@ -62,6 +107,18 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
             Field("Transport", "str", "layers below the protocol: tcp, http, websocket, socks5>tcp, ..."),
             Field("Client", "str", "the client's software as it names itself"),
             Field("Server", "str", "the server's software as it names itself"),
+            Field("Software", "str", "our side's software, where it is not known who is the client"),
+            Field("PeerSoftware", "str", "the other side's, likewise"),
+            Field("Path", "str", "of http, http2, websocket: what is asked for, cut after 256 characters"),
+            Field("Subprotocol", "str", "of websocket: what the client offers in Sec-WebSocket-Protocol"),
+            Field("ServerName", "str", "of tls, quic: name that the client asks for (SNI), in lower case"),
+            Field("Alpn", "list", "of tls, quic: protocols that the client offers; when answered the chosen "
+                  "one, where it is visible (TLS 1.2)"),
+            Field("Ja4", "str", "of tls, quic: fingerprint of the ClientHello (FoxIO's JA4)"),
+            Field("TlsVersion", "str", "of tls, quic: 1.3, 1.2, ...: highest offered, answered: chosen"),
+            Field("Cipher", "str", "of tls, answered: number of the cipher suite in hexadecimal"),
+            Field("Hassh", "str", "of ssh: digest of what the client's key exchange offers"),
+            Field("HasshServer", "str", "of ssh: the same of the server's"),
         ),
     ),
     "network_behaviour": (
@@ -97,15 +154,18 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
         "What a process does, or many do, over more than one event.",
         (
             *PROCESS,
+            *(one for one in CONNECTION if one.name != "DestinationHostname"),
             Field("Kind", "str", "fork_storm, self_transfer (its own file goes to another host), "
-                  "self_replication (and is run there), self_copy (a copy of its own file runs here)"),
+                  "self_replication (and is run there), self_copy (a copy of its own file runs here), "
+                  "remote_script_loop (a shell does what a client downloads, again and again)"),
+            Field("Rounds", "int", "of remote_script_loop: how often, when this was told"),
             Field("Forks", "int", "of fork_storm: processes made since it began"),
             Field("Span", "float", "of fork_storm: seconds since it began"),
             Field("Depth", "int", "of fork_storm: generations without a program run between"),
             Field("Living", "int", "of fork_storm: children that have not ended"),
-            Field("SourceFilename", "str", "of the others: the file that is the program itself"),
-            Field("TargetFilename", "str", "of the others: the copy, as it was named"),
-            Field("DestinationHostname", "str", "of self_transfer, self_replication: the host"),
+            Field("SourceFilename", "str", "of self_...: the file that is the program itself"),
+            Field("TargetFilename", "str", "of self_...: the copy, as it was named"),
+            Field("DestinationHostname", "str", "the other host, but of self_copy"),
         ),
     ),
     "network_listen": ("A TCP socket listens.", (*PROCESS, *CONNECTION, Field("Protocol", "str", "tcp"))),
@@ -122,12 +182,37 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
         "A Unix socket connects.",
         (*PROCESS, Field("Path", "str", "path; @name is abstract")),
     ),
+    "privileged_operation": (
+        "An operation that takes privilege, or gives it.",
+        (
+            *PROCESS,
+            Field("Kind", "str", "namespace, mount, chroot, pivot_root, module_load, bpf, ptrace, or "
+                  "credentials (became root by no setuid program; told when it runs its next program)"),
+            Field("Operation", "str", "of namespace: unshare, setns, clone; of bpf: prog_load, map_create, "
+                  "...; of ptrace: attach, memory_read, memory_write"),
+            Field("Namespaces", "list", "user, net, mnt, pid, ipc, uts, cgroup, time; empty: whatever "
+                  "setns was given"),
+            Field("OfInit", "str", "true where setns entered a namespace of the host (the monitor's)"),
+            Field("Source", "str", "what was mounted, as it was named"),
+            Field("Target", "str", "where it was mounted, or the new root, as it was named"),
+            Field("FsType", "str", "type of the file system, as it was named"),
+            *TRACED,
+            Field("NewUserId", "int", "of credentials the user that it became; UserId is who it was"),
+        ),
+    ),
     "tampering": (
         "An agent acts against the watch itself.",
         (
             *PROCESS,
-            Field("Kind", "str", "cgroup_move (left its cgroup) or signal (signalled the monitor)"),
+            Field("Kind", "str", "cgroup_move (left its cgroup), signal (signalled the monitor), freezer "
+                  "(wrote control files of its own cgroup), bpffs (changed files of agentwatch) or ptrace "
+                  "(traced the monitor)"),
+            *TRACED,
+            *FILE[:2],
+            _SOURCE,
             Field("Cgroup", "str", "path of the new cgroup"),
+            Field("ByAgent", "str", "of a cgroup_move: true where a process of an agent asked for it, false "
+                  "where another program of the host did, such as a container engine"),
             Field("Signal", "int", "number of the signal"),
         ),
     ),
@@ -135,8 +220,8 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
         "A process of the agent uses a GPU (told once a second), or a GPU appeared or was lost.",
         (
             *PROCESS,
-            Field("Kind", "str", "use, appeared or lost"),
-            Field("Device", "str", "number of the GPU; of a MIG instance 0/1"),
+            Field("Kind", "str", "use, device_open (a device node was opened), appeared or lost"),
+            Field("Device", "str", "number of the GPU, of a MIG instance 0/1; path of a device node"),
             Field("DeviceName", "str", "name of the model"),
             Field("Uuid", "str", "the GPU's or instance's identity"),
             Field("Mig", "str", "true for a MIG instance, else false"),

@@ -8,10 +8,11 @@ enum { OUT, IN };
 #define FLOW_CONNECTING 1
 #define FLOW_SEQUENCE_OUT 2 /* next[OUT] is known */
 #define FLOW_SEQUENCE_IN 4
-#define FLOW_SAMPLING 8   /* the current message is recorded as a sample */
-#define FLOW_ANNOUNCED 16 /* something was said of it, so its end will be too */
-#define FLOW_TURNED 32    /* a message has just begun */
-#define FLOW_FOUND 64     /* open before the watch: TCP does not report its changes of state */
+#define FLOW_SAMPLING 8    /* the current message is recorded as a sample */
+#define FLOW_ANNOUNCED 16  /* something was said of it, so its end will be too */
+#define FLOW_TURNED 32     /* a message has just begun */
+#define FLOW_FOUND 64      /* open before the watch: TCP does not report its changes of state */
+#define FLOW_HANDSHAKE 128 /* the current message began like a handshake */
 
 /* Value of the socket storage. Cloned to the sockets a listener accepts. User space makes it for
  * sockets that are open when watching begins (FLOW in agentwatch/kernel/probes.py).

@@ -11,6 +11,7 @@ from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import Change, State
 from agentwatch.schema import decode
 from agentwatch.schema.events import PayloadFlag, Piece, Type
+from tests.detect.hellos import alpn, client_hello, records, server_name
 from tests.schema.records import raw
 
 WANTED = ("flow", "dns_query", "process_creation", "network_connection")
@@ -32,6 +33,9 @@ class Asked:
 
     def follow(self, cookie: int) -> None:
         self.flows.append(cookie)
+
+    def unfollow(self, cookie: int) -> None:
+        self.flows.remove(cookie)
 
 
 class Fold:
@@ -176,6 +180,75 @@ def test_dns_answers_name_later_connects() -> None:
     assert told.fields["QueryResults"] == ("10.0.0.2",)
     (connect,) = [e for e in fold(raw("connect", **CLIENT)) if e.category == "network_connection"]
     assert connect.fields["DestinationHostname"] == "pool.example"
+
+
+def _datagram(data: bytes, port: int, *, incoming: bool = False, cookie: int = 9) -> bytes:
+    fields = {"cookie": cookie, "socktype": 2, "protocol": 17, "remote_port": port}
+    return payload(data, incoming=incoming, **fields)
+
+
+def test_dns_on_another_port_is_dns_and_that_of_neighbours_is_not() -> None:
+    fold = Fold()
+    question, answer = _dns(b"c2.example"), _dns(b"c2.example", b"\x0a\0\0\2")
+    found = fold(_datagram(answer, 5300, incoming=True), _datagram(question, 5300))
+    assert [event.fields["QueryName"] for event in found] == ["c2.example"]
+    (told,) = fold(_datagram(answer, 5300, incoming=True))
+    assert told.fields["QueryResults"] == ("10.0.0.2",)
+    assert fold.state.name_of("10.0.0.2") == "c2.example"
+    assert fold(_datagram(question, 5353, cookie=10), _datagram(question, 5355, cookie=11)) == []
+
+
+def test_dns_over_tcp_is_a_query_and_names_later_connects() -> None:
+    fold = Fold()
+    question, answer = _dns(b"pool.example"), _dns(b"pool.example", b"\x0a\0\0\2")
+    found = fold(
+        payload(len(question).to_bytes(2, "big") + question),
+        payload(len(answer).to_bytes(2, "big") + answer, incoming=True),
+    )
+    assert [event.category for event in found] == ["dns_query", "dns_query"]
+    assert found[1].fields["QueryResults"] == ("10.0.0.2",)
+    (connect,) = [e for e in fold(raw("connect", **CLIENT)) if e.category == "network_connection"]
+    assert connect.fields["DestinationHostname"] == "pool.example"
+
+
+def test_the_name_in_a_hello_is_the_flow_s_where_it_has_none() -> None:
+    fold = Fold()
+    fold(raw("connect", **CLIENT))
+    hello = records(client_hello([0x1301], [server_name(b"some.example")]))
+    (event,) = of_flow(fold(payload(hello)))
+    assert (event["Protocol"], event["DestinationHostname"]) == ("tls", "some.example")
+    fold = Fold()
+    fold.state.learn_name("10.0.0.2", "asked.example")
+    fold(raw("connect", **CLIENT))
+    (event,) = of_flow(fold(payload(hello)))
+    assert (event["DestinationHostname"], event["ServerName"]) == ("asked.example", "some.example")
+
+
+def test_of_a_hello_that_was_cut_fields_are_undecided() -> None:
+    fold = Fold()
+    hello = records(client_hello([0x1301], [server_name(b"some.example")]))
+    (event,) = fold(payload(hello[:80], packet_length=len(hello)))
+    assert event.truncated >= {"ServerName", "Ja4"}
+
+
+def test_a_tunnel_tool_does_not_rename_its_flow() -> None:
+    fold = Fold()
+    found = of_flow(fold(payload(records(client_hello([0x1301], [alpn(b"argotunnel")])))))
+    assert [event["Protocol"] for event in found] == ["tls", "cloudflared"]
+    flow = fold.state.flows.known(5)
+    assert flow is not None
+    assert flow.application == "tls"
+
+
+def test_names_asked_of_proxies_are_the_destination() -> None:
+    fold = Fold()
+    (event,) = of_flow(fold(payload(b"CONNECT pool.example:443 HTTP/1.1\r\n\r\n")))
+    assert (event["Protocol"], event["DestinationHostname"], event["DestinationPort"]) == (
+        "http-connect", "pool.example", 443,
+    )  # fmt: skip
+    fold = Fold()
+    (event,) = of_flow(fold(payload(b"\5\1\0\5\1\0\3\x0cpool.example\x01\xbb")))
+    assert (event["Protocol"], event["DestinationHostname"]) == ("socks5", "pool.example")
 
 
 def test_conversations_are_bounded() -> None:

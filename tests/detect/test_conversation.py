@@ -5,7 +5,7 @@ import tracemalloc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentwatch.detect.conversation import MAX_FINDINGS, Conversation
+from agentwatch.detect.conversation import MAX_DATAGRAMS, MAX_FINDINGS, Conversation
 from agentwatch.detect.finding import IN, OUT
 from tests.detect.talk import Talk
 
@@ -31,8 +31,8 @@ def test_a_segment_held_back_is_read_when_the_other_side_speaks() -> None:
 
 def test_what_is_opaque_is_finished_at_once() -> None:
     talk = Talk()
-    talk.says(b"\x16\x03\x01\x02\x00")
-    assert talk.seen("tls") == [{"Transport": "tcp", "Role": "client"}]
+    talk.says(b"Content-Type: application/vscode-jsonrpc\r\n")
+    assert talk.seen("lsp") == [{"Transport": "tcp", "Role": "client"}]
     assert talk.conversation.finished
     assert talk.says(SUBSCRIBE) == []
 
@@ -61,8 +61,12 @@ def test_unix_streams_have_no_sequence_numbers() -> None:
     assert [finding.attributes["Transport"] for finding in found] == ["unix"]
 
 
-def test_datagrams_are_not_followed() -> None:
-    assert Conversation(True, "udp").finished
+def test_datagrams_that_are_nothing_are_let_go() -> None:
+    conversation = Conversation(True, "udp")
+    for number in range(MAX_DATAGRAMS):
+        assert not conversation.finished
+        assert conversation.segment(OUT, 0, SUBSCRIBE, len(SUBSCRIBE), number, 0) == []
+    assert conversation.finished
 
 
 def test_proxies_nest() -> None:
@@ -82,6 +86,7 @@ def test_proxies_nest() -> None:
             "Role": "client",
             "Dialect": "bitcoin",
             "Method": "mining.subscribe",
+            "Stage": "asked",
         }
     ]
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentwatch.detect.dns import Question, Record, is_dns, parse
+from agentwatch.detect.dns import Question, Record, is_question, is_stream, parse
+from tests.detect.talk import Talk
 
 NAME = b"\x04pool\x07Example\x03com\x00"
 
@@ -37,7 +38,7 @@ def test_a_question() -> None:
         False,
     )
     assert message.questions == (Question("pool.example.com", "A"),)
-    assert is_dns(QUERY)
+    assert is_question(QUERY)
 
 
 def test_answers_with_compression() -> None:
@@ -95,13 +96,77 @@ def test_too_short_for_a_header() -> None:
 
 
 def test_other_datagrams_are_no_dns() -> None:
-    assert not is_dns(b"d1:ad2:id20:abcdefghij0123456789e")
-    assert not is_dns(bytes(40))
+    assert not is_question(b"d1:ad2:id20:abcdefghij0123456789e")
+    assert not is_question(bytes(40))
+
+
+@pytest.mark.parametrize(
+    ("data", "asks"),
+    [
+        (QUERY, True),
+        (header(0x0120) + NAME + b"\0\x10\0\1", True),
+        (QUERY[:11] + b"\1" + QUERY[12:] + b"\0\0\x29\x10\0" + bytes(6), True),
+        (header(0) + b"\0\0\2\0\1", True),
+        (QUERY + b"x", False),
+        (QUERY[:-1], False),
+        (header(0x8180) + QUERY[12:], False),
+        (header(0x2900) + QUERY[12:], False),
+        (header(0x0100, questions=2) + QUERY[12:], False),
+        (header(0x0100, answers=1) + QUERY[12:], False),
+        (QUERY[:-4] + b"\1\x50\0\1", False),
+        (QUERY[:-4] + b"\0\1\0\3", False),
+        (QUERY[:11] + b"\1" + QUERY[12:] + b"abc", False),
+    ],
+)
+def test_questions_on_any_port(data: bytes, asks: bool) -> None:
+    assert is_question(data) is asks
+
+
+def framed(data: bytes) -> bytes:
+    return len(data).to_bytes(2, "big") + data
+
+
+@pytest.mark.parametrize("segment", [0, 1, 20])
+def test_dns_over_tcp(segment: int) -> None:
+    answer = header(answers=1) + QUERY[12:] + record(b"\xc0\x0c", 1, b"\x0a\x00\x00\x01")
+    other = QUERY.replace(b"pool", b"mine")
+    talk = Talk(segment=segment)
+    talk.says(framed(QUERY) + framed(other))
+    talk.hears(framed(answer))
+    talk.says(framed(QUERY))
+    names = [(found["QueryName"], found["QueryResults"]) for found in talk.seen("dns")]
+    assert names == [("pool.example.com", ()), ("mine.example.com", ()), ("pool.example.com", ("10.0.0.1",))]
+    assert [found.get("QueryStatus") for found in talk.seen("dns")] == [None, None, "NOERROR"]
+
+
+def test_an_answer_over_tcp_that_was_cut_is_read_as_far_as_it_goes() -> None:
+    records = record(b"\xc0\x0c", 16, b"\xff" + b"x" * 255) * 3
+    talk = Talk()
+    talk.says(framed(QUERY))
+    (found,) = talk.hears(framed(header(answers=3) + QUERY[12:] + records), captured=512)
+    assert found.cut == {"QueryResults"}
+    assert found.attributes["QueryResults"] == ("x" * 255,)
+    talk.says(framed(QUERY.replace(b"pool", b"next")))
+    talk.hears(framed(header() + QUERY[12:].replace(b"pool", b"last")))
+    assert [one["QueryName"] for one in talk.seen("dns")][-2:] == ["next.example.com", "last.example.com"]
+
+
+def test_streams_that_are_no_dns() -> None:
+    assert is_stream(b"\0") is None
+    assert is_stream(b"\0\x22\x12\x34\1\0\0\1") is None
+    assert is_stream(b"\0\x22\x12\x34\1\0\0\2") is False
+    assert is_stream(b"\0\x22\x12\x34\x85") is False
+    assert is_stream(b"\0\5\0\1\1") is False
 
 
 @given(st.binary(max_size=120))
 def test_no_bytes_raise(data: bytes) -> None:
     parse(data)
+    is_question(data)
+    is_question(QUERY[:12] + data)
+    talk = Talk(segment=30)
+    talk.says(framed(QUERY) + data)
+    talk.hears(data)
 
 
 @given(

@@ -250,17 +250,21 @@ def _records(time: int, kernel: Kernel, **more: Any) -> bytes:
     )  # fmt: skip
 
 
-def _play(fold: Fold, seconds: float) -> list[dict[str, Any]]:
-    kernel, time, told, found = Kernel(), 0.0, 0.0, []
+def mining_progress(seconds: float, **more: Any) -> Iterator[bytes]:
+    """What the kernel tells of a miner's flow in so many seconds."""
+    kernel, time, told = Kernel(), 0.0, 0.0
     for gap, direction, size in xmrig(random.Random(1)):
         time += gap
         kernel.segment(gap, direction, size)
         if time - told > 15:
             told = time
-            found += fold(_records(int(time * 1e9), kernel))
+            yield _records(int(time * 1e9), kernel, **more)
         if time > seconds:
-            return [dict(event.fields) for event in found]
-    raise AssertionError
+            return
+
+
+def _play(fold: Fold, seconds: float) -> list[dict[str, Any]]:
+    return [dict(event.fields) for record in mining_progress(seconds) for event in fold(record)]
 
 
 def test_scores_are_told_as_they_rise() -> None:

@@ -25,6 +25,7 @@ from agentwatch.schema import decode
 from agentwatch.schema.events import HOST, Type
 from agentwatch.schema.fields import FIELDS
 from agentwatch.sources.base import Batch, BatchKind
+from tests.detect.test_flow_shape import mining_progress
 from tests.schema.records import raw
 
 SECOND = 1_000_000_000
@@ -234,6 +235,16 @@ def test_flow_of_mining_shape_counts_too(fold: Fold, score: object, found: str |
     assert flow is not None
     flow.attributes["mining_shape"] = score
     assert fold.look(90)["MiningFlow"] == found
+
+
+def test_shape_of_mining_is_found_by_its_detector() -> None:
+    fold = Fold(("gpu", "network_behaviour"))
+    fold.device()
+    fold.rows(decode.slots(raw("connect", tgid=100, time=fold.now, **CLIENT)))
+    for record in mining_progress(900, **(CLIENT | {"tgid": 100})):
+        fold.rows(decode.slots(record))
+    fold.now = 1000 * SECOND
+    assert fold.look(90)["MiningFlow"] == "mining_shape"
 
 
 @pytest.mark.parametrize(("registered", "found"), [(False, "stratum"), (True, None)])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import json
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentwatch.detect.finding import OUT
-from agentwatch.detect.http import MAX_HEAD, is_http, parse_head, split_host
+from agentwatch.detect.http import MAX_HEAD, MAX_REQUESTS, is_http, parse_head, split_host
 from tests.detect.talk import Talk
 
 GETWORK = json.dumps({"id": 0, "method": "getwork", "params": []}).encode()
@@ -19,12 +20,15 @@ def post(body: bytes, *headers: bytes) -> bytes:
     return b"\r\n".join([b"POST / HTTP/1.1", b"Host: node:8332", *headers, length, b"", body])
 
 
-def test_the_first_request_is_reported() -> None:
+def test_different_requests_are_reported() -> None:
     talk = Talk(segment=1)
     talk.says(b"GET /a?b HTTP/1.1\r\nhost: example.org:8080\r\nUSER-AGENT:curl/8\r\n\r\n")
     talk.hears(b"HTTP/1.1 204 No Content\r\n\r\n")
-    talk.says(b"GET /c HTTP/1.1\r\nHost: example.org\r\n\r\n")
-    assert talk.seen("http") == [
+    talk.says(b"GET /a?b HTTP/1.1\r\nhost: example.org\r\n\r\n")
+    talk.hears(b"HTTP/1.1 204 No Content\r\n\r\n")
+    talk.says(b"POST /c HTTP/1.1\r\nHost: example.org\r\n\r\n")
+    assert [found["Path"] for found in talk.seen("http")] == ["/a?b", "/c"]
+    assert talk.seen("http")[:1] == [
         {
             "Transport": "tcp",
             "Role": "client",
@@ -34,6 +38,70 @@ def test_the_first_request_is_reported() -> None:
             "Client": "curl/8",
         }
     ]
+
+
+def test_so_many_requests_are_reported_and_long_paths_are_cut() -> None:
+    talk = Talk()
+    for number in range(2 * MAX_REQUESTS):
+        talk.says(b"GET /%d HTTP/1.1\r\n\r\n" % number)
+        talk.hears(b"HTTP/1.1 204 No Content\r\n\r\n")
+    assert len(talk.seen("http")) == MAX_REQUESTS
+    (found,) = Talk().says(b"GET /" + b"x" * 300 + b" HTTP/1.1\r\n\r\n")
+    assert found.cut == {"Path"}
+
+
+def upgraded(upgrade: bytes, path: bytes = b"/", *subprotocols: bytes) -> Talk:
+    talk = Talk()
+    names = b"Sec-WebSocket-Protocol: " + b", ".join(subprotocols) + b"\r\n" if subprotocols else b""
+    talk.says(
+        b"GET " + path + b" HTTP/1.1\r\nHost: h.example\r\nUpgrade: " + upgrade + b"\r\n" + names + b"\r\n"
+    )
+    return talk
+
+
+CLAIMS = base64.urlsafe_b64encode(b'{"id":"0190","p":{"ReverseTcp":{}},"r":"127.0.0.1","rp":2222}').rstrip(
+    b"="
+)
+
+
+@pytest.mark.parametrize(
+    ("tool", "upgrade", "path", "subprotocols"),
+    [
+        ("chisel", b"websocket", b"/", [b"chisel-v3"]),
+        ("wstunnel", b"websocket", b"/v1/events", [b"v1", b"authorization.bearer.e30." + CLAIMS + b".x"]),
+        ("devtunnel", b"websocket", b"/", [b"tunnel-relay-host-v2-dev"]),
+        ("frp", b"websocket", b"/~!frp", []),
+        ("tailscale", b"tailscale-control-protocol", b"/ts2021", []),
+        ("tailscale", b"DERP", b"/derp", []),
+    ],
+)
+def test_tunnel_tools_by_their_upgrade(
+    tool: str, upgrade: bytes, path: bytes, subprotocols: list[bytes]
+) -> None:
+    (found,) = upgraded(upgrade, path, *subprotocols).seen(tool)
+    assert (found["Behaviour"], found["DestinationHostname"]) == ("tunnel_tool", "h.example")
+
+
+@pytest.mark.parametrize(
+    ("upgrade", "path", "subprotocols"),
+    [
+        (b"websocket", b"/v1/events", [b"v1", b"authorization.bearer.e30.eyJzdWIiOiIxIn0.x"]),
+        (b"websocket", b"/v1/events", [b"v1", b"authorization.bearer.!"]),
+        (b"websocket", b"/", [b"graphql-ws", b"chisel"]),
+        (b"h2c", b"/~!frp", []),
+        (b"", b"/~!frp", []),
+    ],
+)
+def test_other_upgrades_are_no_tunnel_tools(upgrade: bytes, path: bytes, subprotocols: list[bytes]) -> None:
+    assert all("Behaviour" not in one.attributes for one in upgraded(upgrade, path, *subprotocols).findings)
+
+
+def test_chisel_over_a_websocket_is_ssh_inside() -> None:
+    talk = upgraded(b"websocket", b"/", b"chisel-v3")
+    talk.hears(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+    banner = b"SSH-chisel-v3-client\r\n"
+    talk.says(bytes([0x82, 0x80 | len(banner)]) + bytes(4) + banner)
+    assert [found["Transport"] for found in talk.seen("ssh")] == ["websocket"]
 
 
 @pytest.mark.parametrize("segment", [0, 1, 13])

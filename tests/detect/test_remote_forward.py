@@ -340,3 +340,80 @@ def test_any_order_is_folded_alike(steps: list[Any]) -> None:
     assert found == fold(steps)
     if not any(step[0] == "banner" for step in steps):
         assert not [finding for finding in found if finding.attributes["Stage"] != "asked"]
+
+
+def exchange(process: Process, flow: int, count: int) -> list[tuple[object, object]]:
+    """So many messages each way."""
+    found = []
+    for message in range(1, count + 1):
+        for incoming in (False, True):
+            data = process.detector.session_data(process.key, flow, incoming, 50, process.now, message)
+            found += stages(data)
+    return found
+
+
+def test_a_session_past_its_key_exchange_is_established() -> None:
+    process = Process("ssh", "-R", "9001:localhost:22", "h")
+    assert process.open() == [("opened", "9001:localhost:22")]
+    assert exchange(process, SESSION, 3) == []
+    assert exchange(process, SESSION, 8) == [("established", "9001:localhost:22")]
+
+
+def test_a_session_without_forward_is_not_established() -> None:
+    process = Process("ssh", "h")
+    assert process.open() == []
+    assert exchange(process, SESSION, 8) == []
+
+
+def test_a_session_through_a_proxy_command_is_opened_by_its_first_bytes() -> None:
+    process = Process("ssh", "-o", "ProxyCommand=tool %h", "-R", "9001:localhost:22", "h")
+    assert process.detector.waits_for_proxy(KEY)
+    assert stages(process.detector.proxied(KEY, OTHER)) == [("opened", "9001:localhost:22")]
+    assert not process.detector.waits_for_proxy(KEY)
+    assert exchange(process, OTHER, 5) == []
+    assert exchange(process, OTHER, 6) == [("established", "9001:localhost:22")]
+    assert process.connect(port=8888) == [("used", 8888)]
+
+
+def test_a_client_with_a_connection_of_its_own_waits_for_no_proxy() -> None:
+    process = Process("ssh", "-R", "9001:localhost:22", "h")
+    process.connect("203.0.113.5")
+    assert not process.detector.waits_for_proxy(KEY)
+    assert process.detector.proxied(KEY, OTHER) == []
+    assert not Process("ssh", "h").detector.waits_for_proxy(KEY)
+
+
+@pytest.mark.parametrize(
+    ("path", "before", "after"),
+    [
+        ("/var/run/docker.sock", True, True),
+        ("/run/containerd/containerd.sock", False, True),
+        ("/srv/db.sock", False, False),
+        ("/home/u/.ssh/master", False, False),
+        ("/tmp/ssh-XX/agent.7", False, False),
+        ("/run/systemd/userdb/io.systemd", False, False),
+    ],
+)
+def test_a_unix_socket_is_used(path: str, before: bool, after: bool) -> None:
+    process = Process("ssh", "-R", "9001:/var/run/docker.sock", "h")
+    assert process.detector.connect_unix(KEY, path) == []
+    process.open()
+    assert bool(process.detector.connect_unix(KEY, path)) == before
+    exchange(process, SESSION, 5)
+    found = process.detector.connect_unix(KEY, path)
+    assert [one.attributes["LocalTarget"] for one in found] == [path] * after
+
+
+def test_a_tunnel_device_is_asked_for_once() -> None:
+    detector = RemoteForward()
+    (found,) = detector.exec(KEY, ("ssh", "-w", "0:0", "h"), 0)
+    assert (found.attributes["Behaviour"], found.attributes["Stage"]) == ("tunnel_device", "asked")
+    detector.connect(KEY, SESSION, stream=True, address="203.0.113.5", port=22, time=0)
+    assert detector.banner(KEY, SESSION, 0) == []
+
+
+def test_a_tunnel_device_in_the_configuration() -> None:
+    detector = RemoteForward()
+    assert detector.exec(KEY, ("ssh", "h"), 0) == []
+    (found,) = detector.config(KEY, "Tunnel ethernet\n")
+    assert found.attributes["Behaviour"] == "tunnel_device"

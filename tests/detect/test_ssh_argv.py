@@ -162,6 +162,35 @@ def test_settings_mean_what_they_mean_to_ssh(line: str, tmp_path: Path) -> None:
     assert (command is not None) == bool(host)
 
 
+@needs_ssh
+@pytest.mark.parametrize(
+    "words",
+    [
+        "-w 0:0",
+        "-w any",
+        "-w any:+7",
+        "-w x",
+        "-w 0:",
+        "-Nw7",
+        "-o Tunnel=no -w 0",
+        "-w 0 -o Tunnel=no",
+        "-o Tunnel=ethernet",
+        "-oTUNNEL=Point-to-Point",
+        "-o tunnel=true",
+        "-o Tunnel=maybe",
+        "-N",
+        "-W a:1",
+    ],
+)
+def test_tunnel_devices_are_asked_for_as_of_ssh(words: str) -> None:
+    told = subprocess.run(
+        ["ssh", "-F", "none", "-G", *words.split(), "h"], capture_output=True, text=True, check=False
+    ).stdout
+    command = parse(["ssh", *words.split(), "h"])
+    expected = "\ntunnel " in told and "\ntunnel false" not in told
+    assert bool(command and command.asks_for_device(None)) == expected
+
+
 # No name of a service among them ("cmd" is one): which names are depends on the host.
 BITS = st.one_of(
     st.sampled_from(["h", "u@h", "ssh://u@h:22", "-", "--", "uptime", "9001:localhost:22", "9001", "1:h:2"]),

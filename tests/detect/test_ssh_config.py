@@ -244,3 +244,17 @@ def test_anything_is_read(text: str, host: str) -> None:
     assert not (answer.forwards and answer.clear_all)
     for line in text.splitlines():
         setting(line)
+
+
+@pytest.mark.parametrize(
+    ("text", "tunnel"),
+    [
+        ("Tunnel yes", True),
+        ("tunnel ethernet\nTunnel no", True),
+        ("Host other\nTunnel yes", None),
+        ("Tunnel no\nTunnel yes", False),
+        ("Match exec true\nTunnel yes", None),
+    ],
+)
+def test_tunnel_devices(text: str, tunnel: bool | None) -> None:
+    assert remote_forwards(text, "pool").tunnel is tunnel

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from agentwatch.detect.finding import IN, OUT
 from agentwatch.detect.json_stream import Message
 from agentwatch.detect.stratum import judge
+from agentwatch.event import Value
 from tests.detect.talk import Talk
 
 CORPUS = Path(os.environ.get("AGENTWATCH_CORPUS_DIR", Path(__file__).parents[3] / "shared" / "corpus"))
@@ -425,6 +426,62 @@ def test_xatum_lines() -> None:
     assert other.findings == []
 
 
+SUBSCRIBE = line({"id": 1, "method": "mining.subscribe", "params": []})
+NOTIFY = line({"id": None, "method": "mining.notify", "params": ["bf"]})
+
+
+def stages(talk: Talk) -> list[tuple[Value, Value]]:
+    return [(found["Method"], found.get("Stage")) for found in talk.seen("stratum")]
+
+
+def test_what_was_asked_is_answered_once() -> None:
+    talk = Talk(segment=5)
+    talk.says(SUBSCRIBE)
+    talk.says(line({"id": 2, "method": "mining.authorize", "params": ["w", "x"]}))
+    assert stages(talk) == [("mining.subscribe", "asked"), ("mining.authorize", None)]
+    talk.hears(line({"id": 2, "result": True, "error": None}))
+    assert stages(talk)[2:] == [("mining.authorize", "answered")]
+    talk.hears(NOTIFY)
+    talk.hears(line({"id": 1, "result": [["mining.notify", "x"]], "error": None}))
+    talk.says(line({"id": 4, "method": "mining.submit", "params": ["w", "j", "00"]}))
+    talk.hears(line({"id": 4, "result": True, "error": None}))
+    assert all(stage is None for _, stage in stages(talk)[3:])
+
+
+def test_a_job_is_an_answer_whoever_began() -> None:
+    talk = Talk(initiated=None)
+    talk.hears(NOTIFY)
+    talk.says(line({"id": 4, "method": "mining.submit", "params": ["w", "j", "00"]}))
+    assert stages(talk) == [("mining.notify", "asked"), ("mining.submit", "answered")]
+    assert {found["Role"] for found in talk.seen("stratum")} == {"client"}
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"id": 7, "result": True},
+        {"id": 1, "result": None, "error": {"code": -32601, "message": "method not found"}},
+        {"id": 1, "error": "no", "result": True},
+        {"id": 1, "result": False},
+        {"method": "mining.subscribe", "id": 1, "params": ["echo"]},
+    ],
+)
+def test_what_is_no_answer(reply: object) -> None:
+    talk = Talk()
+    talk.says(SUBSCRIBE)
+    talk.hears(line(reply))
+    assert [stage for _, stage in stages(talk) if stage] == ["asked"]
+
+
+def test_solo_mining_over_http_is_asked_and_answered() -> None:
+    talk = Talk()
+    body = json.dumps({"id": 0, "method": "getblocktemplate", "params": [{"rules": ["segwit"]}]}).encode()
+    talk.says(b"POST / HTTP/1.1\r\nHost: n:8332\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    result = json.dumps({"id": 0, "result": {"previousblockhash": H, "coinbasevalue": 5}}).encode()
+    talk.hears(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(result) + result)
+    assert stages(talk) == [("getblocktemplate", "asked"), ("getblocktemplate", "answered")]
+
+
 # Verdicts that the corpus wants from elsewhere: names of pools are a rule's, one act of a
 # handshake of random bytes proves nothing.
 BY_NAME = {"connect-proxy", "socks5"}
@@ -468,6 +525,7 @@ def test_the_corpus_benign(segment: int) -> None:
         talk = Talk(segment=segment)
         talk.passes(OUT if row["dir"] == "c2s" else IN, content(row))
         assert not talk.seen("stratum"), row["note"]
+        assert all("Behaviour" not in found.attributes for found in talk.findings), row["note"]
 
 
 NAMES = st.sampled_from("id method params result message type identifier new_job body job login blob".split())

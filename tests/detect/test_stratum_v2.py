@@ -32,8 +32,30 @@ def test_setup_connection_in_the_clear(segment: int) -> None:
             "Dialect": "stratum-v2",
             "Method": "SetupConnection",
             "Client": "Vendor S21 fw",
+            "Stage": "asked",
         }
     ]
+
+
+@pytest.mark.parametrize("segment", [0, 1])
+@pytest.mark.parametrize(
+    ("answer", "methods"),
+    [
+        (b"\0\0\x01\x06\0\0\x02\0\0\0\0\0", ["SetupConnection", "SetupConnection.Success"]),
+        (b"\0\0\x02\x09\0\0\0\0\0\0\x04busy", ["SetupConnection", "SetupConnection.Error"]),
+        (b"\0\0\x03\x06\0\0\0\0", ["SetupConnection"]),
+        (b"HTTP/1.1 400 Bad Request\r\n", ["SetupConnection"]),
+    ],
+)
+def test_the_answer_of_a_pool(segment: int, answer: bytes, methods: list[str]) -> None:
+    talk = Talk(segment=segment)
+    talk.says(setup_connection(b"pool.example", b"Vendor", b"S21", b"fw", b"id"))
+    talk.hears(answer)
+    found = talk.seen("stratum")
+    assert [one["Method"] for one in found] == methods
+    assert [one["Stage"] for one in found] == ["asked", "answered"][: len(methods)]
+    assert {one["Role"] for one in found} == {"client"}
+    assert talk.conversation.finished
 
 
 @pytest.mark.parametrize("data", [b"\0" * 40, b"\0\0\0\xff\xff\xff\0\2\0\2\0", b"\0\0\0\x30\0\0\x09\2\0\2\0"])

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import struct
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agentwatch.enrich import processes
-from agentwatch.enrich.processes import ProcessTable, arguments, path_of
+from agentwatch.enrich.processes import ProcessTable, Stream, arguments, path_of, streams_of
 from agentwatch.schema import decode
-from agentwatch.schema.events import Piece, PieceFlag
+from agentwatch.schema.events import Piece, PieceFlag, StreamKind
 from tests.schema.records import raw
 
 
@@ -135,6 +137,75 @@ def test_arguments_of_ended_processes_are_cut_and_that_is_said() -> None:
     table.exit(row, 1)
     assert list(process.argv) == ["sh"]
     assert process.truncated == {"CommandLine", "Argv"}
+
+
+def variable(text: bytes, flags: int = 0) -> bytes:
+    return raw("exec_piece", kind=Piece.ENVIRONMENT, flags=flags, length=len(text), data=text)
+
+
+def test_variables_that_load_code_are_of_the_new_program_alone() -> None:
+    table = ProcessTable()
+    feed(table, variable(b"LD_PRELOAD=/x.so\0"), variable(b"ENV=/y\0"), raw("exec"))
+    process = table.known((100, 7))
+    assert process is not None
+    assert process.environment == ("LD_PRELOAD=/x.so", "ENV=/y")
+    assert "LoaderEnvironment" not in process.truncated
+    feed(table, raw("exec"))
+    assert not process.environment
+
+
+def test_an_environment_too_long_to_look_through_is_said() -> None:
+    table = ProcessTable()
+    feed(table, variable(b"", int(PieceFlag.CUT)), raw("exec"))
+    process = table.known((100, 7))
+    assert process is not None
+    assert (process.environment, "LoaderEnvironment" in process.truncated) == ((), True)
+
+
+def test_variables_kept_are_bounded() -> None:
+    table = ProcessTable()
+    feed(table, *[variable(b"ENV=x\0")] * (processes.VARIABLES_KEPT + 1), raw("exec"))
+    process = table.known((100, 7))
+    assert process is not None
+    assert len(process.environment) == processes.VARIABLES_KEPT
+    assert "LoaderEnvironment" in process.truncated
+
+
+def streams(*triples: tuple[int, int, int]) -> bytes:
+    return b"".join(struct.pack("<QQI4x", identity, peer, kind) for kind, identity, peer in triples)
+
+
+def test_standard_streams_are_those_of_the_exec() -> None:
+    table = ProcessTable()
+    data = streams((StreamKind.INET, 5, 0), (StreamKind.UNIX, 6, 7), (StreamKind.CLOSED, 0, 0))
+    piece = raw("exec_piece", kind=Piece.STREAMS, length=len(data), data=data)
+    feed(table, piece, raw("exec"))
+    process = table.known((100, 7))
+    assert process is not None
+    assert process.streams == (Stream(StreamKind.INET, 5), Stream(StreamKind.UNIX, 6, 7), Stream(0))
+    feed(table, raw("exec"))
+    assert process.streams is None, "another exec, whose piece was lost"
+
+
+@given(st.binary(max_size=100))
+def test_streams_of_any_bytes(data: bytes) -> None:
+    assert (streams_of(data) is not None) == (len(data) == 72)
+
+
+def test_lineage_ends_where_another_program_was_run() -> None:
+    table = ProcessTable()
+    feed(table, *pieces(b"sh\0", b"", b"sh\0", tgid=1), raw("exec", tgid=1, argv_length=3))
+    for pid in (2, 3):
+        row = decode.slots(raw("fork", tgid=pid, parent=pid - 1, parent_start=7))[0]
+        table.fork(row, (pid - 1, 7), 1)
+    grandchild = table.get(3, 7, 1)
+    assert [one.pid for one in table.lineage(grandchild)] == [3, 2, 1]
+    for row in decode.records(b"".join([*pieces(b"ls\0", b"", b"ls\0", tgid=3), raw("exec", tgid=3)])):
+        if row[decode.TYPE] == 33:
+            table.piece(row)
+        else:
+            table.exec(row, 2, 1)
+    assert table.origin(grandchild) is grandchild
 
 
 def start_program(

@@ -18,8 +18,8 @@ import pytest
 
 from agentwatch.enrich import processes as processes_module
 from agentwatch.enrich.processes import Process
-from agentwatch.kernel.probes import PROBES_TABLE
-from agentwatch.schema.events import ExecFlag, PayloadFlag
+from agentwatch.kernel.probes import CHOICES, PROBES_TABLE
+from agentwatch.schema.events import ExecFlag, PayloadFlag, StreamKind
 from tests.lab import compiled, eventually
 from tests.lab.watched import Watched, watched
 
@@ -50,7 +50,10 @@ def by_exe(agent: Watched, exe: str) -> Process:
 def test_every_probe_attaches_here() -> None:
     with watched(["true"]) as agent:
         agent.until_end()
-        assert agent.session.probes.missing == []
+        chosen = {choice.name for choice in CHOICES}
+        assert set(agent.session.probes.ways) == chosen
+        # A lesser way than the best is told as what it lacks.
+        assert {missing.probe for missing in agent.session.probes.missing} <= chosen
 
 
 def _programs() -> set[int]:
@@ -115,6 +118,75 @@ def test_path_longer_than_recorded_is_marked_and_keeps_its_end(tmp_path: Path) -
     agent = run([str(folder / "leaf")])
     (process,) = [p for p in processes(agent) if p.exe.endswith("/leaf")]
     assert "Image" in process.truncated
+
+
+def _environment(*variables: str) -> tuple[tuple[str, ...], bool]:
+    """What is told of a program's variables, and whether all were looked through."""
+    with watched(["env", "-i", *variables, "/bin/true", "here"]) as agent:
+        agent.until_end()
+    (process,) = [p for p in processes(agent) if p.argv == ("/bin/true", "here")]
+    return process.environment, "LoaderEnvironment" not in process.truncated
+
+
+def test_variables_that_load_code_are_told_and_no_others() -> None:
+    told = (
+        "LD_PRELOAD=/nowhere.so", "LD_LIBRARY_PATH=/a:/b", "BASH_ENV=/x", "PYTHONSTARTUP=/y"
+    )  # fmt: skip
+    near = ("LD_PRELOADS=x", "XLD_AUDIT=x", "BASH_ENVX=x", "ENVY=x", "GCONV_PATHS=x", "SECRET=LD_AUDIT=x")
+    assert _environment(near[0], told[0], *near[1:], *told[1:]) == (told, True)
+    for one in ("LD_AUDIT=/z", "ENV=/e", "GCONV_PATH=/g", "LD_PRELOAD="):
+        assert _environment("HOME=/", one, "LANG=C") == ((one,), True)
+
+
+@pytest.mark.parametrize("length", [189, 190, 191, 192, 382, 5000])
+def test_a_long_variable_before_hides_none(length: int) -> None:
+    assert _environment("A=" + "x" * length, "ENV=/e") == (("ENV=/e",), True)
+
+
+def test_an_environment_that_is_too_long_is_said() -> None:
+    assert _environment("A=" + "x" * 100_000, "ENV=/e") == ((), False)
+    assert _environment(*[f"A{i}=x" for i in range(300)], "ENV=/e") == ((), False)
+
+
+def test_more_variables_than_are_told_are_said() -> None:
+    told, whole = _environment("ENV=1", "BASH_ENV=2", "LD_AUDIT=3", "GCONV_PATH=4", "PYTHONSTARTUP=5")
+    assert (len(told), whole) == (4, False)
+
+
+def test_standard_streams_are_told_apart(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    agent = run(
+        python(
+            f"""
+            import os, pty, socket, subprocess
+            true = "/bin/true"
+            server = socket.create_server(("127.0.0.1", 0))
+            client = socket.create_connection(server.getsockname())
+            near, far = socket.socketpair()
+            both = os.open("{fifo}", os.O_RDWR)
+            subprocess.run([true, "sockets"], stdin=client, stdout=far, stderr=server)
+            subprocess.run([true, "pipes"], stdin=both, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+            _, end = pty.openpty()
+            zero = open("/dev/zero")
+            subprocess.run([true, "others"], stdin=end, stdout=zero, preexec_fn=lambda: os.close(2))
+            print(os.fstat(far.fileno()).st_ino, os.fstat(near.fileno()).st_ino, os.ttyname(end)[9:],
+                  file=open("{tmp_path}/told", "w"))
+            """
+        )
+    )
+    far, near, terminal = map(int, (tmp_path / "told").read_text().split())
+    found = {p.argv[1]: p.streams for p in processes(agent) if p.argv[0] == "/bin/true"}
+    client = next(flow for flow in agent.session.state.flows.all() if flow.initiated)
+    sockets, pipes, others = found["sockets"], found["pipes"], found["others"]
+    assert sockets is not None
+    assert pipes is not None
+    assert others is not None
+    assert sockets[:2] == ((StreamKind.INET, client.cookie, 0), (StreamKind.UNIX, far, near))
+    assert (sockets[2].kind, sockets[2].identity != client.cookie) == (StreamKind.INET, True)
+    assert pipes[0][:2] == (StreamKind.FIFO, fifo.stat().st_ino)
+    assert [stream.kind for stream in pipes[1:]] == [StreamKind.PIPE, StreamKind.NULL]
+    assert others == ((StreamKind.TERMINAL, terminal, 0), (StreamKind.OTHER, 0, 0), (StreamKind.CLOSED, 0, 0))
 
 
 def test_memfd_is_marked() -> None:
@@ -376,6 +448,65 @@ def test_connect_given_up_before_an_answer_carries_an_error() -> None:
     )
     (connected,) = agent.named("connected")
     assert connected["error"] == errno.ECONNABORTED
+
+
+@pytest.mark.parametrize(
+    ("opening", "recorded"),
+    [
+        (b"\x16\x03\x01", 2048),
+        (b"SSH-2.0-x", 2048),
+        (b"\0\0\x05\xdc\x04\x14", 2048),
+        (b"\x16\x04\x01", 512),
+        (b"SSL", 512),
+        (b"\0\0\x05\xdc\x04\x15", 512),
+    ],
+)
+def test_more_is_recorded_of_messages_that_begin_like_handshakes(opening: bytes, recorded: int) -> None:
+    agent = run(
+        python(
+            f"""
+            import socket
+            server = socket.socket(); server.bind(("127.0.0.1", 0)); server.listen()
+            client = socket.create_connection(server.getsockname())
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            client.send({opening!r} + bytes(1397)); client.send(bytes(1400))
+            peer, _ = server.accept(); peer.send(bytes(1000)); client.recv(1)
+            client.send(bytes(1000))
+            """
+        )
+    )
+    (connect,) = agent.named("connect")
+    ours = [e for e in agent.named("payload") if e["cookie"] == connect["cookie"]]
+    sizes = dict.fromkeys((1, 2), 0)
+    for event in ours:
+        if not event["flags"] & PayloadFlag.IN:
+            sizes[event["message"]] += len(event["data"])
+    assert sizes == {1: recorded, 2: 512}
+    assert ours[0]["data"].startswith(opening)
+
+
+@pytest.mark.parametrize(
+    ("opening", "size", "recorded"),
+    [
+        (b"\xc3\0\0\0\1", 1350, 1350),
+        (b"\xd0\x6b\x33\x43\xcf", 1200, 1200),
+        (b"\xe3\0\0\0\1", 1350, 512),
+        (b"\xc3\0\0\0\1", 1199, 512),
+        (b"\x16\x03\x01", 1350, 512),
+    ],
+)
+def test_whole_quic_initials_are_recorded(opening: bytes, size: int, recorded: int) -> None:
+    agent = run(
+        python(
+            f"""
+            import socket
+            client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            for _ in range(2):
+                client.sendto({opening!r}.ljust({size}, b"x"), ("127.0.0.1", 9))
+            """
+        )
+    )
+    assert [len(event["data"]) for event in agent.named("payload")] == [recorded, recorded]
 
 
 @pytest.mark.parametrize(("kind", "family", "socktype"), [("AF_INET, socket.SOCK_RAW, 1", 2, 3)])

@@ -5,12 +5,13 @@
  *
  * KIND: udp-connect (connect a UDP socket to loopback), sendto (a datagram to loopback),
  * fork (fork, exit, wait), exec (vfork, exec /bin/true, wait), tcp-connect (a connection over
- * loopback, made and closed), pipe (a byte written and read), none (nothing: the cost of the
- * pacing itself). RATE is operations a second, 0 for as fast as possible; SECONDS may have a
- * fraction. At the end prints one line: operations done and seconds taken.
+ * loopback, made and closed), pipe (a byte written and read), open (a file opened and closed), none
+ * (nothing: the cost of the pacing itself). RATE is operations a second, 0 for as fast as possible;
+ * SECONDS may have a fraction. At the end prints one line: operations done and seconds taken.
  */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <signal.h>
 #include <stdint.h>
@@ -113,6 +114,14 @@ static void pipe_once(void) {
         fail("pipe");
 }
 
+static void open_once(void) {
+    int file = open("/etc/passwd", O_RDONLY);
+
+    if (file < 0)
+        fail("open");
+    close(file);
+}
+
 static void nothing(void) {
 }
 
@@ -121,7 +130,7 @@ static const struct {
     void (*once)(void);
 } kinds[] = {
     {"udp-connect", udp_connect}, {"sendto", udp_send}, {"fork", fork_once}, {"exec", exec_once},
-    {"tcp-connect", tcp_connect}, {"pipe", pipe_once},  {"none", nothing},
+    {"tcp-connect", tcp_connect}, {"pipe", pipe_once},  {"open", open_once}, {"none", nothing},
 };
 
 static double now(void) {
@@ -172,7 +181,8 @@ int main(int argc, char **argv) {
         printf("%llu %.6f\n", (unsigned long long)done, now() - start);
         return 0;
     }
-    fprintf(stderr, "usage: %s udp-connect|sendto|fork|exec|tcp-connect|pipe|none RATE SECONDS\n",
+    fprintf(stderr,
+            "usage: %s udp-connect|sendto|fork|exec|tcp-connect|pipe|open|none RATE SECONDS\n",
             argv[0]);
     return 2;
 }

@@ -28,6 +28,7 @@ EVEN = [
     "s:\n  CommandLine|contains|all: ['ab', 'xab']\ncondition: s",
     "s:\n  User: [a, b]\nt:\n  User: [b, c]\ncondition: s and t",
     "s:\n  User: a\nt:\n  Image: a\ncondition: s and not t",
+    "s:\n  Argv: a\nt:\n  Argv: b\ncondition: s and t",
     "s:\n  - User: abc\n  - Image|contains: b\ncondition: s",
 ]
 

@@ -88,6 +88,36 @@ def test_a_list_fills_in_a_placeholder_and_is_part_of_the_digest(folder: Path, c
     assert len({before, found.digest, again.digest}) == 3
 
 
+def test_lists_of_one_name_are_joined_over_folders(folder: Path, cache: Path, tmp_path: Path) -> None:
+    (folder / "good.yml").write_text(GOOD.replace("User: root", "User|expand: '%names%'"))
+    for place, words in ((folder, "root"), (tmp_path / "own", "# ours\nadmin")):
+        (place / "lists").mkdir(parents=True)
+        (place / "lists" / "names.txt").write_text(words)
+    engine = Engine(load_rules([folder, tmp_path / "own"], cache))
+    found = [verdict(engine.evaluate(event(User=name))) for name in ("root", "admin", "rootadmin")]
+    assert found == [True, True, False]
+
+
+def test_lists_beside_what_is_given_are_found(folder: Path, cache: Path) -> None:
+    (folder / "lists").mkdir()
+    (folder / "lists" / "names.txt").write_text("admin\n")
+    (folder / "deep").mkdir()
+    (folder / "deep" / "one.yml").write_text(GOOD.replace("User: root", "User|expand: '%names%'"))
+    for given in (folder / "deep", folder / "deep" / "one.yml"):
+        assert verdict(Engine(load_rules([given], cache)).evaluate(event(User="admin"))) is True
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_lists_of_another_user_beside_a_folder_given_are_not_taken(folder: Path, cache: Path) -> None:
+    (folder / "lists").mkdir()
+    (folder / "lists" / "names.txt").write_text("admin\n")
+    (folder / "deep").mkdir()
+    (folder / "deep" / "one.yml").write_text(GOOD.replace("User: root", "User|expand: '%names%'"))
+    os.chown(folder / "lists", 65534, 65534)
+    with pytest.raises(RuleError, match="no list for '%names%'"):
+        load_rules([folder / "deep"], cache)
+
+
 def test_the_digest_is_of_contents_whatever_their_names_and_order(folder: Path, cache: Path) -> None:
     (folder / "other.yml").write_text(OTHER)
     before = load_rules([folder], cache)

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import pytest
 
 from agentwatch.event import Value
+from agentwatch.rules.engine import Engine
 from agentwatch.rules.model import RuleError
-from tests.rules.helpers import event, judge, rule, rules
+from tests.rules.helpers import event, judge, rule, rules, verdict
 
 
 class Case(NamedTuple):
@@ -104,6 +105,19 @@ def fields(case: Case, value: Value) -> dict[str, Value]:
 def the_field(case: Case) -> str:
     """The field that the case is about."""
     return case.line.partition(":")[0].partition("|")[0].partition("#")[0]
+
+
+@pytest.mark.parametrize("op", ["startswith", "endswith"])
+def test_many_words_are_matched_like_few(op: str) -> None:
+    words = [f"{'abcdefgh'[number % 8]}{number}" for number in range(0, 3000, 7)]
+    detection = f"s:\n  CommandLine|{op}|expand: '%many%'\ncondition: s"
+    engine = Engine(rules(rule(detection), many="\n".join(words)))
+    holds = str.startswith if op == "startswith" else str.endswith
+    for text in ("a0", "A0", "a", "b7x", "xb7", "xb", "b", "h2989", "zh2989z", "", "7", "ab7", "g14g14"):
+        expected = any(holds(text.lower(), word) for word in words)
+        assert verdict(engine.evaluate(event(CommandLine=text))) is expected, text
+    cut = event(CommandLine="h29", truncated=["CommandLine"])
+    assert verdict(engine.evaluate(cut)) is None
 
 
 @pytest.mark.parametrize("name", CASES)

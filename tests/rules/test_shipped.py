@@ -40,7 +40,7 @@ def test_each_says_what_an_operator_needs(shipped: RuleSet) -> None:
         techniques = [tag for tag in rule.tags if tag.startswith("attack.t1")]
         return bool(techniques and len(rule.description) > 150 and rule.falsepositives and rule.references)
 
-    assert not [rule.title for rule in shipped.rules if not complete(rule)]
+    assert not [rule.title for rule in shipped.rules if not (rule.silent or complete(rule))]
 
 
 def test_only_rules_of_a_high_level_act(shipped: RuleSet) -> None:
@@ -51,4 +51,6 @@ def test_each_is_right_on_its_samples(shipped: RuleSet) -> None:
     results = [one for one in samples.run(shipped, SAMPLES, no_traces) if one.file.suffix == samples.EVENTS]
     assert not [f"{one.file}: {one.found}" for one in results if not one.passed]
     for rule in shipped.rules:
+        if rule.silent:  # it has no alerts of its own
+            continue
         assert {one.expected for one in results if one.rule == rule} >= {"hit", "miss"}, rule.title

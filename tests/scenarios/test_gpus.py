@@ -237,6 +237,20 @@ def test_gap_is_said_while_it_lasts(gpus: Gpus, burner: Path, tmp_path: Path) ->
     assert run.process.returncode == 0
 
 
+def test_opened_device_node_is_told_of_the_process_that_opened_it(tmp_path: Path) -> None:
+    """Watched names hold below any root: a container's /dev, here a folder of the test's."""
+    node, alerts = tmp_path / "dev" / "nvidiactl", tmp_path / "alerts"
+    node.parent.mkdir()
+    node.touch()
+    rule = RULES / "gpu" / "gpu_device_opened.yml"
+    tool = f"import os; os.system('cat {node}; true')"
+    command = ["run", "--rules", rule, "--alerts", alerts, "--", PYTHON, "-c", tool]
+    subprocess.run([sys.executable, "-m", "agentwatch", *map(str, command)], check=True, timeout=60)
+    (alert,) = map(json.loads, alerts.read_text().splitlines())
+    assert alert["process"]["argv"] == ["cat", str(node)]
+    assert (alert["event"]["Kind"], alert["event"]["Device"]) == ("device_open", str(node))
+
+
 @contextmanager
 def watchdog(process: subprocess.Popen[str], seconds: float = 30) -> Iterator[None]:
     """End a process whose output is waited for in vain."""

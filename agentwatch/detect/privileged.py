@@ -1,0 +1,143 @@
+"""Privileged operations as events; among them those that are aimed at the watch itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from typing import ClassVar, Final
+
+from agentwatch.enrich.facts import process_fields, sighting
+from agentwatch.enrich.sighting import Sighting
+from agentwatch.enrich.state import Change, State
+from agentwatch.event import Value
+from agentwatch.schema.decode import DecodeError
+from agentwatch.schema.events import BpfCommand, Namespace, Operation, PrivilegedFlag, Type
+
+CATEGORIES: Final = frozenset(("privileged_operation", "tampering"))
+_CATEGORY: Final = "privileged_operation"
+_ANY_NAMESPACE: Final = sum(Namespace)
+_FORK, _EXEC = int(Type.FORK), int(Type.EXEC)
+
+_Fields = dict[str, Value]
+
+
+class Privileged:
+    """Events of the categories in `wanted` for what takes privilege, or gives it."""
+
+    types: ClassVar[frozenset[int]] = frozenset((Type.PRIVILEGED, Type.FORK, Type.EXEC))
+
+    def __init__(self, state: State, wanted: Collection[str]) -> None:
+        self._state = state
+        self._wanted = wanted
+
+    def of(self, change: Change) -> Iterator[Sighting]:
+        """The operation, and what it means to the watch."""
+        if change.type == _FORK:
+            _, flags, _ = change.fields
+            if flags & _ANY_NAMESPACE:
+                yield from self._tell(change, _namespace("clone", flags))
+        elif change.type == _EXEC:
+            if change.process.root_from is not None:
+                own: _Fields = {"Kind": "credentials", "UserId": change.process.root_from, "NewUserId": 0}
+                yield from self._tell(change, own)
+        else:
+            yield from self._operation(change)
+
+    def _operation(self, change: Change) -> Iterator[Sighting]:
+        _, _, number, _, _, flags = change.fields
+        try:
+            operation = Operation(number)
+        except ValueError:
+            raise DecodeError(f"there is no privileged operation {number}") from None
+        own = _DESCRIBE[operation](change)
+        cut = flags & PrivilegedFlag.CUT
+        if own["Kind"] == "ptrace":
+            own |= self._target(change)
+        for event in self._tell(change, own):
+            if cut:
+                event.truncated |= {name for name in ("Source", "Target", "FsType") if name in own}
+            yield event
+        if flags & PrivilegedFlag.MONITOR and "tampering" in self._wanted:
+            yield self._sighting("tampering", change, own)
+
+    def _tell(self, change: Change, own: _Fields) -> Iterator[Sighting]:
+        if _CATEGORY in self._wanted:
+            yield self._sighting(_CATEGORY, change, own)
+
+    def _sighting(self, category: str, change: Change, own: _Fields) -> Sighting:
+        fields = process_fields(self._state, change.process)
+        fields |= own
+        return sighting(self._state, category, change, fields)
+
+    def _target(self, change: Change) -> _Fields:
+        start, _, _, pid, _, flags = change.fields
+        target = self._state.processes.known((pid, start))
+        return {
+            "TargetProcessId": pid,
+            "TargetImage": target.exe if target else None,
+            "OfMonitor": _truth(flags & PrivilegedFlag.MONITOR),
+        }
+
+
+def _truth(flag: int) -> str:
+    return "true" if flag else "false"
+
+
+def _namespace(operation: str, flags: int) -> _Fields:
+    kinds = tuple(kind.name.lower() for kind in Namespace if flags & kind)
+    return {"Kind": "namespace", "Operation": operation, "Namespaces": kinds}
+
+
+def _unshare(change: Change) -> _Fields:
+    return _namespace("unshare", change.fields[1])
+
+
+def _setns(change: Change) -> _Fields:
+    fields = _namespace("setns", change.fields[1])
+    return fields | {"OfInit": _truth(change.fields[-1] & PrivilegedFlag.INITIAL)}
+
+
+def _texts(change: Change) -> list[str]:
+    return change.data.decode("utf-8", "backslashreplace").split("\0")
+
+
+def _mount(change: Change) -> _Fields:
+    source, target, kind, *_ = (*_texts(change), "", "", "")
+    return {"Kind": "mount", "Source": source or None, "Target": target or None, "FsType": kind or None}
+
+
+def _root(kind: str) -> Callable[[Change], _Fields]:
+    return lambda change: {"Kind": kind, "Target": _texts(change)[0] or None}
+
+
+def _bpf(change: Change) -> _Fields:
+    try:
+        command = BpfCommand(change.fields[1]).name.lower()
+    except ValueError:
+        command = str(change.fields[1])
+    return {"Kind": "bpf", "Operation": command}
+
+
+def _module(change: Change) -> _Fields:
+    return {"Kind": "module_load"}
+
+
+def _ptrace(change: Change) -> _Fields:
+    return {"Kind": "ptrace", "Operation": "attach"}
+
+
+def _memory(change: Change) -> _Fields:
+    return {"Kind": "ptrace", "Operation": "memory_write" if change.fields[1] else "memory_read"}
+
+
+_DESCRIBE: Final[dict[Operation, Callable[[Change], _Fields]]] = {
+    Operation.UNSHARE: _unshare,
+    Operation.SETNS: _setns,
+    Operation.MOUNT: _mount,
+    Operation.MOVE_MOUNT: _mount,
+    Operation.PIVOT_ROOT: _root("pivot_root"),
+    Operation.CHROOT: _root("chroot"),
+    Operation.BPF: _bpf,
+    Operation.MODULE: _module,
+    Operation.PTRACE: _ptrace,
+    Operation.MEMORY: _memory,
+}

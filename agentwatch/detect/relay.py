@@ -1,0 +1,321 @@
+"""Relays: a process connects outwards, connects inwards as well, and hands over what comes in.
+
+A tunnel from outside needs no listener here: a process connects to a host outside, connects to a
+port of this machine or its network (or to a Unix socket), and copies both ways. Servers and
+forwarding proxies accept on one side; clients of two services speak for themselves on both. What
+tells a relay is that the bytes are handed over, seen in one of these ways:
+
+- `shape`: the first bytes on one of the two connections are those that came in on the other; or
+  what comes in on an outbound connection is a request (HTTP, SSH or TLS spoken by the peer as the
+  client) and the process connects to a Unix socket;
+- `moving`: bytes were handed over in both directions, word for word; or, where the outer
+  connection is encrypted, message for message with an overhead that stays the same (SPREAD) over
+  SIZES messages of different lengths in each direction.
+
+`Correlation` is the share of the bytes on both connections that were handed over, in percent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Final, NamedTuple, TypeVar
+
+from agentwatch.detect.addresses import is_inside, is_loopback
+from agentwatch.detect.request import Requests
+from agentwatch.enrich.facts import flow_sighting, unix_path
+from agentwatch.enrich.flows import Flow
+from agentwatch.enrich.processes import Key, Process
+from agentwatch.enrich.sighting import Sighting
+from agentwatch.enrich.state import Change, State
+from agentwatch.event import Value
+from agentwatch.schema.events import SOCKET_BLOCK, Type
+
+PARTIES_KEPT: Final = 1024
+LEGS_KEPT: Final = 32
+"""Connections of one program that are compared, the latest."""
+HELD_KEPT: Final = 4
+"""Messages of one connection that may yet be handed over."""
+HANDED_NS: Final = 1_000_000_000
+"""How long a relay may hold a message."""
+WORDS: Final = 8
+"""Bytes at the least that must be alike."""
+OVERHEAD: Final = 512
+"""Bytes at the most that encryption and framing add to a message."""
+SPREAD: Final = 16
+SIZES: Final = 3
+LOOKED_AT: Final = 64
+"""Messages of an encrypted connection that are asked for before it is let go."""
+
+_STREAM = 1  # SOCK_STREAM
+_PACKET_LENGTH, _MESSAGE = len(SOCKET_BLOCK) + 1, len(SOCKET_BLOCK) + 2
+_ENCRYPTED: Final = frozenset(("tls", "websocket"))
+_REQUEST: Final = re.compile(
+    rb"(?:GET|POST|PUT|HEAD|DELETE|OPTIONS|PATCH|CONNECT) \S+ HTTP/1|SSH-2\.0-|\x16\x03[\0-\4]..\x01"
+)
+_COMMON_SOCKETS: Final = (
+    "/run/nscd/",
+    "/var/run/nscd/",
+    "/dev/log",
+    "/run/systemd/",
+    "/run/dbus/",
+    "/tmp/.X11-unix/",
+)
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+class _Message(NamedTuple):
+    time: int
+    length: int
+    head: bytes
+
+
+@dataclass(slots=True)
+class _Leg:
+    """One outbound connection of a program, in the order of their making (`number`)."""
+
+    flow: Flow
+    party: _Party
+    number: int
+    inner: bool
+    held: deque[_Message] = field(default_factory=lambda: deque(maxlen=HELD_KEPT))
+    sent: deque[bytes] = field(default_factory=lambda: deque(maxlen=HELD_KEPT))
+    requested: bool = False  # what came in first was a request
+    asked: bool = False  # its traffic is reported further
+    looked_at: int = 0
+
+
+@dataclass(slots=True)
+class _Pair:
+    """What was handed over between an outer and an inner connection."""
+
+    stage: str = ""
+    inwards: int = 0  # messages
+    outwards: int = 0
+    bytes: int = 0
+    sizes_in: list[tuple[int, int]] = field(default_factory=list)  # (length, overhead)
+    sizes_out: list[tuple[int, int]] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Party:
+    """A program's connections."""
+
+    process: Process
+    legs: dict[int, _Leg] = field(default_factory=dict)
+    pairs: dict[tuple[int, int], _Pair] = field(default_factory=dict)
+    made: int = 0
+    accepts: bool = False
+    unix: tuple[int, str] | None = None  # when it connected to a Unix socket last, and to which
+
+
+class Relays:
+    """Events of category `flow` with Behaviour relay; the flow is the outer one."""
+
+    types: ClassVar = frozenset(
+        int(one) for one in (Type.CONNECTED, Type.ACCEPT, Type.PAYLOAD, Type.CLOSE, Type.UNIX_CONNECT)
+    )
+
+    def __init__(self, state: State, requests: Requests) -> None:
+        self._state = state
+        self._requests = requests
+        self._parties: dict[Key, _Party] = {}
+        self._legs: dict[int, _Leg] = {}
+
+    def of(self, change: Change) -> Iterable[Sighting]:
+        """What this change says about relays."""
+        return _HANDLERS[change.type](self, change)
+
+    def _party(self, process: Process) -> _Party:
+        """That of the program: processes forked from it share its connections."""
+        origin = self._state.processes.origin(process)
+        party = self._parties.pop(origin.key, None) or _Party(origin)
+        self._parties[origin.key] = party
+        if len(self._parties) > PARTIES_KEPT:
+            gone = self._parties.pop(next(iter(self._parties)))
+            for cookie in gone.legs:
+                self._legs.pop(cookie, None)
+        return party
+
+    def _connected(self, change: Change) -> list[Sighting]:
+        flow = change.flow
+        if flow is None or flow.socktype != _STREAM or flow.error or not change.process.pid:
+            return []
+        party = self._party(change.process)
+        party.made += 1
+        leg = self._legs[flow.cookie] = _Leg(flow, party, party.made, is_inside(flow.remote))
+        party.legs[flow.cookie] = leg
+        if len(party.legs) > LEGS_KEPT:
+            self._drop(party, next(iter(party.legs)))
+        if leg.inner:
+            for other in party.legs.values():
+                self._look_at(other)
+        return []
+
+    def _look_at(self, leg: _Leg) -> None:
+        """Have an encrypted connection reported beside an inner one, for a while."""
+        if leg.flow.application in _ENCRYPTED and not leg.asked and not leg.party.accepts:
+            leg.asked = True
+            self._requests.follow(leg.flow.cookie)
+
+    def _accepted(self, change: Change) -> list[Sighting]:
+        self._party(change.process).accepts = True
+        return []
+
+    def _closed(self, change: Change) -> list[Sighting]:
+        leg = self._legs.get(change.flow.cookie) if change.flow is not None else None
+        if leg is not None:
+            self._drop(leg.party, leg.flow.cookie)
+        return []
+
+    def _drop(self, party: _Party, cookie: int) -> None:
+        self._legs.pop(cookie, None)
+        party.legs.pop(cookie, None)
+        for pair in [pair for pair in party.pairs if cookie in pair]:
+            del party.pairs[pair]
+
+    def _payload(self, change: Change) -> list[Sighting]:
+        leg = self._legs.get(change.flow.cookie) if change.flow is not None else None
+        if leg is None:
+            return []
+        if leg.asked:
+            leg.looked_at += 1
+            if leg.looked_at == LOOKED_AT:
+                self._requests.unfollow(leg.flow.cookie)
+        if change.incoming:
+            length = change.fields[_PACKET_LENGTH]
+            leg.held.append(_Message(change.time, length, change.data))
+            return self._requested(change, leg)
+        leg.sent.append(change.data)
+        found = []
+        if len(leg.party.legs) > 1:
+            for other in list(leg.party.legs.values()):
+                if other is not leg and other.held and (other.inner or leg.inner) and _apart(other, leg):
+                    found += self._sent(change, other, leg)
+        return found
+
+    def _sent(self, change: Change, source: _Leg, target: _Leg) -> list[Sighting]:
+        """Whether what goes out on one connection came in on another."""
+        outer, inner = _oriented(source, target)
+        key = outer.flow.cookie, inner.flow.cookie
+        length = change.fields[_PACKET_LENGTH]
+        recent = [one for one in source.held if change.time - one.time <= HANDED_NS]
+        # Where both sides of a protocol say the same (greetings, acknowledgements), so did this one there.
+        common = change.data in source.sent
+        same = next((one for one in recent if not common and _alike(one.head, change.data)), None)
+        if same is not None:
+            source.held.remove(same)
+            pair = outer.party.pairs.setdefault(key, _Pair())
+            pair.inwards += target is inner
+            pair.outwards += target is outer
+            pair.bytes += max(same.length, length)
+            first = change.fields[_MESSAGE] == 1
+            stage = "moving" if pair.inwards and pair.outwards else "shape" if first else ""
+            return self._tell(change, outer, inner, pair, stage)
+        if outer.flow.application not in _ENCRYPTED or outer.party.accepts or not recent:
+            return []
+        pair = outer.party.pairs.setdefault(key, _Pair())
+        return self._measured(change, (outer, inner), pair, recent[-1].length, length, target is inner)
+
+    def _measured(
+        self, change: Change, legs: tuple[_Leg, _Leg], pair: _Pair, came: int, went: int, inwards: bool
+    ) -> list[Sighting]:
+        """Compares lengths where bytes cannot be: on an encrypted connection messages are longer."""
+        inner_length, overhead = (went, came - went) if inwards else (came, went - came)
+        sizes = pair.sizes_in if inwards else pair.sizes_out
+        if not 0 <= overhead <= OVERHEAD:
+            sizes.clear()
+            return []
+        sizes.append((inner_length, overhead))
+        del sizes[:-HELD_KEPT]
+        pair.bytes += inner_length
+        steady = _is_steady(pair.sizes_in) and _is_steady(pair.sizes_out)
+        return self._tell(change, *legs, pair, "moving") if steady else []
+
+    def _requested(self, change: Change, leg: _Leg) -> list[Sighting]:
+        """Whether the peer of an outbound connection asks, and a Unix socket is there to answer."""
+        if change.fields[_MESSAGE] == 1 and not is_loopback(leg.flow.remote) and _REQUEST.match(change.data):
+            leg.requested = True
+            return self._to_unix(change, leg)
+        return []
+
+    def _unix(self, change: Change) -> list[Sighting]:
+        path = unix_path(change.data)
+        if path.startswith(_COMMON_SOCKETS) or not path:
+            return []
+        origin = self._state.processes.origin(change.process)
+        party = self._parties.get(origin.key)
+        if party is None:
+            return []
+        party.unix = change.time, path
+        return [event for leg in list(party.legs.values()) for event in self._to_unix(change, leg)]
+
+    def _to_unix(self, change: Change, leg: _Leg) -> list[Sighting]:
+        unix = leg.party.unix
+        if not leg.requested or unix is None or change.time - unix[0] > 10 * HANDED_NS:
+            return []
+        pair = leg.party.pairs.setdefault((leg.flow.cookie, 0), _Pair())
+        if pair.stage:
+            return []
+        pair.stage = "shape"
+        return [self._event(change, leg, {"Stage": "shape", "LocalTarget": unix[1]})]
+
+    def _tell(self, change: Change, outer: _Leg, inner: _Leg, pair: _Pair, stage: str) -> list[Sighting]:
+        if not stage or pair.stage in (stage, "moving"):
+            return []
+        pair.stage = stage
+        flow = inner.flow
+        total = max(1, outer.flow.bytes_in + outer.flow.bytes_out, flow.bytes_in + flow.bytes_out)
+        target = f"[{flow.remote}]" if ":" in flow.remote else flow.remote
+        found: dict[str, Value] = {
+            "Stage": stage,
+            "LocalTarget": f"{target}:{flow.remote_port}",
+            "Correlation": min(100, 100 * pair.bytes // total),
+        }
+        return [self._event(change, outer, found)]
+
+    def _event(self, change: Change, outer: _Leg, found: dict[str, Value]) -> Sighting:
+        if outer.flow.application:
+            found["Protocol"] = outer.flow.application
+        about = replace(change, process=self._owner(outer.flow), flow=outer.flow)
+        return flow_sighting(self._state, about, {"Behaviour": "relay", **found})
+
+    def _owner(self, flow: Flow) -> Process:
+        return self._state.processes.get(*flow.owner, flow.agent)
+
+
+_HANDLERS: dict[int, Callable[[Relays, Change], list[Sighting]]] = {
+    Type.CONNECTED: Relays._connected,
+    Type.ACCEPT: Relays._accepted,
+    Type.PAYLOAD: Relays._payload,
+    Type.CLOSE: Relays._closed,
+    Type.UNIX_CONNECT: Relays._unix,
+}
+
+
+def _apart(one: _Leg, other: _Leg) -> bool:
+    """Whether two connections lead to different hosts, one of them not to this machine."""
+    remotes = one.flow.remote, other.flow.remote
+    return remotes[0] != remotes[1] and not all(map(is_loopback, remotes))
+
+
+def _oriented(one: _Leg, other: _Leg) -> tuple[_Leg, _Leg]:
+    """The outer connection and the inner one: loopback, or inside, or made later."""
+    inmost = sorted((one, other), key=lambda leg: (is_loopback(leg.flow.remote), leg.inner, leg.number))
+    return inmost[0], inmost[1]
+
+
+def _alike(came: bytes, went: bytes) -> bool:
+    """Whether the beginnings of two messages are the same, as far as both were recorded."""
+    length = min(len(came), len(went))
+    return length >= WORDS and came[:length] == went[:length]
+
+
+def _is_steady(sizes: list[tuple[int, int]]) -> bool:
+    overheads = [overhead for _, overhead in sizes]
+    different = len({length for length, _ in sizes})
+    return different >= SIZES and max(overheads) - min(overheads) <= SPREAD

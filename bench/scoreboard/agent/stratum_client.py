@@ -1,0 +1,3 @@
+"""A file about mining that somebody edits; it does nothing."""
+
+METHODS = ("mining.subscribe", "mining.authorize", "mining.submit")

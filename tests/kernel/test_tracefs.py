@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from agentwatch.kernel import tracefs
+from agentwatch.kernel.bpf import BpfError, Handle
+
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+
+
+def test_events_are_found_without_a_mounted_tracefs() -> None:
+    number = tracefs._event("syscalls/sys_exit_openat")
+    assert number
+    assert tracefs._event("syscalls/sys_exit_unlinkat") not in (None, number)
+    assert tracefs._event("syscalls/sys_exit_nonsense") is None
+
+
+def test_calls_that_there_are_not_are_an_error() -> None:
+    with pytest.raises(BpfError, match="no tracepoints"):
+        tracefs.attach_ends(Handle(-1), ["nonsense"])
