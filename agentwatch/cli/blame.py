@@ -135,6 +135,7 @@ def _plain(story: Story, found: Blame, case: Case) -> dict[str, Any]:
         "tool_call": {"command": command, "known_by": how},
         "steps": [_plain_step(found, step) for step in found.steps(case)],
         "missing": story.incomplete,
+        "not_seen": story.unseen,
         "damaged": story.outcome.damaged,
     }
 

@@ -28,7 +28,7 @@ class Missing:
 
     def tell(self, story: Story) -> None:
         """Say what is missing from a story that has been told."""
-        self.say(story.name, story.incomplete, story.outcome.damaged)
+        self.say(story.name, story.incomplete + story.unseen, story.outcome.damaged)
 
     def say(self, name: str, sentences: Iterable[str], damaged: bool) -> None:
         """Say this of a trace."""

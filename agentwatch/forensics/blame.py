@@ -25,7 +25,15 @@ ACTS_KEPT = 1000
 SIGHTS_KEPT = 20  # of one file, by one process
 FOUND_TOLD = 8  # findings about the same flow, or about no flow
 _SHELLS = frozenset(("sh", "bash", "dash", "ash", "zsh", "ksh", "mksh", "fish", "busybox"))
-_TELLING = ("Behaviour", "Kind", "Stage", "Protocol", "Role")  # facts that make a finding another one
+_TELLING = (
+    "Behaviour",
+    "Kind",
+    "Stage",
+    "Protocol",
+    "Role",
+    "TargetFilename",
+    "Access",
+)  # facts that make a finding another one
 
 
 @dataclass(frozen=True, slots=True)

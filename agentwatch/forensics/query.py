@@ -126,7 +126,7 @@ def _convert(work: list[Recording], folder: Path, wanted: frozenset[str], jobs: 
 
 def _told(recording: Recording, folder: Path, wanted: frozenset[str]) -> Told:
     story = to_parquet(recording, folder, [name for name in TABLES if name in wanted])
-    return Told(story.name, tuple(story.incomplete), story.outcome.damaged)
+    return Told(story.name, tuple(story.incomplete + story.unseen), story.outcome.damaged)
 
 
 def _add_local(inputs: Inputs, path: Path, needed: bool = True) -> None:
@@ -225,7 +225,7 @@ class Session:
     def told(self) -> list[Told]:
         """What is missing from the traces: from those converted now, and as Parquet files tell."""
         now = {one.name for one in self._inputs.told}
-        sql = "SELECT file::VARCHAR, missing::VARCHAR[], damaged::BOOLEAN FROM traces"
+        sql = "SELECT file::VARCHAR, (missing || not_seen)::VARCHAR[], damaged::BOOLEAN FROM traces"
         try:
             rows = self._duck.execute(sql).fetchall()
         except duckdb.Error as error:

@@ -143,15 +143,15 @@ class Page:
     def _verdict(self) -> Iterator[str]:
         story = self._story
         missing = story.incomplete
-        if not missing:
-            yield '<div class="verdict"><b>Complete.</b> The trace is whole, and nothing was lost.</div>\n'
-            return
-        word = "damaged" if story.outcome.damaged else "partial"
-        told = "".join(f"<li>{shown(sentence)}</li>" for sentence in missing)
-        yield (
-            f'<div class="verdict {word}"><b>This is not all: the recording is {word}.</b> '
-            f"What follows holds for what there is.<ul>{told}</ul></div>\n"
-        )
+        if missing:
+            word = "damaged" if story.outcome.damaged else "partial"
+            said = f"<b>This is not all: the recording is {word}.</b> What follows holds for what there is."
+        else:
+            word, said = "", "<b>Complete.</b> The trace is whole, and nothing was lost."
+        yield f'<div class="verdict {word}">{said}{_bullets(missing)}\n'
+        if story.unseen:
+            yield f'<p class="soft">Not watched on that host:</p>{_bullets(story.unseen)}\n'
+        yield "</div>\n"
 
     # --- the timeline ---
 
@@ -315,7 +315,6 @@ class Page:
                 header.public_key.hex() or "none: see agentwatch trace verify for what is proven",
             ),
             ("page made by", f"agentwatch {__version__}"),
-            ("not seen", ", ".join(sorted(map(str, header.coverage))) or "nothing: all probes were there"),
         )
         for name, value in facts:
             yield f"<dt>{shown(name)}</dt><dd><code>{shown(value)}</code></dd>\n"
@@ -350,6 +349,11 @@ def _table(columns: str, rows: Iterable[tuple[str, Sequence[object]]]) -> Iterat
         told = (f'<td class="{kind}">{shown(cell)}</td>' for kind, cell in zip(kinds, cells, strict=True))
         yield f'<tr class="{row}">{"".join(told)}</tr>\n'
     yield "</tbody></table>\n"
+
+
+def _bullets(sentences: Sequence[str]) -> str:
+    told = "".join(f"<li>{shown(sentence)}</li>" for sentence in sentences)
+    return f"<ul>{told}</ul>" if told else ""
 
 
 def _left_out(count: int, what: str) -> str:

@@ -39,7 +39,11 @@ ARGV_KEPT = 4096  # characters of a program's arguments
 LARGEST_TIME = (1 << 63) - 1  # ns since 1970, in 2262: what a signed 64-bit integer holds
 
 _SAID_APART = frozenset(one.name for one in (*PROCESS, *CONNECTION))
-_FINDING = frozenset(("flow", "network_behaviour", "process_behaviour", "tampering"))
+# Events of these categories say what their records do; all others are findings.
+_PLAIN = frozenset(
+    ("process_creation", "network_connection", "network_listen", "socket_creation", "unix_connection",
+     "dns_query", "gpu", "loss")
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,23 +189,23 @@ class Story:
 
     @property
     def incomplete(self) -> list[str]:
-        """Sentences about what is damaged, lost or was not seen; none of them where nothing is."""
+        """Sentences about what is damaged, missing or was lost; none where nothing is."""
         found = list(self.outcome.remarks)
         found += [f"{number} {name} events were lost" for name, number in sorted(self.lost.items())]
-        if self.header is not None:
-            found += [f"probe {probe} was missing: {why[-1]}" for probe, why in self._missing().items()]
         return found
 
-    def _missing(self) -> dict[str, list[str]]:
-        """Probes that were not there, each with its costs."""
-        assert self.header is not None
+    @property
+    def unseen(self) -> list[str]:
+        """Sentences about what could not be watched on that host, for want of a probe."""
+        if self.header is None:
+            return []
         missing = {
             str(probe): [str(one) for one in why] if isinstance(why, list) and why else [str(why)]
             for probe, why in self.header.coverage.items()
         }
         for probe, error, cost in self.state.coverage:
             missing.setdefault(probe, [error, cost])
-        return missing
+        return [f"{probe} could not all be watched: {why[-1]}" for probe, why in sorted(missing.items())]
 
     # --- the observer of the replay ---
 
@@ -309,7 +313,7 @@ class Story:
         life.programs.append(program)
 
     def _found(self, life: Life, link: Link | None, event: Sighting) -> None:
-        if event.category not in _FINDING:
+        if event.category in _PLAIN:
             return
         facts = tuple((n, v) for n, v in event.fields.items() if n not in _SAID_APART and v not in (None, ()))
         if link is not None and (behaviour := _behaviour(event)):

@@ -138,7 +138,8 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
         Column("alerts", "int", "alerts told"),
         Column("lost", "int", "events that the recording says were lost"),
         Column("damaged", "bool", "whether something is missing or was changed"),
-        Column("missing", "texts", "what is damaged, was lost or could not be seen"),
+        Column("missing", "texts", "what is damaged, missing or was lost"),
+        Column("not_seen", "texts", "what could not be watched on that host"),
     ),
 }
 """Every table begins with the trace and a time, by whose date it is partitioned."""
@@ -198,7 +199,7 @@ class Tables(Listener):
             self._trace, self._wall(story.first), self._wall(story.last), story.name, self._digest,
             header.boot_id, header.kernel, header.rules_digest, " ".join(header.command),
             story.outcome.records, story.outcome.alerts, sum(story.lost.values()),
-            story.outcome.damaged, story.incomplete,
+            story.outcome.damaged, story.incomplete, story.unseen,
         )  # fmt: skip
         self._put("traces", row)
 

@@ -35,7 +35,8 @@ def kinds(steps: list[Step]) -> list[tuple[str, int]]:
 def test_the_demonstrations_tunnel_from_its_tool_call_on() -> None:
     blame, cases = blamed(DEMO)
     ssh, miner = cases
-    assert [number for number, _ in ssh.alerts] == [1, 2, 3] and [number for number, _ in miner.alerts] == [4]
+    assert [number for number, _ in ssh.alerts] == [1, 2, 3, 4]
+    assert [number for number, _ in miner.alerts] == [5, 6]
     command, how = tool_call(ssh)
     assert command.startswith("ssh -N -o ExitOnForwardFailure=yes -R 127.0.0.1:9000:127.0.0.1:")
     assert how == "first program below the agent's root command"
@@ -44,7 +45,7 @@ def test_the_demonstrations_tunnel_from_its_tool_call_on() -> None:
     assert [step.time for step in steps] == sorted(step.time for step in steps)
     told = [step.kind for step in steps]
     assert told[:4] == ["exec", "fork", "exec", "finding"]
-    assert [told.count(kind) for kind in ("alert", "connect", "exit", "act")] == [3, 2, 1, 2]
+    assert [told.count(kind) for kind in ("alert", "connect", "exit", "act")] == [4, 2, 1, 3]
     (tunnel,) = (step for step in steps if step.facts.get("remote") == "10.77.3.2:22")
     assert tunnel.facts["bytes_out"] > 0 and tunnel.facts["bytes_in"] > 0
     (opened,) = (step for step in steps if step.text.startswith("alert 2"))

@@ -50,7 +50,7 @@ def test_joins_across_tables_and_hosts(tmp_path: Path, exported: Path) -> None:
         SELECT title, parent_pid, host FROM alerts a
         JOIN processes USING (trace, pid, process_start, host) ORDER BY a.time"""
     rows = ask(sql, recorded(tmp_path, incident()), exported)
-    assert len(rows) == 5
+    assert len(rows) == 7
     assert rows[0] == {"title": "Connect to port 1", "parent_pid": 101, "host": "train7"}
 
 
@@ -146,7 +146,8 @@ def test_files_that_only_look_like_an_export_are_refused_or_read(tmp_path: Path)
     with pytest.raises(QueryError):
         ask("SELECT * FROM traces", tmp_path)
     pq.write_table(
-        pa.table({"file": [1], "missing": [None], "damaged": ["true"]}), tmp_path / "traces.parquet"
+        pa.table({"file": [1], "missing": [None], "not_seen": [[]], "damaged": ["true"]}),
+        tmp_path / "traces.parquet",
     )
     wanted = frozenset[str]()
     with gathered([str(tmp_path)], wanted, 1) as inputs, Session(inputs, wanted, Limits()) as session:
