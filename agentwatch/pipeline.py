@@ -7,7 +7,7 @@ alerts wait for it there, so that they say the same live and in a replay.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -69,6 +69,7 @@ class Pipeline:
 
     Records say when other rules came into force; with `reloads` false those of `engine` stay. In an
     `excerpt` records were left out: an act belongs to the decision of its rule and agent that waits.
+    `tap` sees events of the categories that rules look at, and of `categories`.
     """
 
     def __init__(
@@ -82,12 +83,15 @@ class Pipeline:
         clock_offset: int = 0,
         reloads: bool = True,
         excerpt: bool = False,
+        categories: Collection[str] = (),
     ) -> None:
         self.state = state or State()
         self.counters = Counters()
         self.tap: Tap | None = None  # sees every event that rules see, after they did
         self._engine = engine
-        self._chain = Chain(self.state, engine.ruleset.categories, requests or NoRequests())
+        self._categories = frozenset(categories)
+        wanted = self._categories.union(engine.ruleset.categories)
+        self._chain = Chain(self.state, wanted, requests or NoRequests())
         self._decider = Decider()
         self._left_out: dict[tuple[tuple[str, ...], ...], frozenset[str]] = {}
         self._actuator = actuator or ReportingActuator()
@@ -211,7 +215,7 @@ class Pipeline:
             self._engine = Engine(rules, clock_offset=self._clock_offset, predecessor=self._engine)
         except ValueError as error:
             raise DecodeError(f"rules cannot be read: {error}") from None
-        self._chain.want(rules.categories)
+        self._chain.want(self._categories.union(rules.categories))
         self._left_out.clear()
 
     def _settle(self, change: Change) -> None:

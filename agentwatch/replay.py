@@ -18,15 +18,18 @@ from datetime import datetime, timedelta, timezone
 from itertools import count
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
-from agentwatch.enrich.state import State
+from agentwatch.enrich.sighting import Sighting
+from agentwatch.enrich.state import Change, State
 from agentwatch.pipeline import Pipeline
 from agentwatch.resources import RULES
 from agentwatch.rules.engine import Engine
 from agentwatch.rules.levels import LEVELS
 from agentwatch.rules.load import load_rules
 from agentwatch.rules.model import RuleSet
+from agentwatch.schema.decode import Row
+from agentwatch.schema.fields import FIELDS
 from agentwatch.sinks.alerts import encode, timestamp
 from agentwatch.trace.error import TraceError
 from agentwatch.trace.format import TraceHeader
@@ -130,9 +133,42 @@ class Outcome:
         self.damaged = self.damaged or damaged
 
 
+class Observer(Protocol):
+    """Sees all that one recording's replay goes through, in its order."""
+
+    def begin(self, header: TraceHeader, state: State, rules: RuleSet) -> None:
+        """Before the first record."""
+
+    def record(self, change: Change) -> None:
+        """A record was folded; the events that it leads to come next."""
+
+    def event(self, event: Sighting) -> None:
+        """An event of any category, whether or not a rule looks at it."""
+
+    def alert(self, alert: dict[str, Any]) -> None:
+        """An alert that is told."""
+
+
+class _ObservedState(State):
+    """Tells an observer of every record that it folds."""
+
+    def __init__(self, header: TraceHeader, observer: Observer) -> None:
+        super().__init__(header.users, header.training)
+        self._observer = observer
+
+    def apply(self, seq: int, row: Row) -> Change | None:
+        change = super().apply(seq, row)
+        if change is not None:
+            self._observer.record(change)
+        return change
+
+
 class Replay:
-    """One recording through one pipeline. `write` gets each alert's line, `progress` bytes read so far,
-    `begun` the pipeline before it folds anything, for who looks on."""
+    """One recording through one pipeline.
+
+    `write` gets each alert's line, `progress` the bytes read so far, `observer` everything, `begun` the
+    pipeline before it folds anything.
+    """
 
     def __init__(
         self,
@@ -141,9 +177,11 @@ class Replay:
         write: Write,
         progress: Callable[[int], object],
         begun: Callable[[Pipeline, TraceHeader], object] = lambda pipeline, header: None,
+        observer: Observer | None = None,
     ) -> None:
         self._recording, self._order = recording, order
         self._write, self._progress, self._begun = write, progress, begun
+        self._observer = observer
         self._outcome = Outcome()
         self._pipeline: Pipeline | None = None
         self._before: tuple[TraceHeader, bytes] | None = None
@@ -205,14 +243,21 @@ class Replay:
             engine = Engine(rules, clock_offset=header.clock_offset)
         except ValueError as error:
             raise TraceError(f"the rules cannot be evaluated ({error}); name others with --rules") from None
-        return Pipeline(
+        observer = self._observer
+        state = _ObservedState(header, observer) if observer else State(header.users, header.training)
+        pipeline = Pipeline(
             engine,
-            state=State(header.users, header.training),
+            state=state,
             sinks=[self._alert],
             clock_offset=header.clock_offset,
             reloads=order.rules is None,
             excerpt=header.is_excerpt,
+            categories=FIELDS if observer else (),
         )
+        if observer is not None:
+            pipeline.tap = observer.event
+            observer.begin(header, state, rules)
+        return pipeline
 
     def _recorded_rules(self, reader: TraceReader) -> RuleSet:
         expected = reader.header.rules_digest
@@ -238,6 +283,8 @@ class Replay:
             self._outcome.alerts += 1
             self._outcome.highest = max(self._outcome.highest, LEVELS.index(alert["rule"]["level"]))
             self._write(line_of(alert))
+            if self._observer is not None:
+                self._observer.alert(alert)
 
     def _sum_up(self, pipeline: Pipeline) -> None:
         outcome, counters = self._outcome, pipeline.counters

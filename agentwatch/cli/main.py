@@ -24,6 +24,9 @@ _VERBS = {
     "doctor": ("agentwatch.cli.doctor", "doctor"),
     "rules": ("agentwatch.cli.rules", "rules"),
     "config": ("agentwatch.cli.config", "config"),
+    "query": ("agentwatch.cli.query", "query"),
+    "blame": ("agentwatch.cli.blame", "blame"),
+    "report": ("agentwatch.cli.report", "report"),
     "trace": ("agentwatch.cli.trace", "trace"),
     "completion": ("agentwatch.cli.completion", "completion"),
 }

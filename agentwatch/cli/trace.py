@@ -14,6 +14,7 @@ import click
 
 from agentwatch.cli.cut import cut, merge
 from agentwatch.cli.exits import Exit, Failure
+from agentwatch.cli.telling import Missing, open_output
 from agentwatch.sinks.alerts import timestamp
 from agentwatch.trace.error import TraceError
 from agentwatch.trace.format import VERSION
@@ -85,6 +86,52 @@ def verify_command(traces: tuple[Path, ...], key: Path | None, as_json: bool) ->
         else:
             _tell(path, found, torn)
     sys.exit(Exit.FINE if whole else Exit.DAMAGED)
+
+
+_FORMATS = ("parquet", "jsonl", "pcapng", "perfetto")
+
+
+@trace.command()
+@_traces
+@click.option("--format", "form", type=click.Choice(_FORMATS), required=True, help="What to write.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, allow_dash=True),
+    required=True,
+    metavar="DIR|FILE",
+    help="A folder for parquet, else a file; - writes to standard output.",
+)
+def export(traces: tuple[Path, ...], form: str, output: Path) -> None:
+    """Write traces in the formats of other tools.
+
+    parquet: tables events, processes, flows, alerts, dns and traces, partitioned by date and host
+    (needs the extra `query`). jsonl: the same rows as JSON lines. pcapng: the captured payloads, for
+    Wireshark. perfetto: the process tree, for ui.perfetto.dev and chrome://tracing.
+
+    Ends with 5 when a trace is damaged or partial: standard error says what is missing.
+    """
+    from agentwatch.forensics import export as formats  # noqa: PLC0415 - other verbs need no pipeline
+    from agentwatch.replay import recordings, settle  # noqa: PLC0415
+
+    settle()
+    work, missing = recordings(traces), Missing()
+    try:
+        if form == "parquet":
+            for recording in work:
+                missing.tell(formats.to_parquet(recording, output))
+            sys.exit(missing.code)
+        write_all = {"jsonl": formats.to_lines, "pcapng": formats.to_pcapng, "perfetto": formats.to_perfetto}
+        with open_output(output) as file:
+            for story in write_all[form](work, file.write):
+                missing.tell(story)
+    except ImportError as error:
+        raise Failure(f"Parquet needs PyArrow: pip install 'agentwatch[query]' ({error})") from None
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Failure(f"{output} cannot be written: {error.strerror or error}") from None
+    sys.exit(missing.code)
 
 
 def _verified(path: Path, trusted: list[bytes]) -> Report | None:
