@@ -327,6 +327,7 @@ _TEXT_TESTS: dict[str, Callable[[tuple[str, ...]], TextTest]] = {
 _ONE_CHARACTER = rb"(?:[\x00-\x7f]|[\xc0-\xff][\x80-\xbf]*|[\x80-\xbf])"
 
 
+@lru_cache(maxsize=4096)
 def regex(pattern: str | bytes, flags: str = "") -> Any:
     """A compiled RE2. ASCII patterns and bytes see bytes; others see characters (UTF-8).
 
