@@ -219,7 +219,9 @@ def _best(guards: Sequence[Guard]) -> Sequence[Guard]:
 
 
 def _joined(guards: Sequence[Guard]) -> Guard:
-    return sum(cost for cost, _ in guards), tuple(dict.fromkeys(atom for _, atoms in guards for atom in atoms))
+    return sum(cost for cost, _ in guards), tuple(
+        dict.fromkeys(atom for _, atoms in guards for atom in atoms)
+    )
 
 
 def _atom_cost(atom: Expr) -> int | None:

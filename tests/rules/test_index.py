@@ -108,7 +108,9 @@ def test_programs_of_every_day_are_no_good_guard() -> None:
 
 def test_all_guards_of_a_rule_must_hold() -> None:
     shell = ("atom", "Image", "endswith", ("/sh",))
-    plan = Plan([(0, ("and", shell, ("atom", "Argv", "contains", ("needle",)), ("atom", "User", "eq", ("me",))))])
+    plan = Plan(
+        [(0, ("and", shell, ("atom", "Argv", "contains", ("needle",)), ("atom", "User", "eq", ("me",))))]
+    )
     whole = {"Image": "/bin/sh", "Argv": ("a needle",), "User": "me"}
     assert plan.evaluate(event(values=whole)) == ((0, False),)
     tried: list[Facts] = []

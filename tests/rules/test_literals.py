@@ -29,6 +29,7 @@ from agentwatch.rules.literals import certain_literal
         (r"\S+\s", 0),
         ("(?:a|)needle", 6),
         ("", 0),
+        ("(" * 5000 + "needle" + ")" * 5000, 0),
     ],
 )
 def test_the_literal_that_is_certain(pattern: str, length: int) -> None:
