@@ -16,7 +16,7 @@ from typing import Any
 import re2  # type: ignore[import-untyped]
 
 from agentwatch.event import Event
-from agentwatch.rules.expr import ANY_FIELD, CASED, Expr
+from agentwatch.rules.expr import AGENT_FIELD, ANY_FIELD, CASED, Expr
 from agentwatch.rules.literals import certain_literal
 from agentwatch.rules.match import Facts, Test, compile_condition, encode, number, regex
 
@@ -273,6 +273,7 @@ class FieldIndex:
 
     def __init__(self, name: str, guards: Sequence[tuple[Expr, int]], atoms: Mapping[Expr, int]) -> None:
         self.name = name
+        self._whole = "#" not in name and name != AGENT_FIELD
         self._all = 0
         self._exact: dict[str, int] = {}
         self._numbers: dict[float, int] = {}
@@ -308,17 +309,16 @@ class FieldIndex:
             # All may hold. What stands in the known part is noted all the same: one pass, not many.
             self._look_up_all(facts)
             return self._all
-        value = facts.value(name)
+        value = facts.event.fields.get(name) if self._whole else facts.value(name)
         if value is None and name != ANY_FIELD:
             return 0
-        kind = type(value)
-        if kind is int or (kind is str and len(value) <= REMEMBERED_VALUE):  # type: ignore[arg-type]
-            found: Found | None = self._memory.get(value)
-            if found is None:
-                found = self._look_up(str(value))
-                self._memory.put(value, found)
-        else:
-            found = self._look_up_all(facts)
+        is_list = isinstance(value, tuple)
+        known: Found | None = None
+        if is_list or (isinstance(value, str) and len(value) <= REMEMBERED_VALUE):
+            known = self._memory.get(value)
+        found = self._look_up_all(facts) if known is None else known
+        if known is None and is_list and _small((value,)):
+            self._memory.put(value, found)
         if self._literals is not None:
             facts.found[name] = found[1]
         return found[0]
