@@ -58,6 +58,9 @@ Guard = tuple[int, tuple[Expr, ...]]
 # literal stands in it.
 Found = tuple[int, frozenset[int]]
 _NONE: frozenset[int] = frozenset()
+# Literals of which one must stand in a value: bits of the rules, numbers of the atoms that ask for them.
+_Groups = dict[tuple[str, ...], tuple[int, list[int]]]
+_MANY = 64  # texts of a list: more of them are looked through as one
 
 
 class Memory:
@@ -189,6 +192,8 @@ def _small(key: Iterable[Any]) -> bool:
         if isinstance(value, str):
             room -= len(value)
         elif isinstance(value, tuple):
+            if len(value) > _MANY:
+                return False
             room -= sum([len(item) if isinstance(item, str) else 8 for item in value]) + 50 * len(value)
     return room >= 0
 
@@ -279,7 +284,9 @@ class FieldIndex:
         self._numbers: dict[float, int] = {}
         self._prefixes: dict[int, dict[str, int]] = {}
         self._suffixes: dict[int, dict[str, int]] = {}
-        literals: dict[tuple[str, ...], tuple[int, list[int]]] = {}
+        literals: _Groups = {}
+        self._delimited: _Groups = {}
+        self._in_joined: LiteralSet | None = None  # made when many texts come
         patterns: dict[tuple[str, str], int] = {}
         for atom, bits in guards:
             self._all |= bits
@@ -290,14 +297,21 @@ class FieldIndex:
                 _add(patterns, (value,), bits)
             elif op == "eq":
                 _add(self._exact, _folded(value), bits)
+                _group(self._delimited, tuple(f"\0{word}\0" for word in _folded(value)), bits)
             elif op in ("startswith", "endswith"):
                 tables = self._prefixes if op == "startswith" else self._suffixes
                 for word in _folded(value):
                     _add(tables.setdefault(len(word), {}), (word,), bits)
+                ends = ("\0", "") if op == "startswith" else ("", "\0")
+                _group(self._delimited, tuple(word.join(ends) for word in _folded(value)), bits)
             else:
                 words = _literals(atom)
-                before, numbers = literals.get(words, (0, []))
-                literals[words] = (before | bits, [*numbers, atoms[atom]])
+                _group(literals, words, bits, atoms[atom])
+                _group(self._delimited, words, bits, atoms[atom])
+        # A literal with a NUL in it could stand over the end of one text and the beginning of the next.
+        self._joinable = not self._numbers and "\0" not in "".join(
+            word for words in literals for word in words
+        )
         self._literals = LiteralSet(literals) if literals else None
         self._patterns = PatternFilter(patterns) if patterns else None
         self._memory = Memory(REMEMBERED_VALUES)
@@ -324,8 +338,13 @@ class FieldIndex:
         return found[0]
 
     def _look_up_all(self, facts: Facts) -> Found:
+        texts = facts.texts(self.name)
+        if len(texts) > _MANY and self._joinable:
+            joined = self._look_up_joined(texts)
+            facts.found[self.name] = joined[1]
+            return joined
         bits, numbers = 0, _NONE
-        for text in facts.texts(self.name):
+        for text in texts:
             if len(text) > REMEMBERED_VALUE:
                 more, found = self._look_up(text)
             else:
@@ -338,6 +357,16 @@ class FieldIndex:
             if found:
                 numbers |= found
         facts.found[self.name] = numbers
+        return bits, numbers
+
+    def _look_up_joined(self, texts: Sequence[str]) -> Found:
+        """Of many texts at once: in one pass, in which an end of a text is a NUL."""
+        if self._in_joined is None:
+            self._in_joined = LiteralSet(self._delimited)
+        blob = encode("\0".join(("", *texts, "")).lower())
+        bits, numbers = self._in_joined.find(blob)
+        if self._patterns is not None:
+            bits |= self._patterns.candidates(blob, None)
         return bits, numbers
 
     def _look_up(self, text: str) -> Found:
@@ -370,15 +399,22 @@ def _add(table: dict[Any, int], keys: Iterable[Any], bits: int) -> None:
         table[key] = table.get(key, 0) | bits
 
 
+def _group(groups: _Groups, words: tuple[str, ...], bits: int, *atoms: int) -> None:
+    before, numbers = groups.get(words, (0, []))
+    groups[words] = (before | bits, [*numbers, *atoms])
+
+
 class LiteralSet:
     """Groups of literals, each with the bits of the rules and the numbers of the atoms that ask for it."""
 
-    def __init__(self, groups: Mapping[tuple[str, ...], tuple[int, list[int]]]) -> None:
+    def __init__(self, groups: _Groups) -> None:
         self._groups = list(groups.values())
         self._set = re2.Set.SearchSet(_options(len(groups)))
         for group in groups:
             self._set.Add(b"|".join(re2.escape(encode(word)) for word in group))
         self._set.Compile()
+        if not groups:
+            return
         # A set that is short of memory finds nothing and says so only on standard error.
         if not self._set.Match(encode(next(iter(groups))[0])):
             raise RuntimeError("RE2 has no memory for the literals of the rules")
@@ -409,10 +445,10 @@ class PatternFilter:
         self._unfiltered = self._passing(b"")
         self._filters = len(self._unfiltered) < len(self._patterns)
 
-    def candidates(self, folded: bytes, text: str) -> int:
-        """Bits of the patterns that match the text; of a long one, those that may match it."""
+    def candidates(self, folded: bytes, text: str | None) -> int:
+        """Bits of the patterns that match the text; of none or a long one, those that may match it."""
         bits = 0
-        exact = encode(text) if len(text) <= REMEMBERED_EVENT else None
+        exact = None if text is None or len(text) > REMEMBERED_EVENT else encode(text)
         for place in self._passing(folded) if self._filters else self._unfiltered:
             pattern, mask = self._patterns[place]
             if exact is None or regex(*pattern).search(exact) is not None:
