@@ -115,7 +115,7 @@ def texts(value: Value) -> tuple[str, ...]:
         return ()
     if isinstance(value, tuple):
         if value and isinstance(value[0], str):  # they are all alike
-            return value  # type: ignore[return-value]
+            return value
         return tuple(text for item in value for text in texts(item))
     if isinstance(value, bool):
         return ("true",) if value else ("false",)
