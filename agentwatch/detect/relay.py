@@ -180,7 +180,7 @@ class Relays:
 
     def _payload(self, change: Change) -> list[Sighting]:
         leg = self._legs.get(change.flow.cookie) if change.flow is not None else None
-        if leg is None or leg.flow.application == "ssh":  # remote forwards are told by their own detector
+        if leg is None:
             return []
         if leg.asked:
             leg.looked_at += 1

@@ -13,9 +13,10 @@ Four stages, each a Finding of protocol `ssh` with `Behaviour` `remote_forward` 
   client, libraries, control masters and configurations that nobody could read.
 
 The session may run over what a child connected (`ProxyCommand`): `opened` then means that bytes came
-in there. A client made for the purpose that connects to a Unix socket, other than to an SSH agent or
-a service of the system, uses a forward, too: `LocalTarget` says which socket. A tunnel device (`-w`)
-that words or configuration ask for is Behaviour `tunnel_device`, Stage `asked`.
+in there. A client made for the purpose that connects to the Unix socket that was asked for, or to one
+that gives power over the host (a container engine's), uses a forward, too: `LocalTarget` says which
+socket. A tunnel device (`-w`) that words or configuration ask for is Behaviour `tunnel_device`, Stage
+`asked`.
 
 `Condition` `unknown` is added where the configuration asks under a condition that only the client
 can evaluate (`Match exec`).
@@ -66,9 +67,11 @@ ESTABLISHED: Final = 4
 """Messages of each side by which keys are exchanged: banner and KEXINIT, exchange, NEWKEYS, the first
 request or answer under the new keys (RFC 4253). Through a proxy that encrypts, two more."""
 _PROXIED: Final = 2
-_COMMON_SOCKETS: Final = re.compile(
-    r"(/var)?/run/(nscd|systemd|dbus)/|/dev/log|/tmp/\.X11-unix/|@|.*(agent|keyring|gnupg)"
+_POWERFUL_SOCKETS: Final = re.compile(
+    r"/(docker|containerd|crio|podman|buildkitd|lxd/unix|libvirt/libvirt)(\.sock|-sock)?$|/containerd\.sock"
 )
+"""Sockets that a client connects to for nobody but a channel, even if nothing that was seen asks for it.
+To others (its agent's, a control master's) it connects for itself."""
 _X11_PORTS: Final = range(6000, 6100)
 
 _K = TypeVar("_K")
@@ -253,9 +256,14 @@ class RemoteForward:
         specs = command.asks_with(process.config) if command is not None else ()
         told = any(spec.endswith(f":{path}") for spec in specs)
         established = any(_is_established(process, flow) for flow in process.sessions)
-        if not told and (not established or _COMMON_SOCKETS.match(path) or not path):
+        if not told and not (established and _POWERFUL_SOCKETS.search(path)):
             return []
         return [Finding("ssh", {"Behaviour": "remote_forward", "Stage": "used", "LocalTarget": text(path)})]
+
+    def is_session(self, key: Key, flow: int) -> bool:
+        """Whether the process speaks SSH for itself on this flow; on others it may relay somebody's."""
+        process = self._speaking.get(key)
+        return process is not None and flow in process.sessions
 
     def session_data(
         self, key: Key, flow: int, incoming: bool, length: int, time: int, message: int = 0

@@ -145,7 +145,7 @@ class Tunnels:
         key, cookie = change.process.key, flow.cookie
         if cookie in self._proxied:
             return self._proxy_payload(change, self._proxied[cookie], cookie)
-        if flow.application == "ssh":
+        if self._forwards.is_session(key, cookie):
             length, message, _ = change.fields[_PACKET_LENGTH:]
             return self._forwards.session_data(key, cookie, change.incoming, length, change.time, message)
         return self._forwards.payload(key, cookie, change.incoming, change.data, change.time)

@@ -19,7 +19,6 @@ from agentwatch.schema.events import ExecFlag, Type
 ANCESTORS = 16  # whose programs are told
 _OF_PARENT = frozenset(("Image", "CommandLine"))  # fields of a process that its children's events have, too
 _IMAGE_FLAGS = ((ExecFlag.MEMFD, "memfd"), (ExecFlag.DELETED, "deleted"), (ExecFlag.WRITTEN, "written"))
-_TAMPERING = {Type.CGROUP_MOVE: "cgroup_move", Type.SIGNAL: "signal"}
 
 
 def image_flags(process: Process) -> tuple[str, ...]:
@@ -197,13 +196,15 @@ class Facts:
     def _unix(self, change: Change) -> dict[str, Value]:
         return {"Path": unix_path(change.data)}
 
-    def _tampering(self, change: Change) -> dict[str, Value]:
-        fields: dict[str, Value] = {"Kind": _TAMPERING[Type(change.type)]}
+    def _tampering(self, change: Change) -> dict[str, Value] | None:
         if change.type == Type.SIGNAL:
-            fields["Signal"] = change.fields[0]
-            return fields
-        fields["Cgroup"] = change.data.decode("utf-8", "backslashreplace")
-        return fields
+            return {"Kind": "signal", "Signal": change.fields[0]}
+        cgroup = change.data.decode("utf-8", "backslashreplace")
+        own = change.agent.cgroup.strip("/")
+        if own and f"{cgroup}/".startswith(f"/{own}/"):
+            return None  # below its own it is frozen and killed with the rest
+        mover = self._state.processes.living(change.fields[1])
+        return {"Kind": "cgroup_move", "Cgroup": cgroup, "ByAgent": str(mover is not None).lower()}
 
     def _loss(self, change: Change) -> dict[str, Value]:
         number, lost, reason = change.fields

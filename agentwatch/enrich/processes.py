@@ -184,6 +184,10 @@ class ProcessTable:
         """Every process remembered, the one seen last first."""
         return reversed(self._processes.values())
 
+    def living(self, pid: int) -> Process | None:
+        """The process that has this number now. Looks at all: for what is rare."""
+        return next((one for one in self.newest() if one.pid == pid and one.status is None), None)
+
     def ancestors(self, process: Process) -> list[Process]:
         """From the parent upwards, as far as the agent's tree is known."""
         chain: list[Process] = []

@@ -211,6 +211,8 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
             *FILE[:2],
             _SOURCE,
             Field("Cgroup", "str", "path of the new cgroup"),
+            Field("ByAgent", "str", "of a cgroup_move: true where a process of an agent asked for it, false "
+                  "where another program of the host did, such as a container engine"),
             Field("Signal", "int", "number of the signal"),
         ),
     ),

@@ -22,7 +22,7 @@ from agentwatch.respond.cgroup import kill
 from agentwatch.rules.model import RuleSet
 from agentwatch.session import Session
 from agentwatch.watch import AGENT, Options, Watch
-from bench.scoreboard import sandbox
+from bench.scoreboard import gpu, sandbox
 from bench.scoreboard.limits import limited
 from bench.scoreboard.network import DOCKER_SOCKET, FOLDER, Network, loopback_services
 from bench.scoreboard.scenarios import VERDICTS, Scenario
@@ -83,6 +83,7 @@ def run(scenario: Scenario, network: Network, rules: RuleSet, *, full: bool = Fa
         work = network.fresh_folder()
         stack.callback(shutil.rmtree, work, ignore_errors=True)
         stack.enter_context(loopback_services(network, scenario.script, work / "docker.sock"))
+        card = stack.enter_context(gpu.stand_in(work)) if gpu.WORKER in scenario.script else None
         box = stack.enter_context(_sandbox(scenario, network, top, work))
         watch = stack.enter_context(Watch())
         watch.add(Options("scoreboard", "monitor"), cgroup)
@@ -92,7 +93,7 @@ def run(scenario: Scenario, network: Network, rules: RuleSet, *, full: bool = Fa
         cgroup.move(box.command)
         watch.probes.tag(box.command, AGENT)
         box.go()
-        _follow(scenario, session, cgroup, seen, witness, full)
+        _follow(scenario, session, cgroup, seen, witness, full, card)
         kill(top)
         witness.process(session.step(0))
         session.finish()
@@ -111,13 +112,21 @@ def _end_of(file: Path) -> str:
 
 
 def _follow(
-    scenario: Scenario, session: Session, cgroup: Cgroup, seen: Observation, witness: Witness, full: bool
+    scenario: Scenario,
+    session: Session,
+    cgroup: Cgroup,
+    seen: Observation,
+    witness: Witness,
+    full: bool,
+    card: gpu.Gpu | None,
 ) -> None:
     began = time.monotonic()
     ended = None
     enough = VERDICTS.index(scenario.expected)
     while (now := time.monotonic()) - began < scenario.seconds:
         witness.process(session.step(_POLL))
+        if card is not None:
+            card.look(session.state)
         if scenario.is_attack and not full and VERDICTS.index(seen.verdict) >= enough:
             break
         if cgroup.populated():

@@ -74,12 +74,26 @@ def test_greetings_that_all_sides_send_are_not_handed_over() -> None:
     assert world.told == []
 
 
-def test_ssh_is_left_to_its_own_detector() -> None:
+def test_a_relay_to_an_ssh_server() -> None:
+    """The session is the visitor's and the server's: the process speaks none of its own."""
+    world = joined()
+    world.hears(INNER, b"SSH-2.0-OpenSSH_9.6 local\r\n")
+    world.says(OUTER, b"SSH-2.0-OpenSSH_9.6 local\r\n")
+    world.hears(OUTER, b"SSH-2.0-OpenSSH_8.4 visitor\r\n")
+    world.says(INNER, b"SSH-2.0-OpenSSH_8.4 visitor\r\n")
+    assert [one["Stage"] for one in world.told if one["Behaviour"] == "relay"] == ["shape", "moving"]
+
+
+def test_the_channels_of_a_remote_forward_are_no_relay() -> None:
+    """What a channel carries is encrypted on the session's connection."""
     world = joined()
     world.says(OUTER, b"SSH-2.0-OpenSSH_9.6\r\n")
     world.hears(OUTER, b"SSH-2.0-OpenSSH_9.6\r\n")
-    world.hears(OUTER, REQUEST)
-    world.says(INNER, REQUEST)
+    for number in range(1, 5):
+        world.hears(OUTER, bytes([number]) * (36 + len(REQUEST)))
+        world.says(INNER, REQUEST)
+        world.hears(INNER, ANSWER)
+        world.says(OUTER, bytes([number]) * (36 + len(ANSWER)))
     assert [one for one in world.told if one["Behaviour"] == "relay"] == []
 
 

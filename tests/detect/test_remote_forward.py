@@ -387,7 +387,9 @@ def test_a_client_with_a_connection_of_its_own_waits_for_no_proxy() -> None:
     ("path", "before", "after"),
     [
         ("/var/run/docker.sock", True, True),
-        ("/srv/db.sock", False, True),
+        ("/run/containerd/containerd.sock", False, True),
+        ("/srv/db.sock", False, False),
+        ("/home/u/.ssh/master", False, False),
         ("/tmp/ssh-XX/agent.7", False, False),
         ("/run/systemd/userdb/io.systemd", False, False),
     ],

@@ -173,13 +173,27 @@ def test_tampering_says_what_was_done() -> None:
     state = State()
     facts = Facts(state, {"tampering"})
     path = b"/system.slice"
-    moved, signalled = fold(
+    moved, by_other, signalled = fold(
         state,
-        raw("cgroup_move", length=len(path), data=path.ljust(256, b"\0")),
+        raw("cgroup_move", tgid=100, mover=100, length=len(path), data=path.ljust(256, b"\0")),
+        raw("cgroup_move", tgid=100, mover=5, length=len(path), data=path.ljust(256, b"\0")),
         raw("signal", signal=9, target=1),
     )
     assert facts.of(moved).fields["Cgroup"] == "/system.slice"  # type: ignore[union-attr]
+    assert facts.of(moved).fields["ByAgent"] == "true"  # type: ignore[union-attr]
+    assert facts.of(by_other).fields["ByAgent"] == "false"  # type: ignore[union-attr]
     assert facts.of(signalled).fields["Signal"] == 9  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "left"), [("/job/worker", False), ("/job", False), ("/jobs", True), ("/x/job/worker", True)]
+)
+def test_a_cgroup_below_its_own_is_no_way_out(cgroup: str, left: bool) -> None:
+    state = State()
+    note(state, int(Type.AGENT), 1, 1, 0, 0, "tester", "job", 5, "enforce")
+    data = cgroup.encode()
+    (moved,) = fold(state, raw("cgroup_move", length=len(data), data=data.ljust(256, b"\0")))
+    assert (Facts(state, {"tampering"}).of(moved) is not None) == left
 
 
 def test_loader_and_memfd_stand_out() -> None:

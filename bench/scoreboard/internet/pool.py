@@ -48,6 +48,8 @@ _PUSHES: Mapping[str, Any] = {
     "eth_": {"jsonrpc": "2.0", "id": 0, "result": _WORK},
 }
 
+_XATUM_JOB = b'job~{"algo":"xel/v2","blob":"' + b"0a" * 112 + b'","diff":1000}\n'
+
 
 def answer(request: Mapping[str, Any]) -> dict[str, Any] | None:
     """The answer to a request of one of the dialects; None for anything else."""
@@ -82,8 +84,12 @@ def serve(stream: Stream) -> None:
         # Some write no line ends: WebSocket messages, nul-terminated JSON.
         if not lines and _messages(data):
             lines, data = [data], b""
-        for request in (one for line in lines for one in _messages(line)):
-            _reply(stream, request, pushes)
+        for line in lines:
+            if line.startswith(b"shake~"):
+                stream.write(_XATUM_JOB)
+                continue
+            for request in _messages(line):
+                _reply(stream, request, pushes)
 
 
 def _reply(stream: Stream, request: Mapping[str, Any], pushes: list[dict[str, Any]]) -> None:
@@ -96,7 +102,7 @@ def _reply(stream: Stream, request: Mapping[str, Any], pushes: list[dict[str, An
 
 def _messages(line: bytes) -> list[Mapping[str, Any]]:
     try:
-        told = json.loads(line.strip(b" \t\r\n\0").removeprefix(b"shake~"))
+        told = json.loads(line.strip(b" \t\r\n\0"))
     except ValueError:
         return []
     return [one for one in (told if isinstance(told, list) else [told]) if isinstance(one, dict)]

@@ -1,0 +1,41 @@
+"""Reverse tunnels over SSH, from records to events."""
+
+from __future__ import annotations
+
+from tests.detect.world import World
+
+LIBRARY, SESSION, INNER = 100, 1, 2
+
+
+def library() -> World:
+    """A program that speaks SSH for itself and hears on its session."""
+    world = World()
+    world.exec(LIBRARY, "python3", "agent.py")
+    world.connect(LIBRARY, SESSION, port=22)
+    world.says(SESSION, b"SSH-2.0-AsyncSSH_2.14\r\n")
+    world.hears(SESSION, b"SSH-2.0-OpenSSH_9.2\r\n")
+    world.says(SESSION, b"\0" * 200)
+    world.hears(SESSION, b"\0" * 200)
+    return world
+
+
+def stages(world: World) -> list[object]:
+    return [one["Stage"] for one in world.told if one.get("Behaviour") == "remote_forward"]
+
+
+def test_a_channel_to_an_ssh_server_is_used_though_its_banner_comes_on_the_inner_flow() -> None:
+    world = library()
+    world.connect(LIBRARY, INNER, host="127.0.0.1", port=22)
+    world.hears(INNER, b"SSH-2.0-OpenSSH_9.6 local\r\n")
+    assert stages(world) == []
+    world.says(SESSION, b"\0" * 68)  # what came in is handed over
+    assert stages(world) == ["used"]
+
+
+def test_a_second_session_inwards_is_no_channel() -> None:
+    world = library()
+    world.connect(LIBRARY, INNER, host="10.0.0.7", port=22)
+    world.says(INNER, b"SSH-2.0-AsyncSSH_2.14\r\n")
+    world.hears(INNER, b"SSH-2.0-OpenSSH_9.6\r\n")
+    world.says(SESSION, b"\0" * 68)
+    assert stages(world) == []
