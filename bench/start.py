@@ -7,7 +7,6 @@ Goal: warm, probes attached at most 100 ms beyond the interpreter's own start; a
 from __future__ import annotations
 
 import os
-import shutil
 import statistics
 import subprocess
 import sys
@@ -21,18 +20,12 @@ from tests.lab import eventually
 
 RUNS = 15
 _TELL = ["date", "+%s%N"]
-# Modules are compiled once, as where they are installed, whatever the surroundings say.
-_CACHE = tempfile.mkdtemp(prefix="bench-start-")
-_ENVIRONMENT = {
-    **{name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
-    "PYTHONPYCACHEPREFIX": _CACHE,
-}
 
 
 def _elapsed(command: list[str]) -> float:
     """Milliseconds until `date`, somewhere below the command, tells the time."""
     begin = time.time_ns()
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=_ENVIRONMENT)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     return (int(done.stdout) - begin) / 1e6
 
 
@@ -54,7 +47,7 @@ _ATTACH = textwrap.dedent(
 def _resident(arguments: list[str]) -> float:
     """Peak resident MiB of a run that has settled."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "agentwatch", "run", *arguments], stderr=subprocess.DEVNULL, env=_ENVIRONMENT
+        [sys.executable, "-m", "agentwatch", "run", *arguments], stderr=subprocess.DEVNULL
     )
     status = Path(f"/proc/{process.pid}/status")
     eventually(lambda: b"sleep" in _children(process.pid))
@@ -71,6 +64,14 @@ def _children(pid: int) -> bytes:
 
 
 def main() -> None:
+    # Modules are compiled once, as where they are installed, whatever the surroundings say.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["PYTHONPYCACHEPREFIX"] = folder
+        _measure()
+
+
+def _measure() -> None:
     bare = [sys.executable, "-c", "import os; os.execvp('date', ['date', '+%s%N'])"]
     run = [sys.executable, "-m", "agentwatch", "run", "--", *_TELL]
     _elapsed(run)  # fills the caches
@@ -90,4 +91,3 @@ def main() -> None:
         "ms",
     )
     show("resident memory of a run", _resident(["--", "sleep", "60"]), "MiB", 60)
-    shutil.rmtree(_CACHE)
