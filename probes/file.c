@@ -279,25 +279,25 @@ struct scratch {
 _Static_assert(sizeof(struct scratch) == AW_SCRATCH_BYTES, "value size of the map SCRATCH");
 
 /* Finds the last names of a path of so many bytes; false if they lie further back than is looked.
- */
+ * Without branches but the ends of the loop, as what the verifier takes long for. */
 INLINE bool split(struct scratch *scratch, u64 length) {
     scratch->names = 0;
     scratch->within = 0;
     for (u32 i = 0; i < SPLIT_BYTES; i++) {
-        u64 at = length - i;
+        u64 at = length - i, slash, found;
+        u32 *begin;
 
         asm volatile("" : "+r"(at)); /* or the compiler counts in ways the verifier refuses */
         if (at > length || scratch->names >= AW_WATCHED_LEVELS)
             return true;
         at &= TEXT_BYTES - 1;
-        if (scratch->text[at] != '/') {
-            scratch->within = 1;
-            continue;
-        }
-        scratch->text[at] = 0;
-        if (scratch->within)
-            scratch->begin[scratch->names++ & (AW_WATCHED_LEVELS - 1)] = at + 1;
-        scratch->within = 0;
+        slash = 1 ^ any(scratch->text[at] ^ '/');
+        found = slash & scratch->within;
+        scratch->text[at] &= slash - 1;
+        begin = &scratch->begin[scratch->names & (AW_WATCHED_LEVELS - 1)];
+        *begin = ((at + 1) & -found) | (*begin & (found - 1));
+        scratch->names += found;
+        scratch->within = 1 ^ slash;
     }
     return false;
 }

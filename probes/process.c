@@ -82,16 +82,6 @@ INLINE void emit_argv(u64 start, u32 length, const struct aw_header *like) {
      (u64)(f) << 40 | (u64)(g) << 48 | (u64)(h) << 56)
 #define FIRST(bytes) (~0ULL >> (64 - 8 * (bytes)))
 
-/* 1 if any bit is set, without a branch: the verifier would follow both sides of each. */
-INLINE u64 any(u64 bits) {
-    u64 negative;
-
-    asm volatile("" : "+r"(bits));
-    negative = -bits;
-    asm volatile("" : "+r"(negative));
-    return (bits | negative) >> 63;
-}
-
 /* 0 if a variable that begins so has other code loaded into the program, or run before it; else 1.
  */
 INLINE u64 harmless(const u64 *text) {

@@ -165,7 +165,7 @@ class Story:
 
     def tell(self, progress: Callable[[int], object] = lambda done: None) -> Outcome:
         """Replay the recording; what is damaged is in the outcome's remarks, and the rest is told."""
-        self.outcome = Replay(self.recording, self._order, lambda line: None, progress, self).run()
+        self.outcome = Replay(self.recording, self._order, lambda line: None, progress, observer=self).run()
         self._flush()
         for cookie in list(self._links):
             self._hand_on_link(cookie)

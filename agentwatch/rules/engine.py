@@ -85,7 +85,10 @@ class Engine:
         plan = self._plans.get(event.category)
         if plan is None:
             return matches
-        for place, undecided in plan.evaluate(event):
+        verdicts = plan.evaluate(event)
+        if verdicts:
+            event.fields = dict(event.fields)  # it may be kept: what it says is to stay
+        for place, undecided in verdicts:
             self._tell(Match(self._rules[place], undecided, event, (event.seq,)), event.time, matches)
         return matches
 

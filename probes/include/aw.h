@@ -43,6 +43,16 @@ static long (*read_user_str)(void *, u32, const void *) = (void *)BPF_FUNC_probe
             (length) = (limit);                                                                    \
     } while (0)
 
+/* 1 if any bit is set, without a branch: the verifier would follow both sides of each. */
+INLINE u64 any(u64 bits) {
+    u64 negative;
+
+    asm volatile("" : "+r"(bits));
+    negative = -bits;
+    asm volatile("" : "+r"(negative));
+    return (bits | negative) >> 63;
+}
+
 /* Value of the task storage: which agent a task belongs to. */
 struct tag {
     u32 agent;

@@ -77,7 +77,7 @@ def test_to_be_watched_changes_no_alert() -> None:
     alone: list[bytes] = []
     Replay((DEMO,), Order(), alone.append, lambda done: None).run()
     seen: list[bytes] = []
-    Replay((DEMO,), Order(), seen.append, lambda done: None, Story((DEMO,))).run()
+    Replay((DEMO,), Order(), seen.append, lambda done: None, observer=Story((DEMO,))).run()
     assert seen == alone and len(alone) == 6
 
 
