@@ -24,8 +24,7 @@ int on_cgroup_attach(u64 *ctx) {
     if (hierarchy != DEFAULT_HIERARCHY)
         return 0;
     event = bpf_ringbuf_reserve(MAP(RECORDS), sizeof(*event) + CGROUP_PATH_BYTES, 0);
-    count(tag->agent, AW_CGROUP_MOVE, event != 0);
-    if (!event)
+    if (!reserved(event, tag->agent, AW_CGROUP_MOVE))
         return 0;
     fill_header(&event->header, AW_CGROUP_MOVE, tag->agent);
     fill_task(&event->header, task);

@@ -13,7 +13,8 @@
 #define MODE_WRITE 2
 #define MODE_PATH (1 << 14)
 #define MODE_CREATED (1 << 20)
-#define TYPE_MASK 0170000 /* of i_mode: include/uapi/linux/stat.h */
+#define MODE_INNER (1 << 29) /* FMODE_NOACCOUNT: opened by the kernel on behalf of another file */
+#define TYPE_MASK 0170000    /* of i_mode: include/uapi/linux/stat.h */
 #define TYPE_REGULAR 0100000
 #define TYPE_CHARACTER 0020000
 #define TYPE_BLOCK 0060000
@@ -101,8 +102,7 @@ INLINE u32 own_pid(void) {
         if (records_open(ROUTINE))                                                                 \
             _event = bpf_ringbuf_reserve(MAP(RECORDS),                                             \
                                          sizeof(*_event) + (text) + PATH_BYTES + NAME_BYTES, 0);   \
-        count(agent, AW_FILE_ACCESS, _event != 0);                                                 \
-        _event;                                                                                    \
+        reserved(_event, agent, AW_FILE_ACCESS) ? _event : 0;                                      \
     })
 
 INLINE void begin_access(struct aw_file_access *event, u32 agent, u16 access) {
@@ -153,7 +153,9 @@ INLINE void opened(struct file *file, u32 agent) {
     READ(inode, file->f_inode);
     READ(type, inode->i_mode);
     type &= TYPE_MASK;
-    if (mode & MODE_PATH || (type != TYPE_REGULAR && type != TYPE_CHARACTER && type != TYPE_BLOCK))
+    /* An overlay opens the file below for itself, which is no second use of it. */
+    if (mode & (MODE_PATH | MODE_INNER) ||
+        (type != TYPE_REGULAR && type != TYPE_CHARACTER && type != TYPE_BLOCK))
         return;
     access = mode & MODE_CREATED ? AW_ACCESS_CREATE
              : mode & MODE_WRITE ? AW_ACCESS_WRITE

@@ -264,35 +264,32 @@ INLINE void record(struct __sk_buff *skb, const struct flow *flow, const struct 
     if (length <= SMALL_PAYLOAD) {
         if (open)
             event = reserve_payload(SMALL_PAYLOAD);
-        count(agent, AW_PAYLOAD, event != 0);
-        if (!event)
+        if (!reserved(event, agent, AW_PAYLOAD))
             return;
         fill_payload(event, flow, packet, message, agent);
         event->length = length;
-        BOUND(length, SMALL_PAYLOAD);
-        if (!length || bpf_skb_load_bytes(skb, packet->offset, event->data, length))
+        if (!length ||
+            bpf_skb_load_bytes(skb, packet->offset, event->data, positive(length, SMALL_PAYLOAD)))
             event->length = 0;
     } else if (length <= AW_PAYLOAD_BYTES) {
         if (open)
             event = reserve_payload(AW_PAYLOAD_BYTES);
-        count(agent, AW_PAYLOAD, event != 0);
-        if (!event)
+        if (!reserved(event, agent, AW_PAYLOAD))
             return;
         fill_payload(event, flow, packet, message, agent);
         event->length = length;
-        BOUND(length, AW_PAYLOAD_BYTES);
-        if (!length || bpf_skb_load_bytes(skb, packet->offset, event->data, length))
+        if (!length || bpf_skb_load_bytes(skb, packet->offset, event->data,
+                                          positive(length, AW_PAYLOAD_BYTES)))
             event->length = 0;
     } else {
         if (open)
             event = reserve_payload(AW_HANDSHAKE_BYTES);
-        count(agent, AW_PAYLOAD, event != 0);
-        if (!event)
+        if (!reserved(event, agent, AW_PAYLOAD))
             return;
         fill_payload(event, flow, packet, message, agent);
         event->length = length;
-        BOUND(length, AW_HANDSHAKE_BYTES);
-        if (!length || bpf_skb_load_bytes(skb, packet->offset, event->data, length))
+        if (!length || bpf_skb_load_bytes(skb, packet->offset, event->data,
+                                          positive(length, AW_HANDSHAKE_BYTES)))
             event->length = 0;
     }
     submit_record(event, URGENT);

@@ -253,8 +253,7 @@ INLINE void ended(const struct call *call, u32 agent) {
     event = 0;
     if (records_open(ROUTINE))
         event = bpf_ringbuf_reserve(MAP(RECORDS), sizeof(*event) + TEXT_ROOM + TEXT_PART, 0);
-    count(agent, AW_PRIVILEGED, event != 0);
-    if (!event)
+    if (!reserved(event, agent, AW_PRIVILEGED))
         return;
     __builtin_memset(event, 0, sizeof(*event));
     fill_header(&event->header, AW_PRIVILEGED, agent);

@@ -26,8 +26,7 @@ INLINE void begin_piece(struct aw_exec_piece *piece, const struct aw_header *lik
 INLINE void emit_path(struct path *path, u16 kind, const struct aw_header *like) {
     struct aw_exec_piece *piece = reserve_piece(PATH_BYTES + NAME_BYTES);
 
-    count(like->agent, AW_EXEC_PIECE, piece != 0);
-    if (!piece)
+    if (!reserved(piece, like->agent, AW_EXEC_PIECE))
         return;
     begin_piece(piece, like, kind, 0);
     if (!write_path(path, piece->data, &piece->length))
@@ -41,8 +40,7 @@ INLINE void argv_piece(u64 start, u32 offset, u64 length, u32 capacity,
                        const struct aw_header *like) {
     struct aw_exec_piece *piece = reserve_piece(capacity);
 
-    count(like->agent, AW_EXEC_PIECE, piece != 0);
-    if (!piece)
+    if (!reserved(piece, like->agent, AW_EXEC_PIECE))
         return;
     begin_piece(piece, like, AW_PIECE_ARGV, offset);
     BOUND(length, capacity);
@@ -106,8 +104,7 @@ INLINE void variable_piece(u64 address, const struct aw_header *like) {
     struct aw_exec_piece *piece = reserve_piece(PATH_BYTES + NAME_BYTES);
     long read = 0;
 
-    count(like->agent, AW_EXEC_PIECE, piece != 0);
-    if (!piece)
+    if (!reserved(piece, like->agent, AW_EXEC_PIECE))
         return;
     begin_piece(piece, like, AW_PIECE_ENVIRONMENT, 0);
     if (address)
@@ -153,8 +150,7 @@ INLINE void emit_environment(struct mm_struct *mm, const struct aw_header *like)
 INLINE void emit_streams(struct task_struct *task, const struct aw_header *like) {
     struct aw_exec_piece *piece = reserve_piece(STREAMS * sizeof(struct stream));
 
-    count(like->agent, AW_EXEC_PIECE, piece != 0);
-    if (!piece)
+    if (!reserved(piece, like->agent, AW_EXEC_PIECE))
         return;
     begin_piece(piece, like, AW_PIECE_STREAMS, 0);
     piece->length = STREAMS * sizeof(struct stream);
@@ -286,8 +282,7 @@ int on_exec(u64 *ctx) {
     emit_streams(task, &like);
 
     event = bpf_ringbuf_reserve(MAP(RECORDS), sizeof(*event), 0);
-    count(like.agent, AW_EXEC, event != 0);
-    if (!event)
+    if (!reserved(event, like.agent, AW_EXEC))
         return 0;
     __builtin_memset(event, 0, sizeof(*event));
     event->header = like;

@@ -4,7 +4,7 @@
 #define SUN_PATH_BYTES 108
 #define SUN_PATH_OFFSET 2 /* behind sun_family */
 
-#ifdef HAVE_bpf_sock_addr_kern__uaddr
+#ifdef HAVE_bpf_sock_addr_kern__uaddrlen /* `uaddr` alone is older */
 
 /* kfunc; the number stands for it until the loader puts the running kernel's id in place. */
 static void *(*bpf_cast_to_kern_ctx)(void *ctx) = (void *)KFUNC_bpf_cast_to_kern_ctx;
@@ -22,8 +22,7 @@ int on_unix_connect(struct bpf_sock_addr *ctx) {
     READ(address, kernel->uaddr);
     READ(length, kernel->uaddrlen);
     event = bpf_ringbuf_reserve(MAP(RECORDS), sizeof(*event) + SUN_PATH_BYTES, 0);
-    count(agent->number, AW_UNIX_CONNECT, event != 0);
-    if (!event)
+    if (!reserved(event, agent->number, AW_UNIX_CONNECT))
         return 1;
     fill_header(&event->header, AW_UNIX_CONNECT, agent->number);
     fill_current(&event->header);

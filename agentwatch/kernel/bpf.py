@@ -19,7 +19,7 @@ from types import TracebackType
 
 from agentwatch.kernel.errors import KernelError
 
-_LOG_SIZE = 1 << 20  # bytes of verifier log asked for
+_LOG_SIZE = (1 << 24) - 1  # bytes of verifier log: kernels before 6.4 keep its beginning, the end counts
 _LOG_TAIL = 4000  # characters of it that are shown
 _NAME_LENGTH = 15  # BPF_OBJ_NAME_LEN - 1
 

@@ -22,7 +22,7 @@ FOLDER = Path("/var/cache/agentwatch/probes")
 TYPES_HEADER = "kernel_types.h"
 """The name by which probes include the header made from BTF."""
 
-_FORMAT = b"agentwatch probes 1\n"  # starts every file; change it when the layout changes
+_FORMAT = b"agentwatch probes 2\n"  # starts every file; change it when the layout changes
 _DIGEST_SIZE = 32
 _LARGEST = 16 << 20  # bytes
 _KEPT = 8  # files

@@ -25,6 +25,7 @@ from pathlib import Path
 import msgpack  # type: ignore[import-untyped]
 
 from agentwatch.kernel import bcc_child
+from agentwatch.kernel.backedges import jumped_back
 from agentwatch.kernel.bytecode import BccMissing, CompileError, Object, Program
 
 KFUNC_BASE = 900_000
@@ -87,6 +88,7 @@ def _run_compiler(text: str, cflags: Sequence[str], stub: Path) -> dict[str, byt
 
 def _program(name: str, code: bytes) -> Program:
     """Find what the loader must fill in. Raises `CompileError` for calls that were not inlined."""
+    code = jumped_back(code)
     maps, kfuncs = [], []
     for offset in range(0, len(code), _INSTRUCTION.size):
         opcode, registers, _, immediate = _INSTRUCTION.unpack_from(code, offset)

@@ -71,7 +71,9 @@ def load_program(
     Raises `BpfError`, or `UnknownTarget` where the kernel lacks what the program needs.
     """
     target = _btf_id(compiled, spec.target, spec.name) if spec.target else 0
-    program = compiled.programs[spec.name]
+    program = compiled.programs.get(spec.name)
+    if program is None:  # left out by its #ifdef
+        raise UnknownTarget(f"{spec.name} needs types that this kernel lacks")
     names = kfuncs or {}
     calls = {number: _btf_id(compiled, f"func {names[number]}", spec.name) for _, number in program.kfuncs}
     code = _linked(program, {id: maps[id].fileno() for _, id in program.maps}, calls)

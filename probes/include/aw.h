@@ -53,6 +53,16 @@ INLINE u64 any(u64 bits) {
     return (bits | negative) >> 63;
 }
 
+/* A length from 1 to `limit`, where the verifier sees it: one of 6.1 learns nothing from a test for
+ * 0.
+ */
+INLINE u64 positive(u64 length, u64 limit) {
+    u64 last = length - 1;
+
+    BOUND(last, limit - 1);
+    return last + 1;
+}
+
 /* Value of the task storage: which agent a task belongs to. */
 struct tag {
     u32 agent;
@@ -78,19 +88,35 @@ enum urgency {
     URGENT,   /* the same, and wakes the reader */
 };
 
-INLINE void count(u32 agent, u32 type, bool sent) {
+INLINE void count_sent(u32 agent, u32 type) {
     u32 key = agent * AW_TYPES + type;
     struct count *value = bpf_map_lookup_elem(MAP(COUNTS), &key);
 
-    if (value && sent)
+    if (value)
         value->sent++;
-    if (!value || sent)
-        return;
-    value->lost++;
+}
+
+INLINE void count_lost(u32 agent, u32 type) {
+    u32 key = agent * AW_TYPES + type;
+    struct count *value = bpf_map_lookup_elem(MAP(COUNTS), &key);
+
+    if (value)
+        value->lost++;
     /* Row 0 adds up what all agents lost: a reader need look no further while it stands still. */
     value = bpf_map_lookup_elem(MAP(COUNTS), &type);
     if (value)
         value->lost++;
+}
+
+/* Whether there was room for a record; counted. Nothing else may test the record: a verifier of 6.1
+ * takes a second test for one that may end otherwise, and misses the record in that case. */
+INLINE bool reserved(void *record, u32 agent, u32 type) {
+    if (!record) {
+        count_lost(agent, type);
+        return false;
+    }
+    count_sent(agent, type);
+    return true;
 }
 
 INLINE void fill_header(struct aw_header *header, u32 type, u32 agent) {
@@ -127,8 +153,7 @@ INLINE void *slot(u32 type, u32 agent, enum urgency urgency) {
 
     if (urgency != ROUTINE || bpf_ringbuf_query(MAP(SLOTS), BPF_RB_AVAIL_DATA) < AW_SLOTS_ROUTINE)
         header = bpf_ringbuf_reserve(MAP(SLOTS), AW_SLOT_BYTES, 0);
-    count(agent, type, header != 0);
-    if (!header)
+    if (!reserved(header, agent, type))
         return 0;
     __builtin_memset(header, 0, AW_SLOT_BYTES);
     fill_header(header, type, agent);

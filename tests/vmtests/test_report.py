@@ -1,0 +1,71 @@
+"""From a machine's messages to the table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vmtests.report import Outcome, document, growth, line, read, write
+
+MESSAGES: list[dict[str, Any]] = [
+    {"kernel": "9.9", "cgroup": "unified", "lsm": ["bpf"], "lockdown": "none", "headers": False},
+    {
+        "coverage": {
+            "watching": True,
+            "ways": {"files": "best"},
+            "missing": [["on_exit", "no | such", "ends"]],
+        }
+    },
+    {"program": "on_exec", "target": "typedef x", "state": "loaded", "verified": 100},
+    {"program": "on_exit", "target": "", "state": "refused", "why": "because\nlog"},
+    {"test": "a::b", "outcome": "passed", "seconds": 1, "why": ""},
+    {"test": "a::c", "outcome": "failed", "seconds": 1, "why": "lines\nE assert 0"},
+    {"demonstration": {"status": 0, "acted": [["Title", "pause", 3.5]]}, "log": "text"},
+]
+
+
+def outcome() -> Outcome:
+    one = Outcome()
+    for message in MESSAGES:
+        one.hear(message)
+    return one
+
+
+def test_what_was_said_stands_in_the_table(tmp_path: Path) -> None:
+    path, table = tmp_path / "results.json", tmp_path / "kernels.md"
+    write({"nine": {"unified": outcome().summary()}}, path, table)
+    assert read(path) == {"nine": {"unified": outcome().summary()}}
+    text = table.read_text()
+    assert "| 9.9 | unified | yes | yes | best | - | 1 / 1 / 0 | to its end, 1 freezes | 0 |" in text
+    assert "| on_exit | missing |" in text
+    assert "| on_exec | attached |" in text
+    assert "| on_exit | no \\| such | ends | 9.9 (unified) |" in text
+    assert "- `a::c`: E assert 0 On 9.9 (unified)." in text
+    assert "| `on_exec x` | 100 |" in text
+    assert "| `on_exit` | refused: because |" in text
+
+
+def test_what_is_refused_and_fails_is_shown_as_it_comes() -> None:
+    shown = [line(message) for message in MESSAGES]
+    assert shown[3] == "on_exit  refused: because"
+    assert shown[4] == ""
+    assert shown[5].startswith("FAILED a::c")
+
+
+def test_a_failed_test_fails_the_run() -> None:
+    assert outcome().failed()
+    assert not Outcome().failed()
+    assert Outcome(broken="no end").failed()
+
+
+def test_a_machine_that_said_nothing_is_told_of() -> None:
+    silent = Outcome(broken="the machine ended before its job did").summary()
+    assert any("the machine ended before" in line for line in document({"nine": {"unified": silent}}))
+
+
+def test_growth_is_told_from_a_quarter_on() -> None:
+    before, now = outcome().summary(), outcome().summary()
+    assert not list(growth(before, now))
+    assert not list(growth(None, now))
+    now["programs"]["on_exec x"] = {"state": "loaded", "verified": 126}
+    assert list(growth(before, now)) == ["on_exec x: 126 instructions verified, 100 before"]

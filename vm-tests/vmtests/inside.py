@@ -1,0 +1,228 @@
+"""What runs inside a machine: `python -m vmtests.inside PART...`, JSON lines on standard output.
+
+    {"kernel": RELEASE, "cgroup": ..., "lsm": [...], "lockdown": ..., "uptime": SECONDS}
+    {"program": NAME, "target": ..., "state": "loaded" | "refused", "verified": INSTRUCTIONS, "why": ...}
+    {"coverage": {"watching": true, "ways": {...}, "missing": [[PROBE, ERROR, COST], ...]}}
+    {"test": ID, "outcome": "passed" | "failed" | "skipped", "seconds": ..., "why": ...}
+    {"demonstration": {"status": CODE, "acted": [[RULE, ACT, LATENCY_US], ...]}}
+    {"log": TEXT}
+    {"end": true}
+
+A part is `probes`, `demo`, `tests` (the `ESSENTIAL` ones), or a path of tests; tests are left out where
+`probes` found that nothing can be watched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from agentwatch.kernel.bpf import BpfError, Handle
+from agentwatch.kernel.bytecode import Object
+from agentwatch.kernel.cache import cached_object
+from agentwatch.kernel.cgroup import find_mount
+from agentwatch.kernel.errors import KernelError
+from agentwatch.kernel.load import ProgramSpec, UnknownTarget, create_maps, load_program
+from agentwatch.kernel.probes import CHOICES, KFUNCS, MAPS, PROBES_TABLE, Probes, recipe
+
+ROOT = Path(__file__).parents[2]
+# One or two of each kind of event: an emulated machine takes seconds for each test.
+ESSENTIAL = tuple(
+    f"tests/kernel/{test}"
+    for test in (
+        "test_probes.py::test_every_probe_attaches_here",
+        "test_probes.py::test_nothing_stays_in_the_kernel",
+        "test_probes.py::test_exec_is_reported_with_its_circumstances",
+        "test_probes.py::test_argv_of_any_size_is_whole[257]",
+        "test_probes.py::test_argv_of_any_size_is_whole[100000]",
+        "test_probes.py::test_standard_streams_are_told_apart",
+        "test_probes.py::test_double_fork_and_setsid_do_not_escape",
+        "test_probes.py::test_exit_says_how",
+        "test_probes.py::test_life_of_tcp_flows",
+        "test_probes.py::test_refused_connect_carries_its_error",
+        "test_probes.py::test_datagrams_are_followed_by_their_receivers",
+        "test_probes.py::test_single_bytes_of_a_message_are_all_recorded",
+        "test_probes.py::test_more_is_recorded_of_messages_that_begin_like_handshakes",
+        "test_probes.py::test_raw_sockets_are_reported",
+        "test_probes.py::test_unix_connects_are_reported_by_path",
+        "test_probes.py::test_dns_is_recorded_however_many_questions",
+        "test_probes.py::test_leaving_the_cgroup_is_reported",
+        "test_probes.py::test_signals_at_the_monitor_are_reported_and_others_are_not",
+        "test_probes.py::test_io_uring_shows_like_any_other_way",
+        "test_probes.py::test_nothing_of_other_processes_is_reported",
+        "test_file_probes.py::test_reading_a_secret",
+        "test_file_probes.py::test_writing_making_and_removing",
+        "test_file_probes.py::test_io_uring_hides_nothing",
+        "test_privileged_probes.py::test_new_namespaces_and_a_mount_in_them",
+        "test_privileged_probes.py::test_tracing_the_monitor_is_tampering_even_where_it_fails",
+    )
+)
+_DEMO_LIMIT = 240  # seconds
+_report = sys.stdout
+_VERIFIED = re.compile(r"^verified_insns:\t(\d+)$", re.MULTILINE)
+
+
+def say(message: Mapping[str, object]) -> None:
+    """One line of the report."""
+    _report.write(json.dumps(message) + "\n")
+    _report.flush()
+
+
+def _keep_the_report_apart() -> None:
+    """What else is printed must not come in between: it goes to the console."""
+    global _report
+    _report = os.fdopen(os.dup(1), "w", encoding="ascii")
+    os.dup2(2, 1)
+
+
+def facts() -> dict[str, object]:
+    """What tells this machine from another."""
+    return {
+        "kernel": platform.release(),
+        "cgroup": "unified" if find_mount() == Path("/sys/fs/cgroup") else "hybrid",
+        "lsm": _first_line("/sys/kernel/security/lsm").split(","),
+        "lockdown": _chosen(_first_line("/sys/kernel/security/lockdown")),
+        "headers": Path(f"/lib/modules/{platform.release()}/build/include").exists(),
+        "uptime": round(time.clock_gettime(time.CLOCK_BOOTTIME)),
+    }
+
+
+def _first_line(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="ascii").partition("\n")[0]
+    except OSError:
+        return ""
+
+
+def _chosen(text: str) -> str:
+    found = re.search(r"\[(\w+)\]", text)
+    return found.group(1) if found else "absent"
+
+
+def probes() -> bool:
+    """What attaches when a watch begins, then each program by itself. Whether watching works at all."""
+    coverage = _coverage()
+    say({"coverage": coverage})
+    try:
+        compiled = cached_object(recipe())
+        maps = create_maps(MAPS.values())
+    except (KernelError, OSError) as error:
+        say({"log": f"no programs: {error}"})
+        return False
+    for spec in _programs():
+        say({"program": spec.name, "target": spec.target, **_loaded(compiled, spec, maps)})
+    return bool(coverage["watching"])
+
+
+def _coverage() -> dict[str, object]:
+    cgroup = Path(tempfile.mkdtemp(prefix="agentwatch-vm-", dir=find_mount()))
+    folder = os.open(cgroup, os.O_RDONLY)
+    try:
+        with Probes() as loaded, loaded.watch_cgroup(1, folder, os.fstat(folder).st_ino):
+            missing = [list(one) for one in loaded.missing]
+            return {"watching": True, "ways": loaded.ways, "missing": missing}
+    except (KernelError, OSError) as error:
+        return {"watching": False, "ways": {}, "missing": [["all", str(error), "nothing is seen"]]}
+    finally:
+        os.close(folder)
+        cgroup.rmdir()
+
+
+def _programs() -> Iterator[ProgramSpec]:
+    chosen = [probe for choice in CHOICES for way in choice.ways for probe in way.probes]
+    yield from dict.fromkeys(probe.spec for probe in (*PROBES_TABLE, *chosen))
+
+
+def _loaded(compiled: Object, spec: ProgramSpec, maps: Mapping[int, Handle]) -> dict[str, object]:
+    try:
+        with load_program(compiled, spec, maps, KFUNCS) as program:
+            info = Path(f"/proc/self/fdinfo/{program.fileno()}").read_text(encoding="ascii")
+    except (BpfError, UnknownTarget) as error:
+        return {"state": "refused", "why": str(error)}
+    verified = _VERIFIED.search(info)  # since 5.16
+    return {"state": "loaded", "verified": int(verified.group(1)) if verified else None}
+
+
+class _Outcomes:
+    """A pytest plugin that reports each test once."""
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" or not report.passed:
+            why = "" if report.passed else _why(report)
+            say(
+                {
+                    "test": report.nodeid,
+                    "outcome": report.outcome,
+                    "seconds": round(report.duration, 1),
+                    "why": why,
+                }
+            )
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            say(
+                {"test": report.nodeid, "outcome": "failed", "seconds": 0, "why": report.longreprtext[-2000:]}
+            )
+
+
+def _why(report: pytest.TestReport) -> str:
+    if isinstance(report.longrepr, tuple):  # of a skipped test: file, line, reason
+        return str(report.longrepr[2])
+    return report.longreprtext[-3000:]
+
+
+def tests(*paths: str) -> None:
+    """Run tests in this process."""
+    # What hangs shows itself on the console.
+    pytest.main(["-p", "no:cacheprovider", "-o", "faulthandler_timeout=60", *paths], plugins=[_Outcomes()])
+
+
+def demonstration() -> None:
+    """The README's own, without a terminal: the agent goes on after each freeze."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-I", "-m", "agentwatch.demo", "--out", folder]
+        status = None
+        try:
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_DEMO_LIMIT, check=False
+            )
+            status, said = done.returncode, done.stdout + done.stderr
+        except subprocess.TimeoutExpired as error:
+            said = (error.stdout or b"") + (error.stderr or b"")
+        alerts = Path(folder, "alerts.ndjson")
+        lines = alerts.read_text(encoding="utf-8").splitlines() if alerts.exists() else []
+        found = [json.loads(line) for line in lines]
+        acted = [[one["rule"]["title"], one["acted"], one["latency_us"]] for one in found]
+        say({"log": said.decode(errors="replace"), "demonstration": {"status": status, "acted": acted}})
+
+
+def main(parts: list[str]) -> None:
+    _keep_the_report_apart()
+    say(facts())
+    watching = True
+    for part in parts:
+        try:
+            if part == "probes":
+                watching = probes()
+            elif part == "demo":
+                demonstration()
+            elif watching:
+                tests(*(ESSENTIAL if part == "tests" else (part,)))
+        except Exception:  # the others still run
+            say({"log": traceback.format_exc()})
+    say({"end": True})
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

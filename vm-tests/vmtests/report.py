@@ -1,0 +1,272 @@
+"""What the machines said, kept in results.json and shown as docs/kernels.md.
+
+results.json holds, by kernel and mode, the summary of the last run of each; a run of some kernels
+leaves the others as they were. It is kept in the repository, so that growth of a program's
+verification is seen as a change.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agentwatch.kernel.probes import CHOICES, PROBES_TABLE
+from vmtests.kernels import HERE
+
+RESULTS = HERE / "results.json"
+TABLE = HERE.parent / "docs/kernels.md"
+_GROWTH = 1.25  # of the instructions verified, from which on it is told
+
+Summary = dict[str, Any]
+Results = dict[str, dict[str, Summary]]
+Hear = Callable[[dict[str, Any]], None]
+
+
+@dataclass
+class Outcome:
+    """One machine's messages (see `vmtests.inside`), added up. `broken` says why it did not end well."""
+
+    facts: Summary = field(default_factory=dict)
+    coverage: Summary = field(default_factory=dict)
+    programs: dict[str, Summary] = field(default_factory=dict)
+    tests: dict[str, list[list[str]]] = field(
+        default_factory=lambda: {"passed": [], "failed": [], "skipped": []}
+    )
+    demonstration: Summary = field(default_factory=dict)
+    seconds: int = 0
+    broken: str = ""
+
+    def hear(self, message: dict[str, Any]) -> None:
+        """Take in one message."""
+        if "kernel" in message:
+            self.facts = message
+        elif "coverage" in message:
+            self.coverage = message["coverage"]
+        elif "program" in message:
+            name = " ".join(filter(None, (message["program"], message["target"].partition(" ")[2])))
+            told = ("state", "verified", "why")
+            self.programs[name] = {key: message[key] for key in told if key in message}
+        elif "test" in message:
+            self.tests[message["outcome"]].append([message["test"], _last_line(message["why"])])
+        elif "demonstration" in message:
+            self.demonstration = message["demonstration"]
+
+    def summary(self) -> Summary:
+        """What is kept of a run: nothing that differs from one good run to the next but its seconds."""
+        return {
+            "kernel": self.facts.get("kernel", ""),
+            "facts": {name: self.facts.get(name) for name in ("cgroup", "lsm", "lockdown", "headers")},
+            "coverage": self.coverage,
+            "programs": self.programs,
+            "tests": {"passed": len(self.tests["passed"]), **_named(self.tests)},
+            "demonstration": {
+                "status": self.demonstration.get("status"),
+                "acted": [[title, act] for title, act, _ in self.demonstration.get("acted", [])],
+            },
+            "seconds": self.seconds,
+            "broken": self.broken,
+        }
+
+    def failed(self) -> bool:
+        """Whether something failed: a kernel that cannot be watched at all is no failure of a test."""
+        return bool(self.broken or self.tests["failed"])
+
+    def verdict(self) -> str:
+        """One line."""
+        counts = ", ".join(f"{len(tests)} {outcome}" for outcome, tests in self.tests.items())
+        return f"{self.broken or counts} in {self.seconds} s"
+
+
+def _named(tests: dict[str, list[list[str]]]) -> dict[str, list[list[str]]]:
+    return {outcome: sorted(tests[outcome]) for outcome in ("failed", "skipped")}
+
+
+def _last_line(text: str) -> str:
+    return text.strip().rpartition("\n")[2][:300]
+
+
+def line(message: dict[str, Any]) -> str:
+    """What is shown of a message while a machine runs; empty for what need not be."""
+    if "kernel" in message:
+        return f"{message['kernel']} is up, {message['cgroup']} cgroups, lockdown {message['lockdown']}"
+    if "coverage" in message:
+        missing = "; ".join(f"{probe}: {_short(error)}" for probe, error, _ in message["coverage"]["missing"])
+        watching = "probes attached" if message["coverage"]["watching"] else "nothing can be watched"
+        return f"{watching}; missing: {missing or 'none'}"
+    if message.get("state") == "refused":
+        return f"{message['program']} {message['target']} refused: {_short(message['why'])}"
+    if message.get("outcome") == "failed":
+        return f"FAILED {message['test']}\n{message['why']}"
+    if "demonstration" in message:
+        shown = message["demonstration"]
+        return f"demonstration ended with {shown['status']}: {shown['acted']}\n{message['log']}"
+    return str(message.get("log", ""))
+
+
+def _short(error: str) -> str:
+    return error.partition("\n")[0][:200]
+
+
+def read(path: Path = RESULTS) -> Results:
+    """The results so far."""
+    results: Results = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return results
+
+
+def keep(kernel: str, mode: str, summary: Summary) -> list[str]:
+    """Put a run in the place of the one before it; what has grown since."""
+    results = read()
+    grown = list(growth(results.get(kernel, {}).get(mode), summary))
+    results.setdefault(kernel, {})[mode] = summary
+    write(results)
+    return grown
+
+
+def write(results: Results, path: Path = RESULTS, table: Path = TABLE) -> None:
+    """Keep the results, and make the table of them."""
+    path.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    table.write_text("\n".join(document(results)) + "\n", encoding="utf-8")
+
+
+def growth(before: Summary | None, now: Summary) -> Iterator[str]:
+    """Programs whose verification has become longer than it was in the run before."""
+    for name, program in now["programs"].items():
+        old = (before or {}).get("programs", {}).get(name, {}).get("verified")
+        new = program.get("verified")
+        if old and new and new > old * _GROWTH:
+            yield f"{name}: {new} instructions verified, {old} before"
+
+
+def document(results: Results) -> Iterator[str]:
+    """The lines of docs/kernels.md."""
+    yield "# Kernels"
+    yield ""
+    yield (
+        "Made by `sudo ./dev vm` (the default kernels), `sudo ./dev vm --all` (every kernel and mode) and "
+        "`sudo ./dev vm --host` (the kernel it is run on); not to be edited by hand. Each line is one "
+        "machine: a Debian kernel booted in QEMU over the root file system of the system it is run on. The "
+        "demonstration is the README's own, under `--max-response pause`; where machines are emulated its "
+        "pip may give up for want of time, which changes nothing of what is caught."
+    )
+    yield from _machines(results)
+    yield from _probes(results)
+    yield from _costs(results)
+    yield from _programs(results)
+
+
+def _machines(results: Results) -> Iterator[str]:
+    yield from ("", "## What held", "")
+    yield (
+        "| Kernel | Mode | LSM bpf | Watching | Files by | Privileged operations by | "
+        "Tests passed / failed / skipped | Demonstration | Seconds |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|"
+    for modes in results.values():
+        for mode, one in modes.items():
+            ways, tests = one["coverage"].get("ways", {}), one["tests"]
+            seconds = f"{one['seconds']}; {one['broken']}" if one["broken"] else str(one["seconds"])
+            cells = (
+                one["kernel"],
+                mode,
+                "yes" if "bpf" in (one["facts"]["lsm"] or ()) else "no",
+                "yes" if one["coverage"].get("watching") else "no",
+                ways.get("files", "-"),
+                ways.get("privileged operations", "-"),
+                f"{tests['passed']} / {len(tests['failed'])} / {len(tests['skipped'])}",
+                _demonstration(one["demonstration"]),
+                seconds,
+            )
+            yield _row(cells)
+    yield from _tests(results, "failed", "Tests that failed")
+    yield from _tests(results, "skipped", "Tests left out")
+
+
+def _demonstration(shown: Summary) -> str:
+    if shown["status"] is None:
+        return "did not end" if shown["acted"] else "not run"
+    acted = [act for _, act in shown["acted"] if act != "none"]
+    return f"to its end, {len(acted)} freezes" if acted else f"nothing caught, ended with {shown['status']}"
+
+
+def _tests(results: Results, outcome: str, title: str) -> Iterator[str]:
+    found: dict[tuple[str, str], list[str]] = {}
+    for modes in results.values():
+        for mode, one in modes.items():
+            for test, why in one["tests"][outcome]:
+                found.setdefault((test, why), []).append(f"{one['kernel']} ({mode})")
+    if found:
+        yield from ("", f"### {title}", "")
+        for (test, why), where in sorted(found.items()):
+            yield f"- `{test}`: {_text(why)} On {', '.join(where)}."
+
+
+def _probes(results: Results) -> Iterator[str]:
+    columns = [one for modes in results.values() for mode, one in modes.items() if mode == "unified"]
+    yield from (
+        "",
+        "## Probes by kernel",
+        "",
+        "In the mode `unified`, which changes nothing of what Debian sets.",
+        "",
+    )
+    yield _row(("Probe", *(one["kernel"] for one in columns)))
+    yield "|---" * (len(columns) + 1) + "|"
+    names = [probe.spec.name for probe in PROBES_TABLE] + [choice.name for choice in CHOICES]
+    for name in names:
+        yield _row((name, *(_state(name, one["coverage"]) for one in columns)))
+
+
+def _state(name: str, coverage: Summary) -> str:
+    missing = {probe for probe, _, _ in coverage.get("missing", ())}
+    if not coverage.get("watching"):
+        return "-"
+    if name in coverage["ways"]:
+        return str(coverage["ways"][name])
+    return "missing" if name in missing else "attached"
+
+
+def _costs(results: Results) -> Iterator[str]:
+    yield from ("", "## What is missing, why, and what it costs", "")
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for modes in results.values():
+        for mode, one in modes.items():
+            for probe, error, cost in one["coverage"].get("missing", ()):
+                found.setdefault((probe, _short(error), cost), []).append(f"{one['kernel']} ({mode})")
+    yield "| Probe | Why | Cost | Where |"
+    yield "|---|---|---|---|"
+    for (probe, error, cost), where in sorted(found.items()):
+        yield _row((probe, error, cost, ", ".join(where)))
+
+
+def _programs(results: Results) -> Iterator[str]:
+    columns = [one for modes in results.values() for mode, one in modes.items() if mode == "unified"]
+    yield from (
+        "",
+        "## Instructions verified",
+        "",
+        "Each program loaded by itself; the kernel's limit is 1000000.",
+        "",
+    )
+    yield _row(("Program", *(one["kernel"] for one in columns)))
+    yield "|---" * (len(columns) + 1) + "|"
+    for name in sorted({name for one in columns for name in one["programs"]}):
+        yield _row((f"`{name}`", *(_verified(one["programs"].get(name)) for one in columns)))
+
+
+def _verified(program: Summary | None) -> str:
+    if program is None:
+        return "-"
+    if program["state"] == "refused":
+        return f"refused: {_short(program['why'])}"
+    return str(program["verified"] or "loaded")
+
+
+def _row(cells: tuple[str, ...]) -> str:
+    return "| " + " | ".join(_text(cell) for cell in cells) + " |"
+
+
+def _text(cell: str) -> str:
+    return cell.replace("|", "\\|").replace("\n", " ")
