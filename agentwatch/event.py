@@ -23,7 +23,8 @@ class Event:
     nanoseconds since boot (CLOCK_BOOTTIME): event time, never the clock of the machine
     that evaluates. `seq` is the sequence number of the decisive source record. `agent` is
     the agent's name. `truncated` names fields whose value is known to be cut: a rule over
-    them is undecided rather than unmatched.
+    them is undecided rather than unmatched. `fields` may be made as they are asked for, from what
+    is known then: who keeps an event copies them.
     """
 
     category: str

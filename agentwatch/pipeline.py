@@ -7,7 +7,7 @@ alerts wait for it there, so that they say the same live and in a replay.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -15,13 +15,14 @@ from typing import Any
 from agentwatch.detect.chain import Chain
 from agentwatch.detect.request import NoRequests, Requests
 from agentwatch.enrich.sighting import Sighting
-from agentwatch.enrich.state import Change, State
+from agentwatch.enrich.state import Agent, Change, State
 from agentwatch.respond.actuate import Actuator, ReportingActuator
 from agentwatch.respond.decide import RESPONSES, Decider, Decision
 from agentwatch.respond.outcome import Outcome
 from agentwatch.rules.engine import Engine, Match
 from agentwatch.rules.levels import LEVELS
-from agentwatch.rules.model import RuleSet
+from agentwatch.rules.model import Rule, RuleSet
+from agentwatch.rules.selection import left_out
 from agentwatch.schema import decode
 from agentwatch.schema.decode import TIME, DecodeError, Row
 from agentwatch.schema.events import HOST, Type
@@ -36,6 +37,8 @@ _DECODERS: dict[BatchKind, Callable[[bytes], list[Row]]] = {
 _BY_TIME = itemgetter(TIME)
 _ACTION = int(Type.ACTION)
 _RULES = int(Type.RULES)
+_ALL_RULES: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+_SELECTIONS_KEPT = 256  # policies whose rules are remembered
 
 Sink = Callable[[dict[str, Any]], None]
 Tap = Callable[[Sighting], None]
@@ -43,12 +46,16 @@ Tap = Callable[[Sighting], None]
 
 @dataclass(slots=True)
 class Counters:
-    """What went through. `unreadable` records were passed over; the alerts' completeness says so too."""
+    """What went through. `unreadable` records were passed over; the alerts' completeness says so too.
+
+    `newest` is the time of the last record of the last round, in ns since boot.
+    """
 
     records: int = 0
     events: int = 0
     alerts: int = 0
     unreadable: int = 0
+    newest: int = 0
 
 
 @dataclass(slots=True)
@@ -60,7 +67,9 @@ class _Pending:
 class Pipeline:
     """Folds rounds into alerts. `requests` is asked what detectors want to know.
 
-    Records say when other rules came into force; with `reloads` false those of `engine` stay.
+    Records say when other rules came into force; with `reloads` false those of `engine` stay. In an
+    `excerpt` records were left out: an act belongs to the decision of its rule and agent that waits.
+    `tap` sees events of the categories that rules look at, and of `categories`.
     """
 
     def __init__(
@@ -73,17 +82,23 @@ class Pipeline:
         requests: Requests | None = None,
         clock_offset: int = 0,
         reloads: bool = True,
+        excerpt: bool = False,
+        categories: Collection[str] = (),
     ) -> None:
         self.state = state or State()
         self.counters = Counters()
-        self.tap: Tap | None = None  # sees every event that rules see
+        self.tap: Tap | None = None  # sees every event that rules see, after they did
         self._engine = engine
-        self._chain = Chain(self.state, engine.ruleset.categories, requests or NoRequests())
+        self._categories = frozenset(categories)
+        wanted = self._categories.union(engine.ruleset.categories)
+        self._chain = Chain(self.state, wanted, requests or NoRequests())
         self._decider = Decider()
+        self._left_out: dict[tuple[tuple[str, ...], ...], frozenset[str]] = {}
         self._actuator = actuator or ReportingActuator()
         self._sinks = tuple(sinks)
         self._clock_offset = clock_offset
         self._reloads = reloads
+        self._excerpt = excerpt
         self._pending: dict[tuple[int, str], _Pending] = {}
         self._round = 0
 
@@ -92,11 +107,19 @@ class Pipeline:
         """The rules in force."""
         return self._engine.ruleset
 
+    @property
+    def excepted(self) -> int:
+        """Matches that an operator's exception covered."""
+        return self._engine.excepted
+
     def process(self, batches: Round) -> None:
         """Fold one round."""
         self._round += 1
         counters, apply, events_of = self.counters, self.state.apply, self._chain.of
-        for seq, row in enumerate(self._decode(batches), counters.records + 1):
+        rows = self._decode(batches)
+        if rows:
+            counters.newest = rows[-1][TIME]
+        for seq, row in enumerate(rows, counters.records + 1):
             counters.records = seq
             try:
                 change = apply(seq, row)
@@ -138,14 +161,14 @@ class Pipeline:
 
     def _match(self, sighting: Sighting) -> None:
         self.counters.events += 1
-        if self.tap is not None:
-            self.tap(sighting)
         undecided: list[Match] = []
         decisions: list[Decision] = []
         for match in self._engine.evaluate(sighting):
             # A correlation may end with an event of another process: the alert is about that one.
             about = match.event
             assert isinstance(about, Sighting)
+            if self._is_left_out(match.rule, about.subject):
+                continue
             if not self._decider.is_new(match.rule, match.undecided, about.process, about.flow):
                 continue
             if match.undecided and match.rule.correlation is None:
@@ -160,6 +183,20 @@ class Pipeline:
         decisions.sort(key=_strength, reverse=True)
         for decision in decisions:
             self._carry_out(decision)
+        if self.tap is not None:
+            self.tap(sighting)
+
+    def _is_left_out(self, rule: Rule, agent: Agent) -> bool:
+        """Whether the agent's policy has this rule say nothing of it."""
+        policy = agent.only, agent.without
+        if policy == _ALL_RULES:
+            return False
+        found = self._left_out.get(policy)
+        if found is None:
+            if len(self._left_out) >= _SELECTIONS_KEPT:
+                self._left_out.clear()
+            found = self._left_out[policy] = left_out(*policy, self.rules)
+        return rule.id in found
 
     def _carry_out(self, decision: Decision) -> None:
         if decision.acts:
@@ -178,14 +215,21 @@ class Pipeline:
             self._engine = Engine(rules, clock_offset=self._clock_offset, predecessor=self._engine)
         except ValueError as error:
             raise DecodeError(f"rules cannot be read: {error}") from None
-        self._chain.want(rules.categories)
+        self._chain.want(self._categories.union(rules.categories))
+        self._left_out.clear()
 
     def _settle(self, change: Change) -> None:
         """The record of an act has come: its alert is complete."""
         seq, rule, response, result, error, acted, settled = change.fields
-        pending = self._pending.pop((seq, rule), None)
+        key = self._waiting_for(rule, change) if self._excerpt else (seq, rule)
+        pending = self._pending.pop(key, None)
         if pending is not None:
             self._alert(pending.decision, Outcome(response, result, error, acted, settled))
+
+    def _waiting_for(self, rule: str, change: Change) -> tuple[int, str]:
+        """The key of the oldest decision of this rule over this agent that waits."""
+        waiting = (key for key, one in self._pending.items() if one.decision.agent is change.agent)
+        return next((key for key in waiting if key[1] == rule), (0, rule))
 
     def _settle_rest(self) -> None:
         """Acts come back in the round after the decision: for what is older, nothing was done."""

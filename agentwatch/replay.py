@@ -18,15 +18,18 @@ from datetime import datetime, timedelta, timezone
 from itertools import count
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
-from agentwatch.enrich.state import State
+from agentwatch.enrich.sighting import Sighting
+from agentwatch.enrich.state import Change, State
 from agentwatch.pipeline import Pipeline
 from agentwatch.resources import RULES
 from agentwatch.rules.engine import Engine
 from agentwatch.rules.levels import LEVELS
 from agentwatch.rules.load import load_rules
 from agentwatch.rules.model import RuleSet
+from agentwatch.schema.decode import Row
+from agentwatch.schema.fields import FIELDS
 from agentwatch.sinks.alerts import encode, timestamp
 from agentwatch.trace.error import TraceError
 from agentwatch.trace.format import TraceHeader
@@ -78,6 +81,10 @@ class Moment:
         seconds = (datetime.fromisoformat(f"{day}T{clock}{zone}") - _EPOCH) // timedelta(seconds=1)
         return cls(seconds * 1_000_000_000 + int((part or "").ljust(9, "0")), absolute=True)
 
+    def since_boot(self, header: TraceHeader) -> int:
+        """In ns since the boot of the recording's host."""
+        return self.ns - header.clock_offset + (0 if self.absolute else header.created)
+
     def stamp(self, header: TraceHeader) -> str:
         """As alerts of this recording tell time: such texts compare as the times do."""
         return timestamp(self.ns, 0 if self.absolute else header.created)
@@ -126,14 +133,55 @@ class Outcome:
         self.damaged = self.damaged or damaged
 
 
+class Observer(Protocol):
+    """Sees all that one recording's replay goes through, in its order."""
+
+    def begin(self, header: TraceHeader, state: State, rules: RuleSet) -> None:
+        """Before the first record."""
+
+    def record(self, change: Change) -> None:
+        """A record was folded; the events that it leads to come next."""
+
+    def event(self, event: Sighting) -> None:
+        """An event of any category, whether or not a rule looks at it."""
+
+    def alert(self, alert: dict[str, Any]) -> None:
+        """An alert that is told."""
+
+
+class _ObservedState(State):
+    """Tells an observer of every record that it folds."""
+
+    def __init__(self, header: TraceHeader, observer: Observer) -> None:
+        super().__init__(header.users, header.training)
+        self._observer = observer
+
+    def apply(self, seq: int, row: Row) -> Change | None:
+        change = super().apply(seq, row)
+        if change is not None:
+            self._observer.record(change)
+        return change
+
+
 class Replay:
-    """One recording through one pipeline. `write` gets each alert's line, `progress` bytes read so far."""
+    """One recording through one pipeline.
+
+    `write` gets each alert's line, `progress` the bytes read so far, `observer` everything, `begun` the
+    pipeline before it folds anything.
+    """
 
     def __init__(
-        self, recording: Recording, order: Order, write: Write, progress: Callable[[int], object]
+        self,
+        recording: Recording,
+        order: Order,
+        write: Write,
+        progress: Callable[[int], object],
+        begun: Callable[[Pipeline, TraceHeader], object] = lambda pipeline, header: None,
+        observer: Observer | None = None,
     ) -> None:
         self._recording, self._order = recording, order
-        self._write, self._progress = write, progress
+        self._write, self._progress, self._begun = write, progress, begun
+        self._observer = observer
         self._outcome = Outcome()
         self._pipeline: Pipeline | None = None
         self._before: tuple[TraceHeader, bytes] | None = None
@@ -154,9 +202,12 @@ class Replay:
         return self._outcome
 
     def _fold(self, reader: TraceReader, name: str) -> None:
-        self._check_place(reader.header, name)
+        self._check_place(reader, name)
         if self._pipeline is None:
             self._pipeline = self._begin(reader)
+            for batches in reader.snapshot:
+                self._pipeline.process(batches)
+            self._begun(self._pipeline, reader.header)
         pipeline, start = self._pipeline, self._read
         for frame in reader.frames():
             for batches in reader.rounds(frame):
@@ -167,11 +218,13 @@ class Replay:
             self._outcome.remark(f"{name}{damage}")
         self._before = reader.header, reader.digest
 
-    def _check_place(self, header: TraceHeader, name: str) -> None:
+    def _check_place(self, reader: TraceReader, name: str) -> None:
         """Whether this file is the one that is due: the first, or the next."""
+        header = reader.header
         if self._before is None:
             if header.segment:
-                text = f"{name}is file {header.segment} of its recording: what came before is not known"
+                known = "told in short" if reader.snapshot else "not known"
+                text = f"{name}is file {header.segment} of its recording: what came before is {known}"
                 self._outcome.remark(text)
             return
         earlier, digest = self._before
@@ -190,13 +243,21 @@ class Replay:
             engine = Engine(rules, clock_offset=header.clock_offset)
         except ValueError as error:
             raise TraceError(f"the rules cannot be evaluated ({error}); name others with --rules") from None
-        return Pipeline(
+        observer = self._observer
+        state = _ObservedState(header, observer) if observer else State(header.users, header.training)
+        pipeline = Pipeline(
             engine,
-            state=State(header.users, header.training),
+            state=state,
             sinks=[self._alert],
             clock_offset=header.clock_offset,
             reloads=order.rules is None,
+            excerpt=header.is_excerpt,
+            categories=FIELDS if observer else (),
         )
+        if observer is not None:
+            pipeline.tap = observer.event
+            observer.begin(header, state, rules)
+        return pipeline
 
     def _recorded_rules(self, reader: TraceReader) -> RuleSet:
         expected = reader.header.rules_digest
@@ -222,6 +283,8 @@ class Replay:
             self._outcome.alerts += 1
             self._outcome.highest = max(self._outcome.highest, LEVELS.index(alert["rule"]["level"]))
             self._write(line_of(alert))
+            if self._observer is not None:
+                self._observer.alert(alert)
 
     def _sum_up(self, pipeline: Pipeline) -> None:
         outcome, counters = self._outcome, pipeline.counters

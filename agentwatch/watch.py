@@ -7,6 +7,7 @@ already is missed. What happens meanwhile waits in the rings.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 from agentwatch.clock import now
 from agentwatch.enrich import watched_files
 from agentwatch.kernel.cgroup import Cgroup
+from agentwatch.kernel.errors import ProbeError
 from agentwatch.kernel.probes import MAX_AGENTS, Probes
 from agentwatch.schema.events import Type
 from agentwatch.sources.kernel import KernelSource
@@ -22,7 +24,19 @@ from agentwatch.sources.kernel import KernelSource
 if TYPE_CHECKING:
     from agentwatch.sources.inventory import Inventory
 
+FIRST_NS = 2_000_000  # for what is found of an agent before anything else goes on
 AGENT = 1  # the number of the first agent: where there is one alone, its number
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What a policy of the configuration says besides mode and response; see the record `policy`."""
+
+    table: str = ""
+    only: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
+    origin: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +48,7 @@ class Options:
     command: tuple[str, ...] = ()
     running: bool = False  # the agent runs already: stock is taken of it
     max_response: str = "kill"
+    terms: Terms | None = None  # what its policy says besides
 
 
 @dataclass(slots=True)
@@ -43,11 +58,12 @@ class Watched:
     options: Options
     cgroup: Cgroup
     began: int
-    _stack: ExitStack
+    links: ExitStack  # to its cgroup and to the sweeps
+    ready: bool = False  # stock has been taken of it, and all it does is seen
 
     def close(self) -> None:
         """Detach from its cgroup, which is the caller's to close."""
-        self._stack.close()
+        self.links.close()
 
 
 class TooMany(ValueError):
@@ -70,48 +86,84 @@ class Watch:
             self.probes.watch_names(watched_files.names())
             self._stack = stack.pop_all()
 
-    def add(self, options: Options, cgroup: Cgroup) -> int:
+    def add(self, options: Options, cgroup: Cgroup, *, in_slices: bool = False) -> int:
         """Attach to an agent's cgroup; its number. Raises `TooMany`.
 
         Its first records say who is watched, what runs already and what is not seen; whatever
-        happens while they are made is told after them.
+        happens while they are made is told after them. `in_slices` a big tree that runs already is
+        found beside other agents' events, and `ready` says when; its traffic is seen from then on.
         """
         number = self._free_number()
         began = now()
         self.source.watch(number)
         self.source.note(Type.AGENT, number, options.name, cgroup.name, cgroup.id, options.mode, time=began)
-        with ExitStack() as stack:
-            inventory = self._inventory(number, cgroup, stack) if options.running else None
-            if inventory is not None:
-                inventory.take(began)  # first, so that the cgroup's programs know whose a socket is
-            stack.enter_context(self.probes.watch_cgroup(number, cgroup.fileno(), cgroup.id))
-            if inventory is not None:
-                inventory.look_again()
-            for missing in self.probes.missing:
-                self.source.note(
-                    Type.COVERAGE, number, missing.probe, missing.error, missing.cost, time=began
-                )
-            self.agents[number] = Watched(options, cgroup, began, stack.pop_all())
+        self._note_policy(number, options, began)
+        watched = Watched(options, cgroup, began, ExitStack())
+        try:
+            if options.running:
+                self._take_stock(number, watched, in_slices)
+            else:
+                self._attach(number, watched, began)
+        except BaseException:
+            self.source.unwatch(number)
+            watched.close()
+            self.probes.untag(number)
+            raise
+        self.agents[number] = watched
         return number
+
+    def _attach(self, number: int, watched: Watched, time: int) -> None:
+        """Attach the cgroup's programs, and say which could not be."""
+        cgroup = watched.cgroup
+        watched.links.enter_context(self.probes.watch_cgroup(number, cgroup.fileno(), cgroup.id))
+        for missing in self.probes.missing:
+            self.source.note(Type.COVERAGE, number, *missing, time=time)
+        watched.ready = True
+
+    def _take_stock(self, number: int, watched: Watched, in_slices: bool) -> None:
+        """Find what runs already: all of it now, or as much as is quick and the rest in slices."""
+        from agentwatch.sources.inventory import Inventory  # noqa: PLC0415 (a new agent has none)
+
+        inventory = Inventory(self.source, self.probes, number, watched.cgroup)
+        inventory.time = watched.began  # what is found was there before the first event
+        work = self._stock(number, watched, inventory)
+        watched.links.callback(self.source.drop, work)
+        self.source.begin(work, FIRST_NS if in_slices else None)
+        inventory.time = None
+
+    def _stock(self, number: int, watched: Watched, inventory: Inventory) -> Iterator[None]:
+        yield from inventory.take()  # first, so that the cgroup's programs know whose a socket is
+        try:
+            self._attach(number, watched, inventory.time or now())
+        except ProbeError as error:
+            if inventory.time is not None:
+                raise  # nobody relies on it yet
+            cost = "what this agent does in the network is not seen"
+            self.source.note(Type.COVERAGE, number, "programs of its cgroup", str(error), cost)
+            watched.ready = True
+        yield from inventory.look_again()
+        self.source.sweeps.append(inventory.take)
+        watched.links.callback(self.source.sweeps.remove, inventory.take)
+
+    def set_policy(self, number: int, options: Options) -> None:
+        """Watch an agent on other terms from now on; its name stays."""
+        self.agents[number].options = options
+        self._note_policy(number, options, now())
+
+    def _note_policy(self, number: int, options: Options, time: int) -> None:
+        terms = options.terms
+        if terms is None:
+            return  # the record of the agent says all
+        fields = (terms.only, terms.without, terms.limits, terms.origin)
+        self.source.note(
+            Type.POLICY, number, terms.table, options.mode, options.max_response, *fields, time=time
+        )
 
     def remove(self, number: int) -> None:
         """Detach from an agent. What it did until now is still in the rings."""
         self.source.unwatch(number)
         self.agents.pop(number).close()
         self.probes.untag(number)  # what goes on is no agent any more, and its number another's soon
-
-    def _inventory(self, number: int, cgroup: Cgroup, stack: ExitStack) -> Inventory:
-        """What takes stock of an agent that runs already, now and again until it is watched no more."""
-        from agentwatch.sources.inventory import Inventory  # noqa: PLC0415 (a new agent has none)
-
-        inventory = Inventory(self.source, self.probes, number, cgroup)
-
-        def sweep() -> None:
-            inventory.take(now())
-
-        self.source.sweeps.append(sweep)
-        stack.callback(self.source.sweeps.remove, sweep)
-        return inventory
 
     def _free_number(self) -> int:
         """Not one that was given back a moment ago: its last records may not have been read."""

@@ -5,7 +5,10 @@ from __future__ import annotations
 import importlib
 import sys
 
-NAMES = ("start", "latency", "reading", "overhead", "rules", "pipeline", "trace", "replay", "gpu")
+NAMES = (
+    *("start", "latency", "reading", "overhead", "rules"),
+    *("pipeline", "trace", "replay", "gpu", "recorder", "forensics"),
+)
 
 
 def main() -> int:

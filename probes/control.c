@@ -31,7 +31,7 @@ int on_cgroup_attach(u64 *ctx) {
     READ(node, cgroup->kn);
     READ(event->cgroup, node->id);
     event->mover = bpf_get_current_pid_tgid() >> 32;
-    length = bpf_probe_read_kernel_str(event->data, CGROUP_PATH_BYTES, (void *)ctx[1]);
+    length = read_kernel_str(event->data, CGROUP_PATH_BYTES, (void *)ctx[1]);
     event->length = length > 0 ? length - 1 : 0;
     submit_record(event, URGENT);
     return 0;

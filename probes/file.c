@@ -67,7 +67,7 @@ INLINE bool path_watched(struct path *path, u32 level, u32 use) {
             continue;
         }
         READ(text, dentry->d_name.name);
-        if (bpf_probe_read_kernel_str(name.text, sizeof(name.text), text) <= 0)
+        if (read_kernel_str(name.text, sizeof(name.text), text) <= 0)
             return false;
         if (name_watched(&name, level, use))
             return true;
@@ -281,25 +281,25 @@ struct scratch {
 _Static_assert(sizeof(struct scratch) == AW_SCRATCH_BYTES, "value size of the map SCRATCH");
 
 /* Finds the last names of a path of so many bytes; false if they lie further back than is looked.
- */
+ * Without branches but the ends of the loop, as what the verifier takes long for. */
 INLINE bool split(struct scratch *scratch, u64 length) {
     scratch->names = 0;
     scratch->within = 0;
     for (u32 i = 0; i < SPLIT_BYTES; i++) {
-        u64 at = length - i;
+        u64 at = length - i, slash, found;
+        u32 *begin;
 
         asm volatile("" : "+r"(at)); /* or the compiler counts in ways the verifier refuses */
         if (at > length || scratch->names >= AW_WATCHED_LEVELS)
             return true;
         at &= TEXT_BYTES - 1;
-        if (scratch->text[at] != '/') {
-            scratch->within = 1;
-            continue;
-        }
-        scratch->text[at] = 0;
-        if (scratch->within)
-            scratch->begin[scratch->names++ & (AW_WATCHED_LEVELS - 1)] = at + 1;
-        scratch->within = 0;
+        slash = 1 ^ any(scratch->text[at] ^ '/');
+        found = slash & scratch->within;
+        scratch->text[at] &= slash - 1;
+        begin = &scratch->begin[scratch->names & (AW_WATCHED_LEVELS - 1)];
+        *begin = ((at + 1) & -found) | (*begin & (found - 1));
+        scratch->names += found;
+        scratch->within = 1 ^ slash;
     }
     return false;
 }
@@ -321,8 +321,8 @@ INLINE struct path *folder_of(s32 fd) {
 /* Reads a path from the process, or the kernel's copy of one (addresses of the upper half). */
 INLINE long read_text(void *to, u64 from) {
     if ((s64)from < 0)
-        return bpf_probe_read_kernel_str(to, TEXT_BYTES, (void *)from);
-    return bpf_probe_read_user_str(to, TEXT_BYTES, (void *)from);
+        return read_kernel_str(to, TEXT_BYTES, (void *)from);
+    return read_user_str(to, TEXT_BYTES, (void *)from);
 }
 
 INLINE bool text_watched(struct scratch *scratch, const struct asked *asked) {
@@ -348,8 +348,8 @@ INLINE bool text_watched(struct scratch *scratch, const struct asked *asked) {
             break;
         begin = scratch->begin[level];
         asm volatile("" : "+r"(begin));
-        if (bpf_probe_read_kernel_str(name.text, sizeof(name.text),
-                                      scratch->text + (begin & (TEXT_BYTES - 1))) <= 0)
+        if (read_kernel_str(name.text, sizeof(name.text),
+                            scratch->text + (begin & (TEXT_BYTES - 1))) <= 0)
             return false;
         if (name_watched(&name, level, use))
             return true;

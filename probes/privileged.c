@@ -68,9 +68,9 @@ INLINE void add_text(struct aw_privileged *event, u64 text) {
     asm volatile("" : "+r"(used));
     at = event->data + (used & (TEXT_ROOM - 1));
     if ((s64)text < 0)
-        read = bpf_probe_read_kernel_str(at, TEXT_PART, (void *)text);
+        read = read_kernel_str(at, TEXT_PART, (void *)text);
     else if (text)
-        read = bpf_probe_read_user_str(at, TEXT_PART, (void *)text);
+        read = read_user_str(at, TEXT_PART, (void *)text);
     if (read == TEXT_PART)
         event->header.flags |= AW_PRIVILEGED_CUT;
     if (read <= 0) {

@@ -45,7 +45,7 @@ INLINE void argv_piece(u64 start, u32 offset, u64 length, u32 capacity,
     begin_piece(piece, like, AW_PIECE_ARGV, offset);
     BOUND(length, capacity);
     piece->length = length;
-    if (bpf_probe_read_user(piece->data, length, (void *)(start + offset)))
+    if (read_user(piece->data, length, (void *)(start + offset)))
         piece->length = 0;
     submit_record(piece, RESERVED);
 }
@@ -80,16 +80,6 @@ INLINE void emit_argv(u64 start, u32 length, const struct aw_header *like) {
      (u64)(f) << 40 | (u64)(g) << 48 | (u64)(h) << 56)
 #define FIRST(bytes) (~0ULL >> (64 - 8 * (bytes)))
 
-/* 1 if any bit is set, without a branch: the verifier would follow both sides of each. */
-INLINE u64 any(u64 bits) {
-    u64 negative;
-
-    asm volatile("" : "+r"(bits));
-    negative = -bits;
-    asm volatile("" : "+r"(negative));
-    return (bits | negative) >> 63;
-}
-
 /* 0 if a variable that begins so has other code loaded into the program, or run before it; else 1.
  */
 INLINE u64 harmless(const u64 *text) {
@@ -118,7 +108,7 @@ INLINE void variable_piece(u64 address, const struct aw_header *like) {
         return;
     begin_piece(piece, like, AW_PIECE_ENVIRONMENT, 0);
     if (address)
-        read = bpf_probe_read_user_str(piece->data, VALUE_BYTES, (void *)address);
+        read = read_user_str(piece->data, VALUE_BYTES, (void *)address);
     piece->length = read > 0 ? read : 0;
     if (read <= 0 || read == VALUE_BYTES)
         piece->header.flags = AW_PIECE_CUT;
@@ -135,11 +125,14 @@ INLINE void emit_environment(struct mm_struct *mm, const struct aw_header *like)
     READ(at, mm->env_start);
     READ(end, mm->env_end);
     for (int i = 0; i < ENVIRONMENT_STEPS; i++) {
-        read = bpf_probe_read_user_str(text, sizeof(text), (void *)at);
+        read = read_user_str(text, sizeof(text), (void *)at);
         if (read <= 0)
             break;
         /* All bits or none. Behind the environment lie a few bytes more, then nothing to read. */
-        taken = -(fresh & ~harmless(text) & (at - end) >> 63);
+        taken = fresh & ~harmless(text) & (at - end) >> 63;
+        /* Or LLVM 19, which sees that it is 0 or 1, makes branches of what follows. */
+        asm volatile("" : "+r"(taken));
+        taken = -taken;
         for (int k = VARIABLES - 1; k > 0; k--)
             found[k] = (found[k - 1] & taken) | (found[k] & ~taken);
         found[0] = (at & taken) | (found[0] & ~taken);

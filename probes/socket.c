@@ -252,8 +252,8 @@ INLINE u32 socket_error(struct bpf_sock *sk) {
     int error = 0;
 
     if (tcp)
-        bpf_probe_read_kernel(&error, sizeof(error),
-                              (void *)((u64)tcp + __builtin_offsetof(struct sock, sk_err)));
+        read_kernel(&error, sizeof(error),
+                    (void *)((u64)tcp + __builtin_offsetof(struct sock, sk_err)));
     return error;
 }
 

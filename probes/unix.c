@@ -30,7 +30,7 @@ int on_unix_connect(struct bpf_sock_addr *ctx) {
     event->socktype = ctx->type;
     length -= SUN_PATH_OFFSET;
     event->length = length > SUN_PATH_BYTES ? SUN_PATH_BYTES : length;
-    bpf_probe_read_kernel(event->data, SUN_PATH_BYTES, address + SUN_PATH_OFFSET);
+    read_kernel(event->data, SUN_PATH_BYTES, address + SUN_PATH_OFFSET);
     submit_record(event, URGENT);
     return 1;
 }

@@ -22,17 +22,20 @@ from agentwatch.replay import (
     Order,
     Outcome,
     Recording,
+    Replay,
     ReplayError,
     recordings,
     replay_all,
 )
+from agentwatch.rules.load import load_rules
 from agentwatch.rules.model import RuleSet
 from agentwatch.schema.decode import pack_notes
 from agentwatch.schema.events import EVENTS, Ring, Type
 from agentwatch.sources.base import Batch, BatchKind
-from agentwatch.trace.store import Rotation, segment_paths
+from agentwatch.trace.past import Past
+from agentwatch.trace.store import Rotation, segment_path, segment_paths
 from agentwatch.trace.writer import TraceWriter
-from tests.recordings import BEGAN, SECOND, connection, connections, header, record, rules_for
+from tests.recordings import BEGAN, RULE, SECOND, connection, connections, header, record, rules_for
 
 
 @pytest.fixture
@@ -342,3 +345,41 @@ def test_users_are_named_as_recorded(tmp_path: Path, rules: RuleSet) -> None:
     told = header(rules, extra={"users": {"0": "root", "x": "y", "9" * 5000: "z", "-1": "w"}})
     assert told.users == {0: "root"}
     assert replace(told, extra={"users": 3}).users == {}
+
+
+def test_a_later_file_tells_what_was_so_at_its_beginning(tmp_path: Path) -> None:
+    rules = rules_for(tmp_path)
+    path = record(
+        tmp_path / "run.awt",
+        connections(6),
+        rules,
+        rotation=Rotation(max_bytes=1),
+        snapshots=Past(rules.to_bytes(), rules.digest),
+    )
+    whole: list[bytes] = []
+    alone: list[bytes] = []
+    outcome = Replay(recordings([path])[0], Order(), whole.append, lambda done: None).run()
+    assert outcome.remarks == [] and outcome.alerts == 6
+    last = Replay((segment_path(path, 5),), Order(), alone.append, lambda done: None).run()
+    assert "what came before is told in short" in last.remarks[0]
+    assert last.alerts == 1
+    told = json.loads(alone[0])
+    assert told["agent"] == "demo" and told["time"] == json.loads(whole[3])["time"]
+
+
+def test_an_act_in_an_excerpt_belongs_to_the_decision_that_waits(tmp_path: Path) -> None:
+    path = tmp_path / "rule.yml"
+    path.write_text(RULE.format(port=1) + "agentwatch:\n  response: pause\n")
+    rules = load_rules([path])
+    begin = (int(Type.AGENT), BEGAN, 1, 0, 0, "demo", "agentwatch/demo", 1, "enforce")
+    (rule,) = rules.rules
+    act = (int(Type.ACTION), BEGAN + SECOND, 1, 0, 0, 777, rule.id, "pause", "done", "", BEGAN + 1000, 0)
+    rounds = [
+        (Batch(BatchKind.NOTES, pack_notes([begin])), Batch(BatchKind.SLOTS, connection(0))),
+        (Batch(BatchKind.NOTES, pack_notes([act])),),
+    ]
+    for name, acted in (("cut", "pause"), ("other", "none")):
+        lines: list[bytes] = []
+        made = record(tmp_path / f"{name}.awt", rounds, rules, changes={"extra": {name: {}}})
+        Replay((made,), Order(), lines.append, lambda done: None).run()
+        assert json.loads(lines[0])["acted"] == acted

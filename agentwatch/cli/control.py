@@ -1,4 +1,4 @@
-"""The verbs that ask the daemon: status, ps, alerts, events, pause, resume, kill, detach."""
+"""The verbs that ask the daemon: status, ps, alerts, events, pause, resume, kill, detach, save, mark."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ import click
 from agentwatch.cli.exits import Exit, Failure
 from agentwatch.control.client import SOCKET, Client, NoDaemon
 from agentwatch.control.protocol import ProtocolError
+from agentwatch.markers import parse
 from agentwatch.tui.text import byte_count, printable
+from agentwatch.tui.tree import tree
 
 Function = TypeVar("Function", bound=Callable[..., None])
 
@@ -68,6 +70,10 @@ def status(path: Path, as_json: bool) -> None:
     _print(f"lost     {lost or 'nothing'}")
     for gap in state["coverage"]:
         _print(f"not seen {printable(gap['cost'])} ({gap['probe']})")
+    if state["link"]["dropped"]:
+        _print(f"dropped  {state['link']['dropped']:,} messages for sinks and clients that were too slow")
+    for name, sink in sorted(state["sinks"].items()):
+        _print(f"sink     {name}: {_account(sink)}")
     _print("")
     _table(
         ("AGENT", "STATE", "MODE", "PROCS", "FLOWS", "SENT", "MEMORY", "RISK", "ALERTS", "LAST ALERT"),
@@ -87,6 +93,12 @@ def status(path: Path, as_json: bool) -> None:
             for agent in agents
         ],
     )
+
+
+def _account(sink: dict[str, Any]) -> str:
+    parts = [f"{sink['sent']:,} sent"]
+    parts += [f"{sink[name]:,} {name}" for name in ("queued", "dropped") if sink[name]]
+    return ", ".join(parts) + (f"; {printable(sink['error'])}" if sink["error"] else "")
 
 
 @click.command(short_help="Show the agents' processes as trees.")
@@ -114,7 +126,7 @@ def ps(path: Path, as_json: bool, ended: bool, agent: str | None) -> None:
                 "!" if row["alerted"] else "" if row["status"] is None else "x",
                 "  " * depth + printable(" ".join(row["argv"]) or row["exe"], 200),
             )
-            for row, depth in _tree(rows)
+            for row, depth in tree(rows)
         ],
     )
     if found["more"]:
@@ -219,6 +231,29 @@ def detach(path: Path, agent: str, reason: str | None) -> None:
         client.ask("detach", agent=agent, reason=reason)
 
 
+@click.command(short_help="Write what an agent did last to a trace.")
+@_SOCKET
+@click.argument("agent")
+def save(path: Path, agent: str) -> None:
+    """Write what the flight recorder keeps of AGENT to an incident trace; prints where it is."""
+    with _asking(path) as client:
+        _print(printable(client.ask("save", agent=agent)["path"]))
+
+
+@click.command(short_help="Set markers on an agent.")
+@_SOCKET
+@click.argument("agent")
+@click.argument("markers", nargs=-1, required=True, metavar="NAME=VALUE...")
+def mark(path: Path, agent: str, markers: tuple[str, ...]) -> None:
+    """Set markers on AGENT, such as run=7: its alerts show them. An empty value takes one away."""
+    try:
+        wanted = parse("\n".join(markers))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    with _asking(path) as client:
+        client.ask("mark", agent=agent, markers=wanted)
+
+
 def _clock(time: str) -> str:
     """An RFC 3339 time without fractions."""
     return time[:19].replace("T", " ") + " UTC"
@@ -235,20 +270,6 @@ def _alert_line(alert: dict[str, Any]) -> None:
             f"{alert['rule']['title']}: {subject}{to}"
         )
     )
-
-
-def _tree(rows: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], int]]:
-    """Rows with their depth, parents before children."""
-    known = {row["pid"] for row in rows}
-    children: dict[int | None, list[dict[str, Any]]] = {}
-    for row in rows:
-        above = row["parent"] if row["parent"] in known and row["parent"] != row["pid"] else None
-        children.setdefault(above, []).append(row)
-    stack = [(row, 0) for row in reversed(children.pop(None, []))]
-    while stack:
-        row, depth = stack.pop()
-        yield row, depth
-        stack += [(child, depth + 1) for child in reversed(children.pop(row["pid"], []))]
 
 
 def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:

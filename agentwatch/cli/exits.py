@@ -8,15 +8,23 @@ import click
 
 
 class Exit(IntEnum):
-    """What an exit code says. `run` passes on the command's own code instead of FINE."""
+    """What an exit code says, and in words. `run` passes on the command's own code instead of FINE."""
 
-    FINE = 0
-    FAILURE = 1
-    USAGE = 2
-    FINDINGS = 3  # at or above --fail-on, or a difference under --check
-    PRIVILEGE = 4  # missing privilege or kernel feature
-    DAMAGED = 5  # damaged or partial trace
-    LOST = 6  # events lost under --strict
+    meaning: str
+
+    def __new__(cls, code: int, meaning: str) -> Exit:
+        member = int.__new__(cls, code)
+        member._value_ = code
+        member.meaning = meaning
+        return member
+
+    FINE = 0, "fine"
+    FAILURE = 1, "failure"
+    USAGE = 2, "wrong usage"
+    FINDINGS = 3, "an alert at or above --fail-on, an agent left frozen, or a difference under --check"
+    PRIVILEGE = 4, "a privilege or a feature of the kernel is missing"
+    DAMAGED = 5, "the trace is damaged or partial"
+    LOST = 6, "events were lost, under --strict"
 
 
 class Failure(click.ClickException):

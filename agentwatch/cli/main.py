@@ -17,12 +17,18 @@ _VERBS = {
     "daemon": ("agentwatch.cli.daemon", "daemon"),
     **{
         verb: ("agentwatch.cli.control", verb)
-        for verb in ("status", "ps", "alerts", "events", "pause", "resume", "kill", "detach")
+        for verb in ("status", "ps", "alerts", "events", "pause", "resume", "kill", "detach", "save", "mark")
     },
+    "top": ("agentwatch.cli.top", "top"),
     "replay": ("agentwatch.cli.replay", "replay"),
     "doctor": ("agentwatch.cli.doctor", "doctor"),
     "rules": ("agentwatch.cli.rules", "rules"),
+    "config": ("agentwatch.cli.config", "config"),
+    "query": ("agentwatch.cli.query", "query"),
+    "blame": ("agentwatch.cli.blame", "blame"),
+    "report": ("agentwatch.cli.report", "report"),
     "trace": ("agentwatch.cli.trace", "trace"),
+    "completion": ("agentwatch.cli.completion", "completion"),
 }
 
 

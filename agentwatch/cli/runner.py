@@ -100,8 +100,16 @@ class Runner:
         rules = rule_set(settings.rule_paths, settings.exceptions)
         with ExitStack() as stack:
             self.sink = AlertSink(stack, settings.alerts, sys.stdout.buffer if settings.as_json else None)
-            session = Session(watch, rules, [self.sink], record=settings.record, training=settings.training)
+            session = Session(
+                watch,
+                rules,
+                [self.sink],
+                record=settings.record,
+                signer=settings.signer(),
+                training=settings.training,
+            )
             self.session = stack.enter_context(session)
+            self.session.mark(AGENT, settings.markers, "environment")
             watched = [*(settings.rule_paths or [RULES]), *settings.exceptions]
             self._watcher = stack.enter_context(RuleWatcher(watched, self._load, rules))
             self._view = open_view(sys.stderr) if settings.live else PlainView(sys.stderr)

@@ -12,7 +12,9 @@ from typing import Any
 
 import click
 
+from agentwatch.cli.cut import cut, merge
 from agentwatch.cli.exits import Exit, Failure
+from agentwatch.cli.telling import Missing, open_output
 from agentwatch.sinks.alerts import timestamp
 from agentwatch.trace.error import TraceError
 from agentwatch.trace.format import VERSION
@@ -29,6 +31,10 @@ _json = click.option("--json", "as_json", is_flag=True, help="One JSON object a 
 @click.group()
 def trace() -> None:
     """Look at recorded traces. `-` reads standard input."""
+
+
+trace.add_command(cut)
+trace.add_command(merge)
 
 
 @trace.command()
@@ -82,6 +88,52 @@ def verify_command(traces: tuple[Path, ...], key: Path | None, as_json: bool) ->
     sys.exit(Exit.FINE if whole else Exit.DAMAGED)
 
 
+_FORMATS = ("parquet", "jsonl", "pcapng", "perfetto")
+
+
+@trace.command()
+@_traces
+@click.option("--format", "form", type=click.Choice(_FORMATS), required=True, help="What to write.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, allow_dash=True),
+    required=True,
+    metavar="DIR|FILE",
+    help="A folder for parquet, else a file; - writes to standard output.",
+)
+def export(traces: tuple[Path, ...], form: str, output: Path) -> None:
+    """Write traces in the formats of other tools.
+
+    parquet: tables events, processes, flows, alerts, dns and traces, partitioned by date and host
+    (needs the extra `query`). jsonl: the same rows as JSON lines. pcapng: the captured payloads, for
+    Wireshark. perfetto: the process tree, for ui.perfetto.dev and chrome://tracing.
+
+    Ends with 5 when a trace is damaged or partial: standard error says what is missing.
+    """
+    from agentwatch.forensics import export as formats  # noqa: PLC0415 - other verbs need no pipeline
+    from agentwatch.replay import recordings, settle  # noqa: PLC0415
+
+    settle()
+    work, missing = recordings(traces), Missing()
+    try:
+        if form == "parquet":
+            for recording in work:
+                missing.tell(formats.to_parquet(recording, output))
+            sys.exit(missing.code)
+        write_all = {"jsonl": formats.to_lines, "pcapng": formats.to_pcapng, "perfetto": formats.to_perfetto}
+        with open_output(output) as file:
+            for story in write_all[form](work, file.write):
+                missing.tell(story)
+    except ImportError as error:
+        raise Failure(f"Parquet needs PyArrow: pip install 'agentwatch[query]' ({error})") from None
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise Failure(f"{output} cannot be written: {error.strerror or error}") from None
+    sys.exit(missing.code)
+
+
 def _verified(path: Path, trusted: list[bytes]) -> Report | None:
     """None, said on standard error, where it is no trace that can be read."""
     try:
@@ -133,6 +185,12 @@ def _lines(path: Path, found: Report) -> Iterator[tuple[str, str]]:
         yield "to", f"{last} ({(found.last_time - found.first_time) / 1e9:.3f} s)"
     yield "host", f"{header.host}, kernel {header.kernel}, boot {header.boot_id}"
     yield "agents", f"{', '.join(header.agents)} ({header.mode})"
+    if (why := header.extra.get("incident")) and isinstance(why, dict):
+        cause = why.get("title") or f"saved by {why.get('saved_by')}"
+        yield "incident", f"{cause}; begins midway, with what was known then"
+    for kind in ("cut", "merge"):
+        if kind in header.extra:
+            yield f"{kind} of", ", ".join(_origins(header.extra[kind]))
     yield "command", shlex.join(header.command)
     yield "made by", f"agentwatch {header.release}, format {VERSION}, schema {header.schema_version}"
     yield "rules", header.rules_digest
@@ -142,6 +200,13 @@ def _lines(path: Path, found: Report) -> Iterator[tuple[str, str]]:
     yield "damage", "" if found.damage else "none"
     for damage in found.damage:
         yield "", str(damage)
+
+
+def _origins(told: object) -> Iterator[str]:
+    """Names of the files that a trace was made from, as far as it tells them."""
+    files = told.get("from") if isinstance(told, dict) else told
+    for one in files if isinstance(files, list) else ():
+        yield str(one.get("file")) if isinstance(one, dict) else "?"
 
 
 _FIGURES = (

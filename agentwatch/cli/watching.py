@@ -5,19 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
 from agentwatch.cli.exits import Exit, Failure
 from agentwatch.kernel.cgroup import CgroupError
 from agentwatch.kernel.errors import KernelError
+from agentwatch.markers import VARIABLE, parse
 from agentwatch.rules.levels import LEVELS
 from agentwatch.trace.error import TraceError
 from agentwatch.watch import Options
+
+if TYPE_CHECKING:
+    from agentwatch.trace.sign import Signer
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +41,22 @@ class Settings:
     fail_on: str | None
     strict: bool
     training: tuple[str, ...]
+    markers: dict[str, str]
+    sign: Path | None
 
     def watch(self, name: str, command: tuple[str, ...] = (), *, running: bool = False) -> Options:
         """How the agent is watched."""
         return Options(name, self.mode, command, running, self.max_response)
+
+    def signer(self) -> Signer | None:
+        """What signs the trace. Raises `TraceError` for a key that cannot be used."""
+        if self.sign is None:
+            return None
+        if self.record is None:
+            raise click.UsageError("--sign signs what --record writes")
+        from agentwatch.trace.sign import read_signer  # noqa: PLC0415 (few sign)
+
+        return read_signer(self.sign)
 
     def agent_name(self, default: str) -> str:
         """`--name`, or one made from `default`: letters, digits, dots, dashes and underscores."""
@@ -49,6 +65,14 @@ class Settings:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", self.name):
             raise click.UsageError("--name takes letters, digits, dots, dashes and underscores, 64 at most")
         return self.name
+
+
+def _markers(texts: Sequence[str]) -> dict[str, str]:
+    """Those of the environment, and those of the options, which go before."""
+    try:
+        return {**parse(os.environ.get(VARIABLE, ""), ","), **parse("\n".join(texts))}
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 Function = TypeVar("Function", bound=Callable[..., None])
@@ -88,6 +112,11 @@ _OPTIONS = (
     ),
     click.option("--record", type=click.Path(path_type=Path), help="Record a trace to FILE, for `replay`."),
     click.option(
+        "--sign",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="With --record: sign the trace with this Ed25519 key (`openssl genpkey -algorithm ed25519`).",
+    ),
+    click.option(
         "--on-pause",
         type=click.Choice(["wait", "kill", "leave", "resume"]),
         default="wait",
@@ -116,6 +145,15 @@ _OPTIONS = (
         callback=lambda context, option, paths: tuple(map(os.path.abspath, paths)),
         help="A program or script that is the training job, also where a shell of the agent's starts it: "
         "its load on GPUs is expected. May be repeated.",
+    ),
+    click.option(
+        "--mark",
+        "markers",
+        multiple=True,
+        metavar="NAME=VALUE",
+        callback=lambda context, option, texts: _markers(texts),
+        help=f"A marker on the agent, such as run=7: alerts show it. May be repeated; ${VARIABLE} sets some, "
+        "too, divided by commas.",
     ),
     click.option("--strict", is_flag=True, help="End with 6 when events were lost."),
 )

@@ -51,18 +51,27 @@ class Verb(NamedTuple):
 _AGENT = Argument("agent", "text")
 _THIS_AGENT = Argument("agent", "text", required=True)
 _REASON = Argument("reason", "text")
+_LIMIT = Argument("limit", "number")  # of rows
 
 VERBS: Final[Mapping[str, Verb]] = {
     verb.name: verb
     for verb in (
         Verb("status", "the state of the daemon: rules, coverage, losses, queues"),
         Verb("agents", "the agents under watch"),
-        Verb("ps", "processes as a tree", (_AGENT,)),
-        Verb("flows", "connections", (_AGENT,)),
+        Verb("ps", "processes as a tree", (_AGENT, _LIMIT)),
+        Verb("flows", "connections", (_AGENT, _LIMIT)),
+        Verb("flow", "one connection, with the head of what each side said",
+             (Argument("flow", "text", required=True),)),
         Verb("alerts", "the latest alerts; with `follow` those that come",
-             (_AGENT, Argument("limit", "number"), Argument("follow", "flag"))),
+             (_AGENT, _LIMIT, Argument("follow", "flag"))),
+        Verb("explain", "why an alert was raised: which selection of its rule matched which field",
+             (Argument("number", "number", required=True),)),
         Verb("events", "the events that come, as rules see them",
              (_AGENT, Argument("category", "text"))),
+        Verb("recent", "the latest events; of several categories, parted by commas",
+             (_AGENT, Argument("category", "text"), _LIMIT)),
+        Verb("gpus", "the GPUs, and which process uses how much of which"),
+        Verb("health", "losses by agent and event, lag, exceptions used"),
         Verb("pause", "freeze an agent", (_THIS_AGENT, _REASON), acts=True),
         Verb("resume", "let a frozen agent go on", (_THIS_AGENT, _REASON), acts=True),
         Verb("kill", "kill an agent", (_THIS_AGENT, _REASON), acts=True),
@@ -72,6 +81,13 @@ VERBS: Final[Mapping[str, Verb]] = {
         Verb("detach", "watch an agent no longer; it stays as it is", (_THIS_AGENT, _REASON), acts=True),
         Verb("mark", "set markers on an agent",
              (_THIS_AGENT, Argument("markers", "markers", required=True)), acts=True),
+        Verb("begin", "make an agent for what the caller is about to start; it lives as long as the caller, "
+             "or until `end`", (Argument("name", "text", required=True), Argument("markers", "markers")),
+             acts=True),
+        Verb("enter", "take the caller's process into such an agent", (_THIS_AGENT,), acts=True),
+        Verb("end", "end such an agent: kill what is left of it, unless it is paused", (_THIS_AGENT,),
+             acts=True),
+        Verb("save", "write what is kept of an agent to an incident trace now", (_THIS_AGENT,), acts=True),
         Verb("reload", "read configuration and rules anew", acts=True),
     )
 }  # fmt: skip

@@ -157,7 +157,7 @@ class Server:
     def __init__(
         self, path: Path, roles: Roles, ask: Ask, audit: Audit, follows: Callable[[str, int], None]
     ) -> None:
-        self._path, self._roles, self._ask, self._audit, self._follows = path, roles, ask, audit, follows
+        self._path, self.roles, self._ask, self._audit, self._follows = path, roles, ask, audit, follows
         self._clients: list[_Client] = []
         self._server: asyncio.Server | None = None
         self.dropped = 0
@@ -200,7 +200,7 @@ class Server:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         peer = Peer.of(writer.get_extra_info("socket"))
-        client = _Client(peer, self._roles.of(peer), writer)
+        client = _Client(peer, self.roles.of(peer), writer)
         reason = self._reason_against(client)
         if reason:
             self.refused += 1

@@ -15,9 +15,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from agentwatch.config.sinks import from_plain
 from agentwatch.control.protocol import ProtocolError
 from agentwatch.control.server import Peer, Roles, Server
 from agentwatch.daemon.link import Unpacker, pack
+from agentwatch.daemon.markers import Door
+from agentwatch.sinks.hub import Hub
+from agentwatch.sinks.metrics import Samples
 
 _READ = 1 << 16
 _ANSWER_SECONDS = 20.0
@@ -32,6 +36,8 @@ class Front:
         self._tickets = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._server: Server | None = None
+        self._hub = Hub(_say, lambda: self._tell("scraped"), self._samples)
+        self._door: Door | None = None
 
     async def run(self) -> None:
         """Until the core ends."""
@@ -41,28 +47,51 @@ class Front:
                 for message in unpacker.feed(data):
                     await self._take(message)
         finally:
+            if self._door is not None:
+                self._door.close()
             if self._server is not None:
                 await self._server.close()
+            await self._hub.close()
 
     async def _take(self, message: list[Any]) -> None:
         match message:
             case ["settings", settings]:
-                await self._start(settings)
+                self._hub.configure(from_plain(settings["sinks"]))
+                if self._server is None:
+                    await self._start(settings)
+                else:
+                    self._server.roles = Roles(settings["act_group"], settings["read_group"])
             case ["answer", ticket, answer]:
                 self._answered(ticket, answer)
+            case ["metrics", samples]:
+                self._hub.take_metrics(samples)
             case ["item", topic, number, item]:
-                assert self._server is not None
-                self._server.publish(topic, number, item)
+                if topic == "alerts":
+                    self._hub.publish(item)
+                if self._server is not None:
+                    self._server.publish(topic, number, item)
+
+    def _samples(self) -> Samples:
+        """What the front measures of its clients."""
+        clients, dropped = (self._server.clients, self._server.dropped) if self._server else (0, 0)
+        return {
+            "agentwatch_control_clients": [[clients]],
+            "agentwatch_control_dropped_total": [[dropped]],
+        }
 
     async def _start(self, settings: Mapping[str, Any]) -> None:
         roles = Roles(settings["act_group"], settings["read_group"])
-        server = Server(Path(settings["socket"]), roles, self._ask, _audit, self._follows)
+        server = Server(Path(settings["socket"]), roles, self._ask, _say, self._follows)
         try:
             await server.start()
         except OSError as error:
             self._tell("failed", f"the control socket cannot be made: {settings['socket']}: {error.strerror}")
             return
         self._server = server
+        try:
+            self._door = Door(Path(settings["socket"]).parent, self._tell)
+        except OSError as error:
+            self._tell("failed", f"markers cannot be taken: {error}")
         self._tell("serving")
 
     async def _ask(self, verb: str, arguments: Mapping[str, Any], peer: Peer) -> Any:
@@ -72,11 +101,12 @@ class Front:
         future = self._waiting[ticket] = asyncio.get_running_loop().create_future()
         self._tell("ask", ticket, verb, dict(arguments), [peer.pid, peer.uid, peer.name, peer.cgroup])
         try:
-            return await asyncio.wait_for(future, _ANSWER_SECONDS)
+            answer = await asyncio.wait_for(future, _ANSWER_SECONDS)
         except asyncio.TimeoutError:
             raise ProtocolError("failed", "the daemon did not answer in time") from None
         finally:
             del self._waiting[ticket]
+        return {**answer, "sinks": self._hub.status()} if verb == "status" else answer
 
     def _answered(self, ticket: int, answer: Mapping[str, Any]) -> None:
         future = self._waiting.get(ticket)
@@ -95,7 +125,7 @@ class Front:
             self._writer.write(pack(message))
 
 
-def _audit(text: str) -> None:
+def _say(text: str) -> None:
     print(f"agentwatch: {text}", file=sys.stderr, flush=True)
 
 

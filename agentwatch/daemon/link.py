@@ -95,6 +95,17 @@ class Link:
         except OSError as error:
             raise LinkError(str(error)) from None
 
+    def drain(self, seconds: float) -> None:
+        """Send all that waits, and wait so long at the most for it to be taken. Raises `LinkError`."""
+        self._connection.settimeout(seconds)
+        try:
+            while self._waiting:
+                self._connection.sendall(self._waiting.popleft())
+        except OSError as error:
+            raise LinkError(str(error)) from None
+        finally:
+            self._connection.setblocking(False)
+
     def receive(self) -> list[Any]:
         """The messages that have come. Raises `LinkError`."""
         try:

@@ -28,6 +28,8 @@ class Remembered:
     origin: str  # selector, or who attached it
     paused: bool = False
     by: str = ""
+    table: str = ""  # id of the table of agents whose policy it has; empty: [policy], or as attached
+    own_mode: bool = False  # who attached it gave the mode
 
 
 class Memory:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import ClassVar, Final
 
-from agentwatch.enrich.facts import process_fields, sighting
+from agentwatch.enrich.facts import sighting
 from agentwatch.enrich.files import FileUse
 from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import Agent, Change, State
@@ -47,8 +47,7 @@ class Files:
                 yield self._sighting("tampering", change, use, {"Kind": kind, "Access": _NAMES[use.access]})
 
     def _sighting(self, category: str, change: Change, use: FileUse, own: dict[str, Value]) -> Sighting:
-        fields = process_fields(self._state, change.process)
-        fields |= {"TargetFilename": use.path, "SourceFilename": use.source or None, **own}
+        fields = {"TargetFilename": use.path, "SourceFilename": use.source or None, **own}
         event = sighting(self._state, category, change, fields)
         event.truncated |= use.truncated
         return event

@@ -16,7 +16,7 @@ IN: Final = 1
 TEXT_LIMIT: Final = 256
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Finding:
     """One thing recognised, in the words of the rules.
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
-from agentwatch.enrich.facts import process_fields, sighting
+from agentwatch.enrich.facts import sighting
 from agentwatch.enrich.flows import Flow
 from agentwatch.enrich.gpus import UNKNOWN, Gpu, GpuUse
 from agentwatch.enrich.processes import Key, Process
@@ -103,24 +103,21 @@ class GpuWork:
 
     def _opened(self, change: Change, path: str) -> Sighting:
         """A device node was opened: NVIDIA's, AMD's or any that renders."""
-        fields = process_fields(self._state, change.process)
         registered = str(change.process.registered).lower()
-        fields.update({"Kind": "device_open", "Device": path, "Registered": registered})
-        return sighting(self._state, "gpu", change, fields)
+        own = {"Kind": "device_open", "Device": path, "Registered": registered}
+        return sighting(self._state, "gpu", change, own)
 
     def _devices(self, change: Change, uuids: Sequence[str], found: dict[str, Value]) -> list[Sighting]:
         gpus = [gpu for gpu in map(self._state.gpus.known, uuids) if gpu is not None]
         change.process.exec_seq = change.seq  # it is of no process: each record is a cause of its own
-        own = process_fields(self._state, change.process)
-        return [sighting(self._state, "gpu", change, {**own, **found, **device_fields(gpu)}) for gpu in gpus]
+        return [sighting(self._state, "gpu", change, {**found, **device_fields(gpu)}) for gpu in gpus]
 
     def _use(self, change: Change, use: GpuUse) -> Sighting:
         time, process = change.time, change.process
         load = self._load(process.key, use.gpu.uuid)
         load.add(time, use)
         change.flow = self._mining_flow(process, time)
-        fields = process_fields(self._state, process)
-        fields.update(device_fields(use.gpu))
+        fields = device_fields(use.gpu)
         fields.update(
             {
                 "Kind": "use",

@@ -33,7 +33,7 @@ class Layer(Protocol):
         """Whether no further bytes can yield a finding, in either direction."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Context:
     """Where a layer stands: what carries it, who is its client, whom to tell.
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from agentwatch.detect import dns
 from agentwatch.detect.dns_tunnel import DnsTunnels
-from agentwatch.enrich.facts import behaviour_sighting, process_fields, sighting
+from agentwatch.enrich.facts import behaviour_sighting, sighting
 from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import Change, State
 from agentwatch.event import Value
@@ -73,7 +73,7 @@ def told(state: State, change: Change, fields: Mapping[str, Value]) -> Sighting:
             if _is_address(str(value)):
                 state.learn_name(str(value), name)
     own = dict(zip(dns.FIELDS, (name, kind, results, status), strict=True))
-    return sighting(state, "dns_query", change, process_fields(state, change.process) | own)
+    return sighting(state, "dns_query", change, own)
 
 
 def _is_address(value: str) -> bool:

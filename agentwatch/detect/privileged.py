@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from typing import ClassVar, Final
 
-from agentwatch.enrich.facts import process_fields, sighting
+from agentwatch.enrich.facts import sighting
 from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import Change, State
 from agentwatch.event import Value
@@ -57,16 +57,11 @@ class Privileged:
                 event.truncated |= {name for name in ("Source", "Target", "FsType") if name in own}
             yield event
         if flags & PrivilegedFlag.MONITOR and "tampering" in self._wanted:
-            yield self._sighting("tampering", change, own)
+            yield sighting(self._state, "tampering", change, own)
 
     def _tell(self, change: Change, own: _Fields) -> Iterator[Sighting]:
         if _CATEGORY in self._wanted:
-            yield self._sighting(_CATEGORY, change, own)
-
-    def _sighting(self, category: str, change: Change, own: _Fields) -> Sighting:
-        fields = process_fields(self._state, change.process)
-        fields |= own
-        return sighting(self._state, category, change, fields)
+            yield sighting(self._state, _CATEGORY, change, own)
 
     def _target(self, change: Change) -> _Fields:
         start, _, _, pid, _, flags = change.fields

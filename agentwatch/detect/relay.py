@@ -6,7 +6,7 @@ forwarding proxies accept on one side; clients of two services speak for themsel
 tells a relay is that the bytes are handed over, seen in one of these ways:
 
 - `shape`: the first bytes on one of the two connections are those that came in on the other; or
-  what comes in on an outbound connection is a request (HTTP, SSH or TLS spoken by the peer as the
+  what comes in on an outbound connection is a request (HTTP or TLS spoken by the peer as the
   client) and the process connects to a Unix socket;
 - `moving`: bytes were handed over in both directions, word for word; or, where the outer
   connection is encrypted, message for message with an overhead that stays the same (SPREAD) over
@@ -53,7 +53,7 @@ _STREAM = 1  # SOCK_STREAM
 _PACKET_LENGTH, _MESSAGE = len(SOCKET_BLOCK) + 1, len(SOCKET_BLOCK) + 2
 _ENCRYPTED: Final = frozenset(("tls", "websocket"))
 _REQUEST: Final = re.compile(
-    rb"(?:GET|POST|PUT|HEAD|DELETE|OPTIONS|PATCH|CONNECT) \S+ HTTP/1|SSH-2\.0-|\x16\x03[\0-\4]..\x01"
+    rb"(?:GET|POST|PUT|HEAD|DELETE|OPTIONS|PATCH|CONNECT) \S+ HTTP/1|\x16\x03[\0-\4]..\x01"
 )
 _COMMON_SOCKETS: Final = (
     "/run/nscd/",

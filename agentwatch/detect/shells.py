@@ -39,7 +39,7 @@ from agentwatch.detect.shell_words import (
     takes_orders,
 )
 from agentwatch.detect.typed import Typed, is_prompt
-from agentwatch.enrich.facts import flow_fields, flow_sighting, process_fields, sighting
+from agentwatch.enrich.facts import flow_fields, flow_sighting, sighting
 from agentwatch.enrich.flows import Flow
 from agentwatch.enrich.processes import Key, Process, Stream
 from agentwatch.enrich.sighting import Sighting
@@ -158,8 +158,7 @@ class Shells:
         flow = self._loops.works(shell.key, self._above(shell)) if shell is not None else None
         if shell is None or flow is None:
             return []
-        fields = process_fields(self._state, shell) | flow_fields(flow)
-        fields |= {"Kind": "remote_script_loop", "Rounds": ROUNDS_OF_LOOP}
+        fields = {**flow_fields(flow), "Kind": "remote_script_loop", "Rounds": ROUNDS_OF_LOOP}
         about = replace(change, process=shell, flow=flow)
         return [sighting(self._state, "process_behaviour", about, fields)]
 

@@ -5,8 +5,9 @@ Which fields each category has is declared in `agentwatch.schema.fields`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import lru_cache
+from typing import Any
 
 from agentwatch.enrich.flows import Flow
 from agentwatch.enrich.processes import Process
@@ -43,43 +44,87 @@ def ancestor_images(state: State, parent: Process | None) -> tuple[str, ...]:
     return tuple(images)
 
 
-def process_fields(state: State, process: Process) -> dict[str, Value]:
-    """Fields that say who did it, for every category."""
+def marker_list(state: State, process: Process) -> tuple[str, ...]:
+    """The markers on what a process does, as NAME=VALUE."""
+    if not process.markers and ((agent := state.agents.get(process.agent)) is None or not agent.markers):
+        return ()
+    return tuple([f"{name}={value}" for name, value in sorted(state.markers(process).items())])
+
+
+_OF_PROCESS: dict[str, Callable[[State, Process, Process | None], Value]] = {
+    "Image": lambda state, process, parent: process.exe,
+    "CommandLine": lambda state, process, parent: process.command_line,
+    "Argv": lambda state, process, parent: process.argv,
+    "CurrentDirectory": lambda state, process, parent: process.cwd,
+    "User": lambda state, process, parent: state.user_name(process.uid),
+    "UserId": lambda state, process, parent: process.uid,
+    "ProcessId": lambda state, process, parent: process.pid,
+    "ParentProcessId": lambda state, process, parent: process.parent[0] if process.parent else None,
+    "ParentImage": lambda state, process, parent: parent.exe if parent else None,
+    "ParentCommandLine": lambda state, process, parent: parent.command_line if parent else None,
+    "AncestorImages": lambda state, process, parent: ancestor_images(state, parent),
+    "ImageFlags": lambda state, process, parent: image_flags(process),
+    "Markers": lambda state, process, parent: marker_list(state, process),
+}
+
+
+class ProcessFields(Mapping[str, Value]):
+    """The fields that say who did it, for every category, each made when it is asked for; and others.
+
+    Who keeps an event beyond its record takes a copy: what the process is changes.
+    """
+
+    __slots__ = ("_made", "_parent", "_process", "_state")
+
+    def __init__(
+        self, state: State, process: Process, parent: Process | None, others: Mapping[str, Value]
+    ) -> None:
+        self._state, self._process, self._parent = state, process, parent
+        self._made = dict(others)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        made = self._made
+        if name in made:
+            return made[name]
+        make = _OF_PROCESS.get(name)
+        if make is None:
+            return default
+        value = made[name] = make(self._state, self._process, self._parent)
+        return value
+
+    def __getitem__(self, name: str) -> Value:
+        if name not in self._made and name not in _OF_PROCESS:
+            raise KeyError(name)
+        value: Value = self.get(name)
+        return value
+
+    def __iter__(self) -> Iterator[str]:
+        yield from _OF_PROCESS
+        yield from (name for name in self._made if name not in _OF_PROCESS)
+
+    def __len__(self) -> int:
+        return len(_OF_PROCESS.keys() | self._made.keys())
+
+
+def sighting(state: State, category: str, change: Change, fields: Mapping[str, Value]) -> Sighting:
+    """An event of this category, about what the change is about: `fields`, and those of its process."""
+    process = change.process
     parent = state.processes.known(process.parent) if process.parent else None
-    return {
-        "Image": process.exe,
-        "CommandLine": process.command_line,
-        "Argv": process.argv,
-        "CurrentDirectory": process.cwd,
-        "User": state.user_name(process.uid),
-        "UserId": process.uid,
-        "ProcessId": process.pid,
-        "ParentProcessId": process.parent[0] if process.parent else None,
-        "ParentImage": parent.exe if parent else None,
-        "ParentCommandLine": parent.command_line if parent else None,
-        "AncestorImages": ancestor_images(state, parent),
-        "ImageFlags": image_flags(process),
-    }
-
-
-def sighting(state: State, category: str, change: Change, fields: dict[str, Value]) -> Sighting:
-    """An event of this category, about what the change is about."""
     return Sighting(
         category,
         change.time,
         change.seq,
         change.agent.name,
-        fields,
-        _truncated(state, change.process),
+        ProcessFields(state, process, parent, fields),
+        _truncated(process, parent),
         subject=change.agent,
-        process=change.process,
+        process=process,
         flow=change.flow,
     )
 
 
-def _truncated(state: State, process: Process) -> frozenset[str]:
+def _truncated(process: Process, parent: Process | None) -> frozenset[str]:
     """Fields of a process and its parent whose values were cut."""
-    parent = state.processes.known(process.parent) if process.parent else None
     if parent is None or not parent.truncated:
         return process.truncated
     return process.truncated | {f"Parent{name}" for name in parent.truncated & _OF_PARENT}
@@ -104,11 +149,9 @@ def flow_sighting(state: State, change: Change, found: Mapping[str, Value]) -> S
 
 def behaviour_sighting(state: State, category: str, change: Change, found: Mapping[str, Value]) -> Sighting:
     """What was found of a process and, where one is concerned, of its connection."""
-    fields = process_fields(state, change.process)
     if change.flow is not None:
-        fields.update(flow_fields(change.flow))
-    fields.update(found)
-    return sighting(state, category, change, fields)
+        found = {**flow_fields(change.flow), **found}
+    return sighting(state, category, change, found)
 
 
 class Facts:
@@ -140,9 +183,7 @@ class Facts:
         own = maker(change)
         if own is None:
             return None
-        fields = process_fields(self._state, change.process)
-        fields.update(own)
-        return sighting(self._state, category, change, fields)
+        return sighting(self._state, category, change, own)
 
     def _exec(self, change: Change) -> dict[str, Value]:
         return {"LoaderEnvironment": change.process.environment}

@@ -10,6 +10,8 @@ from agentwatch.enrich.processes import Key
 
 CLOSED_KEPT = 4096  # closed flows remembered
 FLOWS_KEPT = 65536  # flows remembered in all: the ends of some may have been lost
+HEADS_KEPT = 2048  # flows of which the first bytes are remembered
+HEAD_BYTES = 1024  # remembered of what each side says first
 ADDRESSES_KEPT = 4096  # addresses whose text is remembered
 _TRANSPORTS = {6: "tcp", 17: "udp"}
 IPV4_IN_IPV6 = b"\0" * 10 + b"\xff\xff"
@@ -38,6 +40,9 @@ class Flow:
     application: str = ""  # protocol as recognised from the bytes
     domain: str = ""
     attributes: dict[str, object] = field(default_factory=dict)
+    # What was captured first, as it came, for people to look at; None once it is forgotten.
+    head_out: bytes | None = b""
+    head_in: bytes | None = b""
 
     @property
     def transport(self) -> str:
@@ -61,6 +66,7 @@ class FlowTable:
     def __init__(self) -> None:
         self._flows: dict[int, Flow] = {}
         self._closed: dict[int, None] = {}
+        self._with_heads: dict[int, None] = {}
 
     def known(self, cookie: int) -> Flow | None:
         return self._flows.get(cookie)
@@ -86,6 +92,22 @@ class FlowTable:
             flow.remote, flow.remote_port = address_text(family, remote), remote_port
         return flow
 
+    def keep_head(self, flow: Flow, data: bytes, incoming: bool) -> None:
+        """Remember the first bytes of each side; those of the flow that spoke first are forgotten first."""
+        if incoming:
+            flow.head_in = ((flow.head_in or b"") + data)[:HEAD_BYTES]
+        else:
+            flow.head_out = ((flow.head_out or b"") + data)[:HEAD_BYTES]
+        self._with_heads[flow.cookie] = None
+        if len(self._with_heads) > HEADS_KEPT:
+            self._forget_head(next(iter(self._with_heads)))
+
+    def _forget_head(self, cookie: int) -> None:
+        if cookie in self._with_heads:
+            del self._with_heads[cookie]
+            flow = self._flows[cookie]
+            flow.head_out = flow.head_in = None
+
     def close(self, flow: Flow, bytes_out: int, bytes_in: int, time: int) -> None:
         """The socket is gone; the flow is remembered for a while."""
         flow.bytes_out, flow.bytes_in, flow.closed = bytes_out, bytes_in, time
@@ -94,5 +116,6 @@ class FlowTable:
             self._forget(next(iter(self._closed)))
 
     def _forget(self, cookie: int) -> None:
+        self._forget_head(cookie)
         self._closed.pop(cookie, None)
         self._flows.pop(cookie, None)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
+from agentwatch.enrich.markers import NO_MARKERS, Markers
 from agentwatch.schema.decode import FLAGS, START, TGID, TID, TIME, Row, tail, unpack
 from agentwatch.schema.events import Piece, PieceFlag
 
@@ -20,6 +21,8 @@ ENDED_KEPT = 16384  # ended processes remembered, for ancestry and late events
 ENDED_ARGV = 4096  # characters of an ended process's arguments remembered
 PIECES_KEPT = 256  # execs whose pieces have come but not the exec itself
 VARIABLES_KEPT = 32  # of an exec's environment; it can name one many times
+UNNAMED_KEPT = 1024  # parents not found yet whose children are remembered
+UNNAMED_OF_ONE = 64  # and children of one
 PATHS_KEPT = 1024  # paths whose text is remembered: programs and folders come again and again
 LINEAGE = 8  # forks without a new program that are traced
 STREAMS_KEPT = 1024  # programs of one pipeline or harness share their streams
@@ -81,6 +84,7 @@ class Process:
     truncated: frozenset[str] = frozenset()
     root_from: int | None = None  # the user that became root since the last exec, by no setuid file
     registered: bool = True  # of the registered job: see `ProcessTable.registers`
+    markers: Markers = field(default_factory=lambda: NO_MARKERS)  # its own and those that it inherited
 
     @property
     def key(self) -> Key:
@@ -97,6 +101,7 @@ class Process:
         self.exec_seq, self.truncated = origin.exec_seq, origin.truncated
         self.streams = origin.streams
         self.registered = origin.registered
+        self.markers = origin.markers
 
     @property
     def command_line(self) -> str:
@@ -155,6 +160,7 @@ class ProcessTable:
         self._latest: dict[int, Process] = {}  # by process id
         self._ended: dict[Key, None] = {}
         self._pieces: dict[int, _Pieces] = {}
+        self._unnamed: dict[Key, list[Process]] = {}  # children of processes that are not known yet
 
     def get(self, tgid: int, start: int, agent: int) -> Process:
         """The process, made if it was not known: an event may come before its fork was read.
@@ -173,6 +179,11 @@ class ProcessTable:
         process = self._latest.get(pid)
         return process if process is not None and 0 <= process.start - start < CLOCK_TICK_NS else None
 
+    def living(self, pid: int) -> Process | None:
+        """The process of this id, unless it has ended."""
+        process = self._latest.get(pid)
+        return process if process is not None and process.status is None else None
+
     def known(self, key: Key) -> Process | None:
         return self._processes.get(key)
 
@@ -183,10 +194,6 @@ class ProcessTable:
     def newest(self) -> Iterator[Process]:
         """Every process remembered, the one seen last first."""
         return reversed(self._processes.values())
-
-    def living(self, pid: int) -> Process | None:
-        """The process that has this number now. Looks at all: for what is rare."""
-        return next((one for one in self.newest() if one.pid == pid and one.status is None), None)
 
     def ancestors(self, process: Process) -> list[Process]:
         """From the parent upwards, as far as the agent's tree is known."""
@@ -220,9 +227,21 @@ class ProcessTable:
         child = self.get(row[TGID], row[START], agent)
         origin = self._processes.get(parent)
         child.parent = parent
-        if origin is not None and not child.exe:
+        if child.exe:
+            return child
+        if origin is not None:
             child.become(origin)
+        if not child.exe:
+            self._await(parent, child)
         return child
+
+    def _await(self, parent: Key, child: Process) -> None:
+        """Remember a child until its parent, which ran before, is found. The oldest are forgotten first."""
+        children = self._unnamed.setdefault(parent, [])
+        if len(children) < UNNAMED_OF_ONE:
+            children.append(child)
+        if len(self._unnamed) > UNNAMED_KEPT:
+            del self._unnamed[next(iter(self._unnamed))]
 
     def piece(self, row: Row) -> None:
         """Keep a piece until the exec that it belongs to."""
@@ -268,6 +287,7 @@ class ProcessTable:
             cut.append("CurrentDirectory")
         became_root = bool(process.exe and process.euid) and not (euid or mode & stat.S_ISUID)
         process.root_from = process.uid if became_root else None
+        process.agent = agent  # it may have been taken into another one
         process.exe = path_of(pieces.exe or b"")
         process.cwd = path_of(pieces.cwd or b"")
         process.argv = arguments(argv)
@@ -292,13 +312,26 @@ class ProcessTable:
             process.flags = flags
             process.truncated = _ARGV_CUT if argv_cut else _NOTHING_CUT
             process.registered = self.registers(process)
+            self._name_children(process)
         return process
+
+    def _name_children(self, process: Process) -> None:
+        """What was forked off before the process was found, and runs no other program, is what it is."""
+        pending = [process]
+        while pending:
+            above = pending.pop()
+            for child in self._unnamed.pop(above.key, ()):
+                if not child.exe:
+                    child.become(above)
+                    pending.append(child)
 
     def _belongs_to(self, process: Process, parent: Key) -> None:
         """The parent of a process whose fork was not seen."""
         process.parent = parent
         above = self._processes.get(parent)
         process.registered = above is None or above.registered
+        if above is not None and not process.markers:
+            process.markers = above.markers
 
     def registers(self, process: Process) -> bool:
         """Whether a process that has begun a program belongs to the registered job.

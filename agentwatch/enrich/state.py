@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from agentwatch.enrich.files import FileNames
-from agentwatch.enrich.flows import Flow, FlowTable
+from agentwatch.enrich.flows import HEAD_BYTES, Flow, FlowTable
 from agentwatch.enrich.gpus import GpuTable
+from agentwatch.enrich.markers import NO_MARKERS, Markers, joined, put
 from agentwatch.enrich.processes import Process, ProcessTable
 from agentwatch.schema import decode
 from agentwatch.schema.decode import AGENT, FLAGS, START, TGID, TIME, TYPE, Row
@@ -42,9 +43,12 @@ class Agent:
     cgroup: str = ""
     cgroup_id: int = 0
     mode: str = "monitor"
+    only: tuple[str, ...] = ()  # the rules that speak of it, where not all do: see `rules.selection`
+    without: tuple[str, ...] = ()  # the rules that do not
     state: AgentState = "running"
     acted_by: str = ""  # who acted on it last: a rule's id, or the operator's name and reason
     lost: dict[str, int] = field(default_factory=dict)  # events lost, by name
+    markers: Markers = field(default_factory=lambda: NO_MARKERS)
     gpu_time: int = 0  # of all its processes, ended ones too, in ns: see `GpuUse.busy`
 
 
@@ -110,11 +114,13 @@ class State:
             Type.LOSS: self._loss,
             Type.COVERAGE: self._coverage,
             Type.AGENT: self._agent,
+            Type.POLICY: self._policy,
             Type.RULES: self._rules,
             Type.GPU_DEVICE: self._gpu_device,
             Type.GPU_SAMPLE: self._gpu_sample,
             Type.GPU_USE: self._gpu_use,
             Type.GPU_GONE: self._gpu_gone,
+            Type.MARKER: self._marker,
         }
 
     def agent(self, number: int) -> Agent:
@@ -159,6 +165,11 @@ class State:
             if user is process or (user is not None and process in self.processes.ancestors(user)):
                 total += busy
         return total
+
+    def markers(self, process: Process) -> dict[str, str]:
+        """The markers on what a process does, by name."""
+        agent = self.agents.get(process.agent)
+        return joined(agent.markers if agent else NO_MARKERS, process.markers)
 
     def _owner(self, row: Row, agent: Agent) -> Process:
         return self.processes.get(row[TGID], row[START], agent.number)
@@ -236,11 +247,15 @@ class State:
     def _payload(self, seq: int, row: Row, agent: Agent) -> Change:
         fields = decode.unpack(row)
         flow = self._flow(row, fields, agent)
-        length = fields[-1]
+        data = decode.tail(row, fields[-1])
         if row[FLAGS] & _INCOMING:
             flow.bytes_in += fields[_BLOCK + 1]
+            head = flow.head_in
         else:
             flow.bytes_out += fields[_BLOCK + 1]
+            head = flow.head_out
+        if head is not None and len(head) < HEAD_BYTES:
+            self.flows.keep_head(flow, data, bool(row[FLAGS] & _INCOMING))
         return Change(
             seq,
             row[TYPE],
@@ -249,7 +264,7 @@ class State:
             self._flow_owner(flow, agent),
             flow,
             fields,
-            decode.tail(row, length),
+            data,
             row[FLAGS],
         )
 
@@ -303,6 +318,11 @@ class State:
         agent.name, agent.cgroup, agent.cgroup_id, agent.mode = change.fields
         return change
 
+    def _policy(self, seq: int, row: Row, agent: Agent) -> Change:
+        change = self._plain(seq, row, agent)
+        _, agent.mode, _, agent.only, agent.without, _, _ = change.fields
+        return change
+
     def _rules(self, seq: int, row: Row, agent: Agent) -> Change:
         change = self._plain(seq, row, agent)
         self.rules_digest, _ = change.fields
@@ -333,4 +353,10 @@ class State:
         change = self._plain(seq, row, agent)
         uuid, reason = change.fields
         change.fields = (self.gpus.go(uuid, reason), reason)
+        return change
+
+    def _marker(self, seq: int, row: Row, agent: Agent) -> Change:
+        change = self._plain(seq, row, agent)
+        owner = change.process if row[TGID] else agent
+        owner.markers = put(owner.markers, *change.fields)
         return change

@@ -136,7 +136,9 @@ USED: dict[str, tuple[str, ...]] = {
 # Written, made, renamed or removed only: whoever reads them learns nothing.
 CHANGED: dict[str, tuple[str, ...]] = {
     "accounts": ("etc/passwd", "etc/group", "etc/subuid", "etc/subgid", "etc/nsswitch.conf", "etc/hosts"),
-    "authentication": ("etc/pam.d/*", "etc/pam.conf", "security/pam_*.so", "etc/ssh/sshd_config", "sshd_config.d/*", "etc/ssh/sshrc", "authorized_keys.d/*", "polkit-1/rules.d/*", "etc/doas.conf"),
+    "authentication": ("etc/pam.d/*", "etc/pam.conf", "security/pam_*.so", "etc/ssh/sshd_config",
+                       "sshd_config.d/*", "etc/ssh/sshrc", "authorized_keys.d/*", "polkit-1/rules.d/*",
+                       "etc/doas.conf"),
     "shell profile": (
         ".bashrc",
         ".bash_profile",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -31,3 +32,12 @@ class Background(Generic[T]):
         if self._error is not None:
             raise self._error
         return self._result[0]
+
+
+def results(works: Iterable[Background[T]]) -> list[T]:
+    """What each gave, all of them waited for. Raises what the first that failed raised."""
+    works = list(works)
+    for work in works:
+        with suppress(Exception):
+            work.result()
+    return [work.result() for work in works]

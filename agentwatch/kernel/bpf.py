@@ -329,12 +329,14 @@ def load_program(
     fd = _libbpf().prog_load(type, short, code, (attach_type, btf_id), None)
     if fd >= 0:
         return Handle(fd)
-    errno = ct.get_errno()
+    number = ct.get_errno()
+    if number == errno.EPERM:  # not the verifier's word, which has no more to say
+        raise BpfError(number, f"load program {name}")
     log = ct.create_string_buffer(_LOG_SIZE)
     fd = _libbpf().prog_load(type, short, code, (attach_type, btf_id), log)
     if fd >= 0:  # the first attempt met a passing lack of memory
         return Handle(fd)
-    raise BpfError(errno, f"load program {name}", log.value.decode(errors="replace").strip()[-_LOG_TAIL:])
+    raise BpfError(number, f"load program {name}", log.value.decode(errors="replace").strip()[-_LOG_TAIL:])
 
 
 def attach_cgroup(program: Handle, cgroup_fd: int, type: AttachType) -> Handle:

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from agentwatch.clock import now
 from agentwatch.kernel import bpf, tracefs
-from agentwatch.kernel.background import Background
-from agentwatch.kernel.bpf import AttachType, BpfError, Handle, MapType, ProgramType
+from agentwatch.kernel.background import Background, results
+from agentwatch.kernel.bpf import AttachType, BpfError, Handle, MapType, ProgramInfo, ProgramType
 from agentwatch.kernel.bytecode import Object
 from agentwatch.kernel.cache import Recipe, cached_object
 from agentwatch.kernel.errors import ProbeError
@@ -223,8 +223,8 @@ CHOICES = (
     ),
 )
 
-_LONGEST = "on_exec"
-"""What the kernel takes longest to verify: it does so beside all the rest."""
+_LONG = frozenset(("on_exec", "on_egress", "on_ingress"))
+"""What the kernel takes long to verify: it does so beside all the rest."""
 
 REQUIRED = frozenset({"on_newtask", "on_exec", "on_exit", "on_connect4", "on_egress"})
 """Without these a process tree cannot be watched at all."""
@@ -357,16 +357,22 @@ class Probes:
                 self._by_id = making.result()
                 for handle in self._by_id.values():
                     self._stack.enter_context(handle)
-            longest, *rest = sorted(PROBES_TABLE, key=lambda probe: probe.spec.name != _LONGEST)
-            loading = Background(lambda: self._load(compiled, longest))
+            loading = {
+                probe.spec.name: self._loading(compiled, probe)
+                for probe in PROBES_TABLE
+                if probe.spec.name in _LONG
+            }
             try:
                 for choice in CHOICES:
                     self._choose(compiled, choice)
-                for probe in rest:
-                    self._take(probe, partial(self._load, compiled, probe))
             finally:
-                self._take(longest, loading.result)
+                for probe in PROBES_TABLE:
+                    begun = loading.get(probe.spec.name)
+                    self._take(probe, begun.result if begun else partial(self._load, compiled, probe))
             self._stack = self._stack.pop_all()
+
+    def _loading(self, compiled: Object, probe: Probe) -> Background[Handle]:
+        return Background(lambda: self._load(compiled, probe))
 
     def _load(self, compiled: Object, probe: Probe) -> Handle:
         return load_program(compiled, probe.spec, self._by_id, KFUNCS)
@@ -399,8 +405,9 @@ class Probes:
 
     def _go(self, compiled: Object, way: Way) -> ExitStack:
         with ExitStack() as stack:
-            for probe in way.probes:
-                program = stack.enter_context(self._load(compiled, probe))
+            begun = [self._loading(compiled, probe) for probe in way.probes]
+            programs = [stack.enter_context(program) for program in results(begun)]
+            for probe, program in zip(way.probes, programs, strict=True):
                 if probe.calls:
                     stack.enter_context(tracefs.attach_ends(program, probe.calls))
                 else:
@@ -537,6 +544,11 @@ class Probes:
                 continue
             pairs = list(_COUNT.iter_unpack(value))
             yield number, sum(sent for sent, _ in pairs), sum(lost for _, lost in pairs)
+
+    def programs(self) -> Iterator[tuple[str, ProgramInfo]]:
+        """What the kernel says of each loaded program."""
+        for name, program in self._loaded.items():
+            yield name, bpf.program_info(program)
 
     def close(self) -> None:
         """Detach and free everything."""

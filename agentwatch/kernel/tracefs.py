@@ -1,8 +1,8 @@
 """Attaching to the tracepoints of system calls, which perf gives and raw tracepoints do not.
 
 Such a tracepoint costs every system call of the host a little (bench/overhead.py): it is for kernels
-on which nothing better can be had. Others find events through a mounted tracefs; a tracefs of our
-own, which no path leads to, needs none.
+on which nothing better can be had. Events are found through the tracefs that systemd mounts; where none
+is, through one of our own, which no path leads to and which takes CAP_SYS_ADMIN to have.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ import struct
 from collections.abc import Iterable
 from contextlib import ExitStack
 from functools import cache
+from pathlib import Path
 
 from agentwatch.kernel.bpf import BpfError, Handle
 
+_MOUNTED = Path("/sys/kernel/tracing")
 _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432  # the same on all architectures
 _FSCONFIG_CREATE, _CLOEXEC = 6, 1
 _PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
@@ -67,7 +69,8 @@ def _event(name: str) -> int | None:
 
 @cache
 def _tracefs() -> Handle:
-    """A tracefs mounted nowhere."""
+    if (_MOUNTED / "events").is_dir():
+        return Handle(os.open(_MOUNTED, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     context = Handle(_call("open tracefs", _FSOPEN, b"tracefs", _CLOEXEC))
     with context:
         _call("make a tracefs", _FSCONFIG, context.fileno(), _FSCONFIG_CREATE, None, None, 0)

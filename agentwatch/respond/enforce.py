@@ -41,6 +41,10 @@ class Enforcer:
         """From now on this agent can be acted on."""
         self._subjects[agent] = _Subject(cgroup, max_response, cgroup.frozen())
 
+    def cap(self, agent: int, max_response: str) -> None:
+        """From now on no rule has more than this done to the agent."""
+        self._subjects[agent].max_response = max_response
+
     def remove(self, agent: int) -> None:
         self._subjects.pop(agent, None)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agentwatch.event import Event
@@ -44,17 +44,20 @@ class Engine:
     ValueError for rules that cannot be evaluated; those of `load_rules` can.
     """
 
-    def __init__(self, ruleset: RuleSet, *, clock_offset: int = 0, predecessor: Engine | None = None) -> None:
+    def __init__(
+        self,
+        ruleset: RuleSet,
+        *,
+        clock_offset: int = 0,
+        predecessor: Engine | None = None,
+        plans: Mapping[str, Plan] | None = None,
+    ) -> None:
         self.ruleset = ruleset
         self.excepted = 0
         self._clock_offset = clock_offset
         self._exemptions = _by_rule(ruleset.exemptions)
         self._rules = ruleset.rules
-        rules: dict[str, list[tuple[int, Expr]]] = {}
-        for place, rule in enumerate(self._rules):
-            for category, condition in rule.conditions.items():
-                rules.setdefault(category, []).append((place, condition))
-        self._plans = {category: Plan(of_category) for category, of_category in rules.items()}
+        self._plans = compile_plans(ruleset) if plans is None else plans
         old = {one.rule.id: one for one in predecessor._correlators} if predecessor else {}
         self._correlators: list[Correlator] = [
             _correlator(rule, old.get(rule.id)) for rule in self._rules if rule.correlation
@@ -85,7 +88,10 @@ class Engine:
         plan = self._plans.get(event.category)
         if plan is None:
             return matches
-        for place, undecided in plan.evaluate(event):
+        verdicts = plan.evaluate(event)
+        if verdicts:
+            event.fields = dict(event.fields)  # it may be kept: what it says is to stay
+        for place, undecided in verdicts:
             self._tell(Match(self._rules[place], undecided, event, (event.seq,)), event.time, matches)
         return matches
 
@@ -111,6 +117,15 @@ class Engine:
     def _found(self, correlator: Correlator, finding: Finding, time: int, matches: list[Match]) -> None:
         match = Match(correlator.rule, finding.undecided, finding.event, finding.evidence, finding.group)
         self._tell(match, time, matches)
+
+
+def compile_plans(ruleset: RuleSet) -> dict[str, Plan]:
+    """What decides about the events of each category. Engines of the same set may share it."""
+    rules: dict[str, list[tuple[int, Expr]]] = {}
+    for place, rule in enumerate(ruleset.rules):
+        for category, condition in rule.conditions.items():
+            rules.setdefault(category, []).append((place, condition))
+    return {category: Plan(of_category) for category, of_category in rules.items()}
 
 
 def _correlator(rule: Rule, old: Correlator | None) -> Correlator:

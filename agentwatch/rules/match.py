@@ -114,6 +114,8 @@ def texts(value: Value) -> tuple[str, ...]:
     if value is None:
         return ()
     if isinstance(value, tuple):
+        if value and isinstance(value[0], str):  # they are all alike
+            return value
         return tuple(text for item in value for text in texts(item))
     if isinstance(value, bool):
         return ("true",) if value else ("false",)
@@ -327,6 +329,7 @@ _TEXT_TESTS: dict[str, Callable[[tuple[str, ...]], TextTest]] = {
 _ONE_CHARACTER = rb"(?:[\x00-\x7f]|[\xc0-\xff][\x80-\xbf]*|[\x80-\xbf])"
 
 
+@lru_cache(maxsize=4096)
 def regex(pattern: str | bytes, flags: str = "") -> Any:
     """A compiled RE2. ASCII patterns and bytes see bytes; others see characters (UTF-8).
 

@@ -11,13 +11,14 @@ with `time` in seconds; any other file is a recorded trace.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agentwatch.event import Event, Value
-from agentwatch.rules.engine import Engine, Match
+from agentwatch.rules.engine import Engine, Match, compile_plans
+from agentwatch.rules.index import Plan
 from agentwatch.rules.model import NANOSECONDS, Rule, RuleSet
 
 EXPECTED = ("hit", "miss", "undecided")
@@ -42,8 +43,10 @@ class Sample:
 class Recorder(Engine):
     """An engine that adds its matches to a list."""
 
-    def __init__(self, ruleset: RuleSet, matches: list[Match], clock_offset: int = 0) -> None:
-        super().__init__(ruleset, clock_offset=clock_offset)
+    def __init__(
+        self, ruleset: RuleSet, matches: list[Match], plans: Mapping[str, Plan], clock_offset: int = 0
+    ) -> None:
+        super().__init__(ruleset, clock_offset=clock_offset, plans=plans)
         self.matches = matches
 
     def evaluate(self, event: Event) -> list[Match]:
@@ -59,13 +62,14 @@ Replay = Callable[[Path, Callable[[int], Engine]], None]
 
 def run(ruleset: RuleSet, folder: Path, replay: Replay) -> Iterator[Sample]:
     """Every rule of the set that makes alerts on each of its samples, in the order of the set."""
+    plans = compile_plans(ruleset)
     for rule in ruleset.rules:
         if rule.silent:  # it is seen in what counts it
             continue
         for file in samples_of(rule, folder):
             expected = next(word for word in EXPECTED if file.name.startswith(word))
             try:
-                matches = matches_of(ruleset, file, replay)
+                matches = matches_of(ruleset, file, replay, plans)
                 found = _verdict([match for match in matches if match.rule.id == rule.id])
             except (OSError, ValueError) as error:
                 found = f"cannot be run: {error}"
@@ -78,13 +82,16 @@ def samples_of(rule: Rule, folder: Path) -> list[Path]:
     return sorted(file for file in own.glob("*") if file.name.startswith(EXPECTED))
 
 
-def matches_of(ruleset: RuleSet, file: Path, replay: Replay) -> list[Match]:
+def matches_of(
+    ruleset: RuleSet, file: Path, replay: Replay, plans: Mapping[str, Plan] | None = None
+) -> list[Match]:
     """All matches over a sample. Raises ValueError or OSError for one that cannot be read."""
     matches: list[Match] = []
+    shared = compile_plans(ruleset) if plans is None else plans
     if file.suffix != EVENTS:
-        replay(file, lambda clock_offset: Recorder(ruleset, matches, clock_offset))
+        replay(file, lambda clock_offset: Recorder(ruleset, matches, shared, clock_offset))
         return matches
-    engine = Recorder(ruleset, matches)
+    engine = Recorder(ruleset, matches, shared)
     with file.open(encoding="utf-8") as lines:
         for seq, line in enumerate(lines, 1):
             if line.strip():

@@ -62,6 +62,11 @@ class RuleWatcher:
         """Asks for a reload now; safe in a signal handler (SIGHUP)."""
         os.eventfd_write(self._asked, 1)
 
+    def use(self, paths: Sequence[Path]) -> None:
+        """Watch other files and folders, and reload."""
+        self._paths = tuple(paths)
+        self.request()
+
     def poll(self) -> Reload | None:
         """The outcome of the latest reload, once, or None. Never waits for one."""
         with self._lock:

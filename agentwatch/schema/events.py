@@ -83,6 +83,8 @@ class Type(IntEnum):
     GPU_SAMPLE = 74
     GPU_USE = 75
     GPU_GONE = 76
+    POLICY = 80
+    MARKER = 83
 
 
 HEADER = (
@@ -622,6 +624,32 @@ EVENTS: tuple[EventType, ...] = (
         (
             Field("uuid", "str", "identity of the GPU or instance; empty: none can be seen"),
             Field("reason", "str", "why, in NVML's words"),
+        ),
+    ),
+    EventType(
+        "policy",
+        Type.POLICY,
+        Ring.NOTES,
+        "What is said of an agent and may be done to it, from here on.",
+        (
+            Field("table", "str", "id of the configuration's table of agents; empty: [policy]"),
+            Field("mode", "str", "monitor or enforce"),
+            Field("max_response", "str", "no more than this is done: alert, pause or kill"),
+            Field("only", "strs", "ids, names, tags or tactics of the rules that speak of it; none: all"),
+            Field("without", "strs", "the same of the rules that do not"),
+            Field("limits", "strs", "what was asked for in its cgroup's files, as FILE=VALUE"),
+            Field("origin", "str", "which selector found it, or who attached it"),
+        ),
+    ),
+    EventType(
+        "marker",
+        Type.MARKER,
+        Ring.NOTES,
+        "A marker stands on an agent from here on; with a process, on it and what it starts from here on.",
+        (
+            Field("name", "str", "name, such as run, episode, tool"),
+            Field("value", "str", "value; empty: the marker is taken away"),
+            Field("source", "str", "who: agent (a process of its own), environment, file, or an operator"),
         ),
     ),
 )

@@ -21,6 +21,7 @@ PROCESS = (
     Field("AncestorImages", "list", "programs of parent, grandparent, ...: the nearest first, at most 16"),
     Field("ImageFlags", "list", "what stands out about the file: memfd, deleted, written (by an agent), "
           "loader (run through ld.so)"),
+    Field("Markers", "list", "markers on the agent and the process, as NAME=VALUE"),
 )  # fmt: skip
 
 CONNECTION = (

@@ -80,6 +80,7 @@ def build(state: State, decision: Decision, outcome: Outcome | None, clock_offse
         "process": _process(state, decision.process, clock_offset),
         "flow": _flow(decision.flow),
         "evidence": list(decision.evidence),
+        "markers": state.markers(decision.process),
         "completeness": _completeness(state, decision),
         "latency_us": (acted_at - decision.event.time) // 1000 if acted_at else None,
         "event": {
@@ -91,7 +92,7 @@ def build(state: State, decision: Decision, outcome: Outcome | None, clock_offse
 _SHOWN_ELSEWHERE = frozenset(
     ("Image", "CommandLine", "Argv", "CurrentDirectory", "User", "ProcessId", "ParentProcessId",
      "ParentImage", "ParentCommandLine", "SourceIp", "SourcePort", "DestinationIp", "DestinationPort",
-     "Initiated")
+     "Initiated", "Markers")
 )  # fmt: skip
 
 
@@ -107,13 +108,17 @@ class AlertFile:
     before the next one begins, so that a reader loses that line alone.
     """
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, *, torn: bool = False) -> None:
         self._stream = stream
-        self._torn = False
+        self._torn = torn
 
     def write(self, alert: dict[str, Any]) -> None:
         """One line."""
-        rest = memoryview((b"\n" if self._torn else b"") + encode(alert).encode("ascii") + b"\n")
+        self.write_line(encode(alert).encode("ascii"))
+
+    def write_line(self, line: bytes) -> None:
+        """One line, encoded already, without its end."""
+        rest = memoryview((b"\n" if self._torn else b"") + line + b"\n")
         self._torn = True
         while rest:
             rest = rest[self._stream.write(rest) or 0 :]

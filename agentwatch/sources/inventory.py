@@ -1,5 +1,6 @@
 """What runs already when watching begins: processes from the task iterator and /proc, sockets from
-their own descriptors. All of it becomes records, like everything else.
+their own descriptors. All of it becomes records, like everything else. A tree can be big and its
+machine busy, so stock is taken in steps, between which other agents' events are folded.
 
 A socket is looked at through a copy of its descriptor (pidfd_getfd(2)), whatever network namespace
 it lives in. Its owner is told to the probes, too: hooks below the socket layer see no process.
@@ -26,6 +27,7 @@ from agentwatch.schema.events import ExecFlag, Type
 from agentwatch.sources.kernel import KernelSource
 
 _ARGV_READ = 128 << 10  # bytes
+_DESCRIPTORS_A_STEP = 32
 _SYS_PIDFD_GETFD = 438  # the same on every architecture
 _SO_COOKIE = 57
 _SOCKET_LINK = re.compile(r"socket:\[\d+\]")
@@ -40,16 +42,12 @@ class Inventory:
 
     def __init__(self, source: KernelSource, probes: Probes, agent: int, cgroup: Cgroup) -> None:
         self._source, self._probes, self._agent, self._cgroup = source, probes, agent, cgroup
-        self._time = 0
         self._tasks: list[Task] = []
         self._sockets: set[int] = set()
+        self.time: int | None = None  # what notes carry, ns since boot: where None, that of their making
 
-    def take(self, time: int) -> None:
-        """Tag all tasks and note the processes that had no tag, with their sockets.
-
-        Notes carry `time` (ns since boot): what is found was there before the first event.
-        """
-        self._time = time
+    def take(self) -> Iterator[None]:
+        """Tag all tasks, then note the processes that had no tag, with their sockets, one a step."""
         tasks = self._probes.tag_cgroup(self._agent, self._cgroup.id)
         # Those that have ended and wait for their parent are no members.
         members = set(self._cgroup.processes()) if tasks else set()
@@ -58,19 +56,22 @@ class Inventory:
         for task in self._tasks:
             pid, parent, _, parent_start = task
             self._note(Type.PROCESS, task, (parent, parent_start, *_facts(Path(f"/proc/{pid}"))))
-            self._note_sockets(task)
+            yield from self._note_sockets(task)
 
-    def look_again(self) -> None:
+    def look_again(self) -> Iterator[None]:
         """Note the sockets that the processes found last have made meanwhile."""
         for task in self._tasks:
-            self._note_sockets(task)
+            yield from self._note_sockets(task)
 
     def _note(self, type: Type, task: Task, fields: tuple[Any, ...]) -> None:
-        self._source.note(type, self._agent, *fields, tgid=task[0], start=task[2], time=self._time)
+        self._source.note(type, self._agent, *fields, tgid=task[0], start=task[2], time=self.time)
 
-    def _note_sockets(self, task: Task) -> None:
+    def _note_sockets(self, task: Task) -> Iterator[None]:
         pid, _, start, _ = task
         for one in _sockets(pid):
+            if one is None:
+                yield
+                continue
             with one, suppress(OSError, BpfError):  # it may be closed under our hands
                 (cookie,) = struct.unpack("=Q", one.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8))
                 if cookie in self._sockets:
@@ -121,12 +122,17 @@ def _ids(folder: Path) -> tuple[int, int, int]:
     return int(ids["Uid"][0]), int(ids["Uid"][1]), int(ids["Gid"][0])
 
 
-def _sockets(pid: int) -> Iterator[socket.socket]:
-    """A copy of each IPv4, IPv6 and Unix socket that a process holds; the caller closes it."""
+def _sockets(pid: int) -> Iterator[socket.socket | None]:
+    """A copy of each IPv4, IPv6 and Unix socket that a process holds; the caller closes it.
+
+    None in between, every few descriptors: the caller may do something else.
+    """
     with suppress(OSError):
         pidfd = os.pidfd_open(pid)
         try:
-            for name in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208 (names, not paths)
+            for place, name in enumerate(os.listdir(f"/proc/{pid}/fd")):  # noqa: PTH208 (names, not paths)
+                if place % _DESCRIPTORS_A_STEP == 0:
+                    yield None
                 if _SOCKET_LINK.fullmatch(_link(Path(f"/proc/{pid}/fd/{name}"))):
                     yield from _copy(pidfd, int(name))
         finally:

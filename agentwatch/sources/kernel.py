@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import select
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from time import monotonic
 from typing import Any
 
@@ -19,6 +22,10 @@ ROUND_RECORD_BYTES = 256 << 10
 LOSS_INTERVAL = 0.25  # seconds between looks at the loss counters
 SWEEP_INTERVAL = 0.5  # seconds between sweeps for what no hook reports, at the least
 SWEEP_SHARE = 100  # a sweep that took t is repeated after SWEEP_SHARE * t at the earliest: 1 % of a CPU
+SLICE_NS = 1_000_000  # for long work in each round
+
+Work = Iterator[None]
+"""Long work that is done beside events: a slice of it each round. A step of it must be short."""
 
 
 class KernelSource:
@@ -37,7 +44,11 @@ class KernelSource:
         self._total_lost = 0
         self._next_loss = self._next_sweep = monotonic()
         self._seen_sockets: set[int] = set()
-        self.sweeps = [self._sweep_sockets]  # done now and then, for what no hook reports
+        # Done now and then, for what no hook reports. One that may take long gives its steps.
+        self.sweeps: list[Callable[[], Iterable[None] | None]] = [self._sweep_sockets]
+        self._works: deque[Work] = deque()
+        self._sweeping: Work | None = None
+        self._swept = 0  # ns that the sweep under way has taken so far
 
     def watch(self, agent: int) -> None:
         """Account for the losses of this agent from now on."""
@@ -64,7 +75,7 @@ class KernelSource:
     def poll(self, timeout: float = POLL_SECONDS) -> Round:
         """Wait up to `timeout` seconds for an urgent record; all that is there by then, or ()."""
         if not self._notes and self._slots.pending() < ROUND_SLOTS // 2:
-            self._epoll.poll(timeout)
+            self._epoll.poll(0 if self._works else timeout)
         return self.take()
 
     def take(self) -> Round:
@@ -72,6 +83,7 @@ class KernelSource:
         records = self._records.take_records(ROUND_RECORD_BYTES)
         slots = self._slots.take_slots(ROUND_SLOTS)
         self._look_around()
+        self._work()
         batches = []
         if self._notes:
             batches.append(Batch(BatchKind.NOTES, pack_notes(self._notes)))
@@ -82,6 +94,13 @@ class KernelSource:
             batches.append(Batch(BatchKind.SLOTS, slots))
         return tuple(batches)
 
+    def fill(self) -> dict[str, float]:
+        """How much of each ring waits to be taken, 0 to 1."""
+        return {
+            "slots": self._slots.pending() / SLOTS_BYTES,
+            "records": self._records.pending() / RECORDS_BYTES,
+        }
+
     def drained(self) -> bool:
         """Whether nothing waits in the rings or among the notes."""
         return not (self._notes or self._slots.pending() or self._records.pending())
@@ -91,11 +110,38 @@ class KernelSource:
         if clock >= self._next_loss:
             self._next_loss = clock + LOSS_INTERVAL
             self.count_losses()
-        if clock >= self._next_sweep:
-            for sweep in self.sweeps:
-                sweep()
-            took = monotonic() - clock
-            self._next_sweep = clock + max(SWEEP_INTERVAL, took * SWEEP_SHARE)
+        if clock >= self._next_sweep and self._sweeping is None:
+            self._sweeping, self._swept = self._sweep(), 0
+            self.begin(self._sweeping, 0)
+
+    def _sweep(self) -> Work:
+        for sweep in list(self.sweeps):
+            if sweep in self.sweeps:  # an agent may have gone meanwhile
+                yield from sweep() or ()
+            yield
+        self._sweeping = None
+        self._next_sweep = monotonic() + max(SWEEP_INTERVAL, self._swept / 1e9 * SWEEP_SHARE)
+
+    def begin(self, work: Work, limit_ns: int | None) -> None:
+        """Do as much of some work as `limit_ns` allows, all where None; the rest a slice a round."""
+        if not _advance(work, limit_ns):
+            self._works.append(work)
+
+    def drop(self, work: Work) -> None:
+        """Do no more of it."""
+        with suppress(ValueError):
+            self._works.remove(work)
+
+    def _work(self) -> None:
+        """A slice of what is under way, each in its turn."""
+        if not self._works:
+            return
+        work = self._works.popleft()
+        begun = now()
+        if not _advance(work, SLICE_NS):
+            self._works.append(work)
+        if work is self._sweeping:
+            self._swept += now() - begun
 
     def count_losses(self) -> None:
         """Queue a record for each kind of event that was lost since the last look."""
@@ -126,3 +172,14 @@ class KernelSource:
         self._epoll.close()
         self._slots.close()
         self._records.close()
+
+
+def _advance(work: Work, limit_ns: int | None) -> bool:
+    """Take steps until the time is over; whether none is left."""
+    end = None if limit_ns is None else now() + limit_ns
+    while end is None or now() < end:
+        try:
+            next(work)
+        except StopIteration:
+            return True
+    return False

@@ -1,4 +1,7 @@
-"""The flight recorder: what each agent did last, kept in memory in case an alert asks for it."""
+"""The flight recorder: what each agent did last, kept in memory in case an alert asks for it.
+
+What falls off a tape is folded first, so that it is known what was so where the tape begins.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,10 @@ from dataclasses import dataclass, field
 from agentwatch.schema.events import HOST
 from agentwatch.sources.base import BatchKind, Round
 from agentwatch.trace.format import Layout, size_of
+from agentwatch.trace.past import Past
+from agentwatch.trace.select import of_agent, select
 from agentwatch.trace.summary import Summariser
-from agentwatch.trace.writer import ROUND_OVERHEAD, TraceWriter
+from agentwatch.trace.writer import ROUND_OVERHEAD
 
 SECONDS = 60.0
 MAX_BYTES = 16 << 20
@@ -21,6 +26,7 @@ SWEEP_NS = 1_000_000_000
 class _Tape:
     """One agent's rounds, oldest first: (number, time of its last record, bytes of memory, round)."""
 
+    past: Past
     rounds: deque[tuple[int, int, int, Round]] = field(default_factory=deque)
     size: int = 0
     dropped: int = 0
@@ -32,8 +38,9 @@ class _Tape:
     def trim(self, oldest: int, max_bytes: int) -> None:
         """Forget what is older than `oldest`, and the oldest of what is too much."""
         while self.rounds and (self.rounds[0][1] < oldest or self.size > max_bytes):
-            _, time, size, _ = self.rounds.popleft()
+            _, time, size, batches = self.rounds.popleft()
             self.size -= size
+            self.past.fold(batches)
             self.dropped += time >= oldest
 
 
@@ -42,7 +49,8 @@ class FlightRecorder:
 
     A round is kept whole for each agent that has a record in it, and shared between them: a busy
     agent cannot crowd out what a quiet one did. Rounds go when they are `seconds` older than the
-    newest of all; `forget` lets go of an agent at once.
+    newest of all; `forget` lets go of an agent at once. `rules` are those in force at the beginning,
+    `digest` theirs.
     """
 
     def __init__(
@@ -52,11 +60,13 @@ class FlightRecorder:
         *,
         seconds: float = SECONDS,
         max_bytes: int = MAX_BYTES,
+        rules: bytes = b"",
+        digest: str = "",
     ) -> None:
         self._summarise = Summariser(layouts, byte_order)
         self._span = int(seconds * 1e9)
         self._max_bytes = max_bytes
-        self._tapes: dict[int, _Tape] = {}
+        self._tapes: dict[int, _Tape] = {HOST: _Tape(Past(rules, digest, of=(HOST,)))}
         self._number = 0
         self._newest = self._swept = 0
 
@@ -69,7 +79,9 @@ class FlightRecorder:
         self._newest = max(self._newest, summary.last_time)
         size = size_of(batches) + ROUND_OVERHEAD
         for agent in summary.agents:
-            tape = self._tapes.setdefault(agent, _Tape())
+            tape = self._tapes.get(agent)
+            if tape is None:
+                tape = self._tapes[agent] = _Tape(Past(of=(agent,)))
             tape.add(self._number, summary.last_time, batches, size)
             tape.trim(self._newest - self._span, self._max_bytes)
         if self._newest - self._swept >= SWEEP_NS:
@@ -78,17 +90,16 @@ class FlightRecorder:
     def _sweep(self) -> None:
         """Let go of what agents that fell silent left behind."""
         self._swept = self._newest
-        for agent, tape in list(self._tapes.items()):
+        for tape in self._tapes.values():
             tape.trim(self._newest - self._span, self._max_bytes)
-            if not tape.rounds:
-                del self._tapes[agent]
 
     def agents(self) -> list[int]:
         """The numbers of the agents of whom something is kept."""
-        return sorted(self._tapes)
+        return sorted(agent for agent, tape in self._tapes.items() if tape.rounds)
 
     def forget(self, agent: int) -> None:
-        self._tapes.pop(agent, None)
+        if agent != HOST:
+            self._tapes.pop(agent, None)
 
     def dropped(self, agent: int) -> int:
         """How many rounds within the span were let go of for want of room since the agent came."""
@@ -105,14 +116,20 @@ class FlightRecorder:
                 found.update((number, batches) for number, _, _, batches in tape.rounds)
         return [found[number] for number in sorted(found)]
 
-    def dump(self, writer: TraceWriter, agents: Iterable[int] | None = None) -> int:
-        """Hand the rounds of these agents to `writer`; returns how many.
+    @property
+    def rules(self) -> tuple[bytes, str]:
+        """The rules that were in force where the tapes begin, and their digest."""
+        return self._tapes[HOST].past.rules, self._tapes[HOST].past.digest
 
-        They are all handed over at once: give the writer a backlog of at least what is kept here.
-        It takes no further memory, the rounds are shared. What follows is for the caller to
-        append: nothing is missing between.
+    def tape(self, agent: int) -> list[Round]:
+        """What a trace of an agent begins with: what was so where its tape begins, then its tape.
+
+        Of rounds that it shares with others only what concerns it, or all.
         """
-        rounds = self.rounds(agents)
-        for batches in rounds:
-            writer.append(batches)
-        return len(rounds)
+        self._sweep()
+        keep = of_agent(agent)
+        found = [*self._tapes[HOST].past.rounds()]
+        if agent in self._tapes:
+            found += self._tapes[agent].past.rounds()
+        found += [select(batches, keep) for batches in self.rounds([agent])]
+        return [batches for batches in found if batches]

@@ -75,6 +75,7 @@ class FrameType(IntEnum):
     GAP = 4
     SIGNATURE = 5
     END = 6
+    SNAPSHOT = 128
 
 
 OPTIONAL_FRAME = 128
@@ -142,6 +143,11 @@ class TraceHeader:
         """Paths of what the operator named as the training job."""
         told = self.extra.get("training")
         return tuple(map(str, told)) if isinstance(told, (list, tuple)) else ()
+
+    @property
+    def is_excerpt(self) -> bool:
+        """Whether records were left out or put in: what tells of another by its number tells a wrong one."""
+        return not self.extra.keys().isdisjoint(("incident", "cut", "merge"))
 
     def pack(self) -> bytes:
         """The payload of the header frame: a map of the fields, layouts by the kind's number."""
@@ -315,9 +321,12 @@ def open_frame(head_bytes: bytes, head: FrameHead, rest: memoryview, offset: int
     return Frame(offset, head.size, head.seq, head.previous, head.digest, body)
 
 
+_LARGE = (FrameType.ROUNDS, FrameType.RULES, FrameType.SNAPSHOT)
+
+
 def expand(body: Body) -> bytes:
     """A frame's payload as it was before compression; nothing is allocated beyond what its head claims."""
-    limit = MAX_PLAIN if body.type in (FrameType.ROUNDS, FrameType.RULES) else MAX_META
+    limit = MAX_PLAIN if body.type in _LARGE else MAX_META
     if body.plain_size > limit:
         raise TraceError(f"frame claims {body.plain_size} bytes, its type allows {limit}")
     if body.codec == Codec.PLAIN:

@@ -32,13 +32,14 @@ from agentwatch.trace.summary import Keys
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A rounds frame: where it lies and what it holds. `keys` is None where it does not say."""
+    """A rounds frame: where it lies, what it holds, its digest. `keys` is None where it does not say."""
 
     offset: int
     records: int
     first_time: int
     last_time: int
     keys: Keys | None
+    digest: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ def _entry(offset: int, head: FrameHead, summary: bytes) -> Entry:
         keys = Keys.unpack(summary)
     except TraceError:
         keys = None
-    return Entry(offset, head.body.records, head.body.first_time, head.body.last_time, keys)
+    return Entry(offset, head.body.records, head.body.first_time, head.body.last_time, keys, head.digest)
 
 
 def _head(data: bytes, mark: bytes) -> FrameHead:

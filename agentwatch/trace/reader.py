@@ -152,12 +152,14 @@ class TraceReader:
     another file of the same recording.
 
     Iteration gives the rounds as the source gave them. `damage` lists what is missing, complete
-    when the iteration has ended. `rules` are the recorder's, empty where it gave none. `offset` is
-    the byte that is read next, for a progress bar.
+    when the iteration has ended. `rules` are the recorder's, empty where it gave none. `snapshot` is
+    what was so where the file begins, for who has not read the files before it. `offset` is the byte
+    that is read next, for a progress bar.
     """
 
     header: TraceHeader
     rules: bytes
+    snapshot: tuple[Round, ...]
 
     def __init__(
         self, source: str | os.PathLike[str] | BinaryIO, *, header: TraceHeader | None = None
@@ -171,6 +173,7 @@ class TraceReader:
         self._hashed_in_vain = 0
         self._waiting: Frame | None = None
         self.rules = b""
+        self.snapshot = ()
         try:
             self._begin(header)
         except BaseException:
@@ -270,14 +273,26 @@ class TraceReader:
             self.header, self._waiting = header, frame
             return
         self.header = TraceHeader.unpack(expand(frame.body))
-        frame = self._take()
-        if frame is None or frame.body.type != FrameType.RULES:
-            self._waiting = frame
-            return
-        try:
-            self.rules = expand(frame.body)
-        except TraceError as error:
-            self._note(DamageKind.MALFORMED, frame.offset, frame.size, f"rules: {error}")
+        self._waiting = self._take()
+        if (frame := self._waiting_for(FrameType.RULES)) is not None:
+            try:
+                self.rules = expand(frame.body)
+            except TraceError as error:
+                self._note(DamageKind.MALFORMED, frame.offset, frame.size, f"rules: {error}")
+        if (frame := self._waiting_for(FrameType.SNAPSHOT)) is not None:
+            try:
+                self.snapshot = tuple(unpack_rounds(expand(frame.body)))
+            except TraceError as error:
+                self._note(DamageKind.MALFORMED, frame.offset, frame.size, f"snapshot: {error}")
+
+    def _waiting_for(self, type: FrameType) -> Frame | None:
+        """Take the frame that waits, if it is of this type; the next one waits then."""
+        frame = self._waiting
+        if frame is None or frame.body.type != type:
+            return None
+        self._waiting = None
+        self._waiting = self._take()
+        return frame
 
     # --- the chain ---
 

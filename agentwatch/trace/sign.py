@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from agentwatch.trace.error import TraceError
@@ -79,6 +80,14 @@ class KeyFileSigner:
     def sign(self, message: bytes) -> bytes:
         signature: bytes = self._key.sign(message)
         return signature
+
+
+def read_signer(path: Path) -> KeyFileSigner:
+    """A signer with the key in this file. Raises `TraceError`."""
+    try:
+        return KeyFileSigner(path.read_bytes())
+    except OSError as error:
+        raise TraceError(f"{path}: {error.strerror}") from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 import zstandard
 
@@ -96,6 +97,19 @@ class _Gap:
         )
 
 
+class Snapshots(Protocol):
+    """Knows the state and the rules after all that was written. Used by the recorder's thread."""
+
+    rules: bytes
+    digest: str
+
+    def fold(self, batches: Round) -> None:
+        """This round was written."""
+
+    def rounds(self) -> list[Round]:
+        """The state as records."""
+
+
 class _Output:
     """Puts frames into the files of a recording. Used by one thread at a time.
 
@@ -111,7 +125,9 @@ class _Output:
         rotation: Rotation | None,
         signer: Signer | None,
         sync: bytes,
+        snapshots: Snapshots | None,
     ) -> None:
+        self._snapshots = snapshots
         self._compressor = zstandard.ZstdCompressor(level=COMPRESSION_LEVEL)
         self._header = replace(header, public_key=signer.public_key if signer else b"")
         self._rules = rules
@@ -171,9 +187,15 @@ class _Output:
         """Write everything that comes before a file's first round, in one piece."""
         lead = prefix(self._sync_bytes)
         self._seq, self._previous = 0, chain_start(lead)
+        told = self._snapshots.rounds() if self.segment and self._snapshots is not None else []
+        if told and self._snapshots is not None:
+            self._rules = self._snapshots.rules
+            self._header = replace(self._header, rules_digest=self._snapshots.digest)
         bodies = [self.compress(FrameType.HEADER, self._header.pack())]
         if self._rules:
             bodies.append(self.compress(FrameType.RULES, self._rules))
+        if told:
+            bodies.append(self.compress(FrameType.SNAPSHOT, pack_rounds(told)))
         if self._removed:
             bodies.append(self._removed.body())
         self._write(file, *bodies, lead=lead)
@@ -246,9 +268,10 @@ class TraceWriter:
     closed, removed or filled up under our hands is followed by a new one.
 
     `rules` are bytes that the reader gets back as they are. `signer` signs the chain once a
-    second and at the end. `overwrite` replaces a regular file. `sync` is the recording's random
-    mark, for tests that need the same bytes twice. Raises `TraceError` where the file cannot be
-    created at all.
+    second and at the end. `overwrite` replaces a regular file. `snapshots` tells every
+    file but the first what was so at its beginning, so that it can be replayed alone. `sync` is the
+    recording's random mark, for tests that need the same bytes twice. Raises `TraceError` where the
+    file cannot be created at all.
     """
 
     def __init__(
@@ -262,6 +285,7 @@ class TraceWriter:
         backlog_bytes: int = BACKLOG_BYTES,
         flush_seconds: float = FLUSH_SECONDS,
         overwrite: bool = False,
+        snapshots: Snapshots | None = None,
         sync: bytes | None = None,
     ) -> None:
         self._path = Path(path)
@@ -272,7 +296,13 @@ class TraceWriter:
                 clear_way(self._path)
             sync = os.urandom(SYNC_SIZE) if sync is None else sync
             self._output = _Output(
-                self._path, header, rules=rules, rotation=rotation, signer=signer, sync=sync
+                self._path,
+                header,
+                rules=rules,
+                rotation=rotation,
+                signer=signer,
+                sync=sync,
+                snapshots=snapshots,
             )
         except OSError as error:
             raise TraceError(f"{self._path}: {error.strerror}") from None
@@ -290,6 +320,8 @@ class TraceWriter:
         self._rounds = self._records = 0
         self._body: Body | None = None
         self._body_weight = 0
+        self._body_rounds: list[Round] = []
+        self._snapshots = snapshots
         self._spoiled = _Gap("")
         self._failing = False
         self._errors = 0
@@ -416,9 +448,15 @@ class TraceWriter:
             if self._body.type == FrameType.ROUNDS:
                 self._rounds += self._body.rounds
                 self._records += self._body.records
+                self._note_written()
             self._body = None
             self._taken += self._body_weight
         self._failing = False
+
+    def _note_written(self) -> None:
+        if self._snapshots is not None:
+            for batches in self._body_rounds:
+                self._snapshots.fold(batches)
 
     def _next_body(self) -> tuple[Body, int]:
         """The next frame from what waits, and how much of the backlog it takes off."""
@@ -436,6 +474,7 @@ class TraceWriter:
                 break
             rounds.append(batches)
             self._queue.popleft()
+        self._body_rounds = rounds if self._snapshots is not None else []
         return self._encode(rounds), size + len(rounds) * ROUND_OVERHEAD
 
     def _encode(self, rounds: list[Round]) -> Body:

@@ -15,12 +15,11 @@ from agentwatch.enrich.state import State
 from agentwatch.sinks.alerts import endpoint
 from agentwatch.tui import live
 from agentwatch.tui.live import AlertRow, FlowRow, ProcessRow, Snapshot
-from agentwatch.tui.text import byte_count
+from agentwatch.tui.text import byte_count, short_program
 
 PROCESSES = 400  # looked at for a snapshot; views show fewer
 ALERTS_KEPT = 200
 OUTPUT_KEPT = 200
-PROGRAM_SHOWN = 24  # characters of a program's path
 
 
 def ended_words(process: Process) -> str:
@@ -40,10 +39,7 @@ def _command(process: Process) -> str:
     if not process.argv:
         return process.exe or "?"
     program, *arguments = process.argv
-    parts = program.split("/")
-    if len(program) > PROGRAM_SHOWN and len(parts) > 3 and not parts[0]:
-        program = f"/{parts[1]}/…/{parts[-1]}"
-    return " ".join((program, *arguments))
+    return " ".join((short_program(program), *arguments))
 
 
 def _tree(processes: Sequence[Process]) -> Iterable[tuple[Process, int]]:

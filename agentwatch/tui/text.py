@@ -9,6 +9,7 @@ import unicodedata
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"})
 _MARKS = frozenset({"Mn", "Me"})
 _MARKS_IN_A_ROW = 2
+PROGRAM_SHOWN = 24  # characters of a program's path
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 
 
@@ -42,6 +43,14 @@ def _escape(character: str) -> str:
     if code <= 0xFF:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
+
+
+def short_program(path: str) -> str:
+    """A program's path; of a long one the beginning and the end: `/usr/…/python3`."""
+    parts = path.split("/")
+    if len(path) > PROGRAM_SHOWN and len(parts) > 3 and not parts[0]:
+        return f"/{parts[1]}/…/{parts[-1]}"
+    return path
 
 
 def byte_count(count: int) -> str:

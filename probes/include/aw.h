@@ -15,9 +15,16 @@
 /* Maps are made by the loader; bytecode names them by number until then. */
 #define MAP(number) ((void *)bpf_pseudo_fd(1, number))
 
+/* The helpers under names that BCC does not know. Under their own it takes the old bpf_probe_read
+ * for them wherever /proc/kallsyms hides the addresses (kptr_restrict, no CAP_SYSLOG), which
+ * programs of cgroups may not call. */
+static long (*read_kernel)(void *, u32, const void *) = (void *)BPF_FUNC_probe_read_kernel;
+static long (*read_kernel_str)(void *, u32, const void *) = (void *)BPF_FUNC_probe_read_kernel_str;
+static long (*read_user)(void *, u32, const void *) = (void *)BPF_FUNC_probe_read_user;
+static long (*read_user_str)(void *, u32, const void *) = (void *)BPF_FUNC_probe_read_user_str;
+
 /* Reads a kernel field without trusting the pointer. */
-#define READ(destination, source)                                                                  \
-    bpf_probe_read_kernel(&(destination), sizeof(destination), &(source))
+#define READ(destination, source) read_kernel(&(destination), sizeof(destination), &(source))
 
 #define AF_UNIX 1
 #define AF_INET 2
@@ -35,6 +42,16 @@
         if ((length) > (limit))                                                                    \
             (length) = (limit);                                                                    \
     } while (0)
+
+/* 1 if any bit is set, without a branch: the verifier would follow both sides of each. */
+INLINE u64 any(u64 bits) {
+    u64 negative;
+
+    asm volatile("" : "+r"(bits));
+    negative = -bits;
+    asm volatile("" : "+r"(negative));
+    return (bits | negative) >> 63;
+}
 
 /* A length from 1 to `limit`, where the verifier sees it: one of 6.1 learns nothing from a test for
  * 0.

@@ -51,7 +51,7 @@ INLINE bool write_path(struct path *path, u8 *data, u16 *length) {
         /* Or the mask is taken for needless after the test above, which the verifier has forgotten.
          */
         asm volatile("" : "+r"(used));
-        written = bpf_probe_read_kernel_str(data + (used & (PATH_BYTES - 1)), NAME_BYTES, name);
+        written = read_kernel_str(data + (used & (PATH_BYTES - 1)), NAME_BYTES, name);
         if (written <= 0)
             return false;
         *length = used + written;

@@ -436,3 +436,21 @@ def _connects(trace: Path) -> Iterator[int]:
                 if batch.kind is BatchKind.SLOTS:
                     rows = decode.slots(batch.data)
                     yield from (decode.unpack(row)[4] for row in rows if row[decode.TYPE] == Type.CONNECT)
+
+
+def test_markers_are_on_alerts_and_in_a_signed_trace(rules: Path, tmp_path: Path) -> None:
+    key, trace = tmp_path / "key.pem", tmp_path / "run.trace"
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", key], check=True)
+    options = ["--rules", rules, "--json", "--record", trace, "--sign", key, "--mark", "episode=3"]
+    environment = {**os.environ, "AGENTWATCH_MARKERS": "run=7,episode=2"}
+    done = run(*options, "--", PYTHON, "-c", CONNECT, env=environment)
+    (alert, *_) = map(json.loads, done.stdout.splitlines())
+    assert alert["markers"] == {"episode": "3", "run": "7"}
+    checked = subprocess.run(
+        [sys.executable, "-m", "agentwatch", "trace", "verify", trace],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "signed by" in checked.stdout
+    assert run("--mark", "7", "--", "true").returncode == 2

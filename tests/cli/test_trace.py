@@ -15,6 +15,7 @@ from agentwatch.cli.main import cli
 from agentwatch.trace.sign import KeyFileSigner, can_sign
 from agentwatch.trace.store import Rotation, segment_paths
 from agentwatch.trace.writer import TraceWriter
+from tests.recordings import connections, record, rules_for
 from tests.trace.samples import header, rounds
 
 ROUNDS = rounds(40)
@@ -140,3 +141,26 @@ def _key(path: Path) -> Path:
     subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", path], check=True)
     subprocess.run(["openssl", "pkey", "-in", path, "-pubout", "-out", f"{path}.pub"], check=True)
     return path
+
+
+def test_cut_and_merge_make_traces_that_verify(tmp_path: Path) -> None:
+    rules = rules_for(tmp_path)
+    whole = record(tmp_path / "run.awt", connections(5), rules, changes={"agents": ("demo",)})
+    key = _key(tmp_path / "key.pem")
+    done = _run(
+        "cut", whole, "--alert", "2", "--before", "0", "--after", "1", "-o", tmp_path / "a", "--sign", key
+    )
+    assert done.exit_code == 0, done.output
+    assert _run("verify", tmp_path / "a").exit_code == 0
+    told = _run("info", tmp_path / "a").output
+    assert "cut of    run.awt" in told and "signed by" in told
+    replayed = CliRunner().invoke(cli, ["replay", str(tmp_path / "a")])
+    assert len(replayed.stdout.splitlines()) == 2  # the second and the third, a second later
+    assert _run("cut", whole, "--alert", "9", "-o", tmp_path / "b").exit_code == 1
+    assert _run("cut", whole, "--from", "soon", "-o", tmp_path / "b").exit_code == 2
+    assert _run("cut", whole, "--to", "3", "-o", tmp_path / "a").exit_code == 1
+    assert _run("merge", whole, whole, "-o", tmp_path / "b").exit_code == 1
+    assert _run("merge", whole, "-o", tmp_path / "b").exit_code == 0
+    assert "merge of  run.awt" in _run("info", tmp_path / "b").output
+    whole.write_bytes(whole.read_bytes()[:-30])
+    assert _run("cut", whole, "--agent", "demo", "-o", tmp_path / "c").exit_code == Exit.DAMAGED

@@ -35,10 +35,16 @@ class Service:
             "daemon",
             "--run-dir",
             str(self.folder),
+            "--state-dir",
+            str(self.folder / "state"),
             *self._arguments,
         ]
         self.process = subprocess.Popen(command, stderr=self.log)
-        eventually(self._answers, 20)
+        try:
+            eventually(self._answers, 20)
+        except BaseException:  # nobody gets hold of one that did not start, to end it
+            self.kill()
+            raise
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, self.said()

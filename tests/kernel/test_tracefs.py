@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,18 @@ def test_events_are_found_without_a_mounted_tracefs() -> None:
     assert number
     assert tracefs._event("syscalls/sys_exit_unlinkat") not in (None, number)
     assert tracefs._event("syscalls/sys_exit_nonsense") is None
+
+
+def test_a_mounted_tracefs_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    event = tmp_path / "events/syscalls/sys_exit_openat"
+    event.mkdir(parents=True)
+    (event / "id").write_text("4711\n")
+    monkeypatch.setattr(tracefs, "_MOUNTED", tmp_path)
+    tracefs._tracefs.cache_clear()
+    try:
+        assert tracefs._event("syscalls/sys_exit_openat") == 4711
+    finally:
+        tracefs._tracefs.cache_clear()
 
 
 def test_calls_that_there_are_not_are_an_error() -> None:

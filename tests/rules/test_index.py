@@ -7,9 +7,9 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentwatch.event import Event
+from agentwatch.event import Event, Value
 from agentwatch.rules.expr import CASED, MANY, ONE, Expr
-from agentwatch.rules.index import REMEMBERED_EVENT, Memory, Plan, find_guard
+from agentwatch.rules.index import REMEMBERED_EVENT, Memory, Plan, find_guards
 from agentwatch.rules.match import Facts, compile_condition
 from tests.rules.helpers import event
 
@@ -68,7 +68,10 @@ EVENTS = st.builds(
         optional={
             "CommandLine": TEXTS,
             "Image": st.one_of(TEXTS, st.integers(0, 11), st.booleans(), st.none()),
-            "Argv": st.lists(TEXTS, max_size=3).map(tuple),
+            "Argv": st.one_of(
+                st.lists(TEXTS, max_size=3).map(tuple),
+                st.lists(TEXTS, min_size=1, max_size=3).map(lambda texts: tuple(texts * 40)),
+            ),
         },
     ),
     st.lists(st.sampled_from(["CommandLine", "Image", "Argv"]), max_size=2),
@@ -93,18 +96,40 @@ def test_the_index_finds_what_evaluating_every_rule_finds(
 
 @settings(max_examples=200, deadline=None)
 @given(CONDITIONS, EVENTS)
-def test_a_rule_is_false_where_its_guard_is(condition: Expr, of: Event) -> None:
-    guard = find_guard(condition)
-    if guard and all(compile_condition(atom, {})(Facts(of)) is False for atom in guard[1]):
-        assert compile_condition(condition, {})(Facts(of)) is False
+def test_a_rule_is_false_where_one_of_its_guards_is(condition: Expr, of: Event) -> None:
+    for _, atoms in find_guards(condition):
+        if all(compile_condition(atom, {})(Facts(of)) is False for atom in atoms):
+            assert compile_condition(condition, {})(Facts(of)) is False
 
 
 def test_programs_of_every_day_are_no_good_guard() -> None:
     word = ("atom", "CommandLine", "contains", ("a rare word",))
     for program, field in (("/rare", "Image"), ("/sh", "CommandLine"), ("/usr/bin/python3", "CommandLine")):
-        guard = find_guard(("and", ("atom", "Image", "endswith", (program,)), word))
-        assert guard is not None
-        assert [atom[1] for atom in guard[1]] == [field]
+        _, atoms = find_guards(("and", ("atom", "Image", "endswith", (program,)), word))[0]
+        assert [atom[1] for atom in atoms] == [field]
+
+
+def test_all_guards_of_a_rule_must_hold() -> None:
+    shell = ("atom", "Image", "endswith", ("/sh",))
+    plan = Plan(
+        [(0, ("and", shell, ("atom", "Argv", "contains", ("needle",)), ("atom", "User", "eq", ("me",))))]
+    )
+    whole: dict[str, Value] = {"Image": "/bin/sh", "Argv": ("a needle",), "User": "me"}
+    assert plan.evaluate(event(values=whole)) == ((0, False),)
+    tried: list[Facts] = []
+    plan._tests = [tried.append]
+    for name in whole:
+        assert plan.evaluate(event(values={**whole, name: "other"})) == ()
+    assert not tried
+
+
+def test_of_alternatives_the_second_guards_are_guards_too() -> None:
+    ways = [
+        ("and", ("atom", "Image", "endswith", (f"/{name}",)), ("atom", "Argv", "contains", (f"--{name}-it",)))
+        for name in ("first", "second")
+    ]
+    guards = find_guards(("or", *ways))
+    assert [{atom[1] for atom in atoms} for _, atoms in guards] == [{"Image"}, {"Argv"}]
 
 
 def test_a_literal_found_in_one_element_of_a_list_is_found() -> None:

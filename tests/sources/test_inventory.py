@@ -16,6 +16,7 @@ from agentwatch.kernel.cgroup import existing
 from agentwatch.schema.events import ExecFlag
 from agentwatch.session import Session
 from agentwatch.watch import Options, Watch
+from tests.lab import Cgroup, eventually
 from tests.lab.running import PYTHON, Talker, talker
 from tests.lab.watched import NO_RULES, Kept
 
@@ -162,6 +163,40 @@ def test_nothing_of_the_agent_is_kept_or_changed(agent: Talker) -> None:
     assert [len(list(folder.iterdir())) for folder in folders] == before
     assert agent.cgroup.pids() == members
     assert not agent.cgroup.frozen()
+
+
+MANY = """
+import os, sys
+for _ in range(300):
+    if os.fork() == 0:
+        os.read(0, 1)
+        os.fork()  # perhaps before it is described itself
+        os.read(0, 1)
+        os._exit(0)
+print("up", flush=True)
+os.read(0, 1)
+"""
+
+
+def test_stock_of_a_big_tree_is_taken_beside_events(agent: Talker) -> None:
+    with Cgroup("many") as cgroup, cgroup.popen([PYTHON, "-c", MANY], stdin=-1, stdout=-1) as many:
+        assert many.stdout is not None and many.stdout.readline() == b"up\n"
+        assert many.stdin is not None
+        with attached(agent) as watch, existing(cgroup.path) as found:
+            number = watch.session.add(Options("many", "monitor", running=True), found)
+            big = watch.session.watch.agents[number]
+            assert not big.ready
+            agent.tell("run")  # of another agent: its program and its end are told meanwhile
+            many.stdin.write(b"." * 100)
+            many.stdin.flush()
+            watch.until("fork", 50)
+            while not big.ready:
+                watch.step()
+            eventually(lambda: (watch.step(0), len(watch.named("process")) >= 300)[1])
+            known = [one for one in watch.session.state.processes.all() if one.agent == number]
+            assert {one.exe for one in known} == {os.path.realpath(PYTHON)}
+            assert {one.argv for one in known} == {(PYTHON, "-c", MANY)}
+            (cgroup.path / "cgroup.kill").write_text("1")
 
 
 NAMELESS = """

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from agentwatch.sources.base import BatchKind, Round
+from agentwatch.enrich.state import State
+from agentwatch.schema import decode
+from agentwatch.schema.decode import TIME, pack_notes
+from agentwatch.schema.events import Type
+from agentwatch.sources.base import Batch, BatchKind, Round
 from agentwatch.trace.flight import FlightRecorder
-from agentwatch.trace.reader import TraceReader
-from agentwatch.trace.writer import ROUND_OVERHEAD, TraceWriter
-from tests.trace.samples import LAYOUT, header, notes, rounds, slot, slots
+from agentwatch.trace.record import LAYOUTS as RECORD_LAYOUTS
+from agentwatch.trace.writer import ROUND_OVERHEAD
+from tests.recordings import BEGAN, SECOND, connections
+from tests.trace.samples import LAYOUT, notes, slot, slots
 
-SECOND = 1_000_000_000
 LAYOUTS = {BatchKind.SLOTS: LAYOUT, BatchKind.RECORDS: LAYOUT}
 
 
@@ -73,15 +75,36 @@ def test_agents_that_fell_silent_are_let_go_of() -> None:
     assert flight.agents() == [2]
 
 
-def test_an_incident_holds_what_came_before_and_after(tmp_path: Path) -> None:
-    path = tmp_path / "incident.awt"
-    made = rounds(30)
-    flight = FlightRecorder(LAYOUTS, "little")
-    for batches in made[:20]:
+def test_a_tape_begins_with_what_was_so_then() -> None:
+    rules = b"rules"
+    flight = FlightRecorder(RECORD_LAYOUTS, "little", seconds=5, rules=rules, digest="first")
+    begin = (int(Type.AGENT), BEGAN, 2, 0, 0, "other", "agentwatch/other", 2, "monitor")
+    found = (int(Type.PROCESS), BEGAN, 1, 50, 7, 0, 0, "/bin/sh", ("sh", "-c", "x"), "/", 0, 0, 0, 0, 0)
+    marker = (int(Type.MARKER), BEGAN, 1, 0, 0, "run", "7", "file")
+    made = connections(30)
+    flight.append(made[0])
+    flight.append((Batch(BatchKind.NOTES, pack_notes([begin, found, marker])),))
+    for batches in made[1:]:
         flight.append(batches)
-    with TraceWriter(path, header(), backlog_bytes=64 << 20) as writer:
-        assert flight.dump(writer) == 20
-        for batches in made[20:]:
-            writer.append(batches)
-    with TraceReader(path) as reader:
-        assert list(reader) == made and not reader.damage
+    past, *tape = flight.tape(1)
+    assert tape == made[-6:]
+    state = State()
+    for row in decode.notes(past[0].data):
+        assert row[TIME] < BEGAN + 25 * SECOND
+        state.apply(1, row)
+    assert [agent.name for agent in state.agents.values()] == ["demo"]
+    process = state.processes.known((50, 7))
+    assert process is not None and process.argv == ("sh", "-c", "x")
+    assert state.markers(process) == {"run": "7"}
+    assert sorted(flow.remote_port for flow in state.flows.all()) == [1] * 24
+    assert flight.rules == (rules, "first")
+
+
+def test_rules_that_came_into_force_before_the_tape_are_its_rules() -> None:
+    flight = FlightRecorder(RECORD_LAYOUTS, "little", seconds=5, rules=b"old", digest="old")
+    reload = (int(Type.RULES), BEGAN, 0, 0, 0, "new", b"new")
+    flight.append((Batch(BatchKind.NOTES, pack_notes([reload])),))
+    assert flight.rules == (b"old", "old")
+    for batches in connections(30):
+        flight.append(batches)
+    assert flight.rules == (b"new", "new")

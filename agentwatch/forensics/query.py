@@ -1,0 +1,282 @@
+"""SQL over traces and Parquet files: DuckDB, shut in.
+
+The statement is one SELECT, parsed by DuckDB itself; it reads the files it was given and no
+others, changes no setting, loads no extension and writes nothing. Memory, time and disk for
+intermediate results are bounded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from threading import Timer
+from typing import Any
+from urllib.parse import urlsplit
+
+import duckdb
+import pyarrow as pa
+
+from agentwatch.forensics.export import to_parquet
+from agentwatch.forensics.parquet import schema_of
+from agentwatch.forensics.tables import TABLES
+from agentwatch.replay import Recording, recordings
+
+SPILLED_MAX = "20GB"  # on disk, for what does not fit in memory
+BATCH_ROWS = 4096
+_PARTITIONED = "union_by_name = true, hive_partitioning = true, hive_types = {'date': DATE, 'host': VARCHAR}"
+_REMOTE = ("s3", "gs", "gcs", "r2", "http", "https")
+_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL")
+
+
+class QueryError(Exception):
+    """A query that cannot be answered; its text is meant for the user."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`memory` in DuckDB's words (`1GB`), `seconds` for the statement."""
+
+    memory: str = "1GB"
+    seconds: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a trace lacks: its name, sentences, and whether that is damage."""
+
+    name: str
+    missing: tuple[str, ...]
+    damaged: bool
+
+
+@dataclass(slots=True)
+class Inputs:
+    """Parquet files by table, and what is known to be missing from the traces behind them."""
+
+    files: dict[str, list[str]] = field(default_factory=lambda: {name: [] for name in TABLES})
+    told: list[Told] = field(default_factory=list)
+
+
+def tables_of(sql: str) -> frozenset[str]:
+    """The tables that a statement names. Raises `QueryError` where it is anything but one SELECT."""
+    try:
+        with duckdb.connect(":memory:") as session:
+            statements = session.extract_statements(sql)
+            row = session.execute("SELECT json_serialize_sql($sql)", {"sql": sql}).fetchone()
+    except duckdb.Error as error:
+        raise QueryError(str(error)) from None
+    tree = json.loads(row[0]) if row else {}
+    select = [one.type for one in statements] == [duckdb.StatementType.SELECT]
+    if not select or tree.get("error", True):
+        raise QueryError("a query is one SELECT: nothing else is allowed")
+    return frozenset(_named(tree)) & TABLES.keys()
+
+
+def _named(tree: Any) -> Iterator[str]:
+    """The names of tables in DuckDB's syntax tree."""
+    ahead = [tree]
+    while ahead:
+        node = ahead.pop()
+        if isinstance(node, dict):
+            if isinstance(node.get("table_name"), str):
+                yield node["table_name"].lower()
+            ahead += node.values()
+        elif isinstance(node, list):
+            ahead += node
+
+
+@contextmanager
+def gathered(sources: Sequence[str], wanted: frozenset[str], jobs: int) -> Iterator[Inputs]:
+    """The Parquet files of these sources. Traces are converted first, the wanted tables alone.
+
+    A source is a trace, a Parquet file, a folder of `trace export`, or the URL of one of the
+    latter two. Raises `QueryError`.
+    """
+    inputs = Inputs()
+    traces = []
+    for source in sources:
+        if urlsplit(source).scheme in _REMOTE:
+            _add_remote(inputs, source)
+        elif Path(source).is_dir() or source.endswith(".parquet"):
+            _add_local(inputs, Path(source))
+        else:
+            traces.append(Path(source))
+    with tempfile.TemporaryDirectory(prefix="agentwatch-query-") as folder:
+        for told in _convert(recordings(traces), Path(folder), wanted | {"traces"}, jobs):
+            inputs.told.append(told)
+        _add_local(inputs, Path(folder), needed=False)
+        yield inputs
+
+
+def _convert(work: list[Recording], folder: Path, wanted: frozenset[str], jobs: int) -> Iterator[Told]:
+    """Each recording's tables, side by side; nothing is pickled but names and sentences."""
+    if len(work) < 2 or jobs < 2:
+        yield from (_told(recording, folder, wanted) for recording in work)
+        return
+    with ProcessPoolExecutor(min(jobs, len(work)), get_context("spawn")) as pool:
+        yield from pool.map(_told, work, [folder] * len(work), [wanted] * len(work))
+
+
+def _told(recording: Recording, folder: Path, wanted: frozenset[str]) -> Told:
+    story = to_parquet(recording, folder, [name for name in TABLES if name in wanted])
+    return Told(story.name, tuple(story.incomplete + story.unseen), story.outcome.damaged)
+
+
+def _add_local(inputs: Inputs, path: Path, needed: bool = True) -> None:
+    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    found = [file for file in files if not file.name.startswith(".")]
+    for file in found:
+        inputs.files[_table_of(file.parts, str(file))].append(str(file.resolve()))
+    if needed and not found:
+        raise QueryError(f"{path} holds no Parquet files")
+
+
+def _add_remote(inputs: Inputs, url: str) -> None:
+    """One file, or a folder of which every table is looked for."""
+    if url.endswith(".parquet"):
+        inputs.files[_table_of(tuple(url.split("/")), url)].append(url)
+        return
+    for name, files in inputs.files.items():
+        files.append(f"{url.rstrip('/')}/{name}/**/*.parquet")
+
+
+def _table_of(parts: Sequence[str], name: str) -> str:
+    """The table that a file belongs to, by the folders that it lies in, or by its own name."""
+    for part in reversed(parts):
+        if (table := part.split(".")[0]) in TABLES:
+            return table
+    raise QueryError(f"{name}: no folder above it is named after a table ({', '.join(TABLES)})")
+
+
+class Session:
+    """DuckDB over the files of `inputs`. What it needs is opened first, then everything is shut."""
+
+    def __init__(self, inputs: Inputs, wanted: frozenset[str], limits: Limits) -> None:
+        self._limits = limits
+        self._spill = tempfile.TemporaryDirectory(prefix="agentwatch-query-")
+        self._duck = duckdb.connect(":memory:")
+        self._inputs = inputs
+        try:
+            self._open(wanted)
+        except duckdb.Error as error:
+            self.close()
+            raise QueryError(str(error)) from None
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._duck.close()
+        self._spill.cleanup()
+
+    def _open(self, wanted: frozenset[str]) -> None:
+        self._set("autoinstall_known_extensions", False)
+        self._set("autoload_known_extensions", False)
+        self._set("memory_limit", self._limits.memory)
+        self._set("temp_directory", self._spill.name)
+        self._set("max_temp_directory_size", SPILLED_MAX)
+        self._set("TimeZone", "UTC")
+        files = [file for name in wanted | {"traces"} for file in self._inputs.files[name]]
+        if any(urlsplit(file).scheme in _REMOTE for file in files):
+            self._go_remote(files)
+        else:
+            self._duck.execute("SET allowed_paths = $files", {"files": files})
+        for name in wanted | {"traces"}:
+            self._view(name, self._inputs.files[name])
+        self._set("enable_external_access", False)
+        self._set("lock_configuration", True)
+
+    def _set(self, name: str, value: object) -> None:
+        self._duck.execute(f"SET {name} = $value", {"value": value})
+
+    def _go_remote(self, files: Sequence[str]) -> None:
+        """Object storage and web servers, through DuckDB's extension httpfs if it is installed."""
+        try:
+            self._duck.execute("LOAD httpfs")
+        except duckdb.Error as error:
+            raise QueryError(f"URLs need DuckDB's extension httpfs: {error}") from None
+        if any(os.environ.get(name) for name in _KEYS):
+            self._duck.execute(_secret(os.environ))
+        # What a pattern stands for is known only to the server: all below what comes before it.
+        folders = [file.split("*")[0].rpartition("/")[0] + "/" for file in files]
+        self._duck.execute("SET allowed_directories = $folders", {"folders": sorted(set(folders))})
+
+    def _view(self, name: str, files: Sequence[str]) -> None:
+        """A view of this table's files, empty where there are none."""
+        if not files:
+            self._duck.register(name, _no_rows(name))
+            return
+        listed = ", ".join(_quoted(file) for file in files)
+        options = "union_by_name = true, hive_partitioning = false"
+        if all("/host=" in file or "*" in file for file in files):
+            options = _PARTITIONED
+        self._duck.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{listed}], {options})")
+
+    def told(self) -> list[Told]:
+        """What is missing from the traces: from those converted now, and as Parquet files tell."""
+        now = {one.name for one in self._inputs.told}
+        sql = "SELECT file::VARCHAR, (missing || not_seen)::VARCHAR[], damaged::BOOLEAN FROM traces"
+        try:
+            rows = self._duck.execute(sql).fetchall()
+        except duckdb.Error as error:
+            raise QueryError(str(error)) from None
+        earlier = (Told(str(file), tuple(map(str, why or ())), bool(bad)) for file, why, bad in rows)
+        return self._inputs.told + [one for one in earlier if one.name not in now]
+
+    def run(self, sql: str) -> Iterator[pa.RecordBatch]:
+        """The answer in batches, at least one. Raises `QueryError`, also when time is up."""
+        timer = Timer(self._limits.seconds, self._interrupt)
+        timer.daemon = True
+        timer.start()
+        try:
+            reader = self._duck.sql(sql).to_arrow_reader(BATCH_ROWS)
+            yield _empty(reader.schema)
+            yield from reader
+        except duckdb.InterruptException:
+            raise QueryError(f"no answer within {self._limits.seconds:g} s (see --timeout)") from None
+        except (duckdb.Error, pa.ArrowException) as error:
+            raise QueryError(str(error)) from None
+        finally:
+            timer.cancel()
+
+    def _interrupt(self) -> None:
+        with suppress(duckdb.Error):
+            self._duck.interrupt()
+
+
+def _no_rows(name: str) -> pa.Table:
+    columns = schema_of(TABLES[name]).append(pa.field("date", pa.date32()))
+    return columns.append(pa.field("host", pa.string())).empty_table()
+
+
+def _empty(schema: pa.Schema) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([pa.array([], one.type) for one in schema], schema=schema)
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _secret(environment: Mapping[str, str]) -> str:
+    """Credentials for object storage from the usual variables, for this session only."""
+    key, secret, token, region, endpoint = (environment.get(name, "") for name in _KEYS)
+    given: dict[str, Any] = {"KEY_ID": key, "SECRET": secret, "SESSION_TOKEN": token, "REGION": region}
+    if endpoint:
+        parts = urlsplit(endpoint)
+        given |= {
+            "ENDPOINT": parts.netloc,
+            "USE_SSL": str(parts.scheme == "https").lower(),
+            "URL_STYLE": "path",
+        }
+    words = "".join(f", {name} {_quoted(value)}" for name, value in given.items() if value)
+    return f"CREATE SECRET (TYPE s3{words})"

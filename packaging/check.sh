@@ -1,0 +1,177 @@
+#!/bin/sh
+# Installs a built package on a bare Debian and has it do its work there, then removes it.
+#
+# usage: packaging/check.sh DEB [SUITE]     as root; SUITE is trixie where it is not given
+#
+# Ends with 0 when all went well, with 77 and a reason where it cannot be tried here. What is made is in
+# one temporary folder and one cgroup, in namespaces of their own: mount points vanish with them.
+set -eu
+
+skip() {
+    echo "check: not tried: $*" >&2
+    exit 77
+}
+
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
+inside=usr/local/check
+
+# --- Outside: a tree, and what is to be tried in it ---------------------------------------------
+
+prepare() {
+    [ "$(id -u)" -eq 0 ] || skip "it needs root"
+    command -v debootstrap >/dev/null || skip "there is no debootstrap"
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -m1 '/debian/$') ||
+        skip "apt here knows no mirror of Debian"
+    mount=$(awk '$3 == "cgroup2" {print $2; exit}' /proc/mounts)
+    [ -n "$mount" ] || skip "cgroup v2 is not mounted"
+    tree=$(mktemp -d /tmp/agentwatch-check.XXXXXX)
+    chmod 755 "$tree" # the agent there is not root
+    cgroup=$mount/${tree##*/}
+    trap clean EXIT
+    trap 'exit 1' INT TERM
+    echo "check: a bare $suite in $tree"
+    unshare --mount debootstrap --variant=minbase "$suite" "$tree" "$mirror" >"$tree.log" 2>&1 || {
+        tail -n 3 "$tree.log" >&2
+        skip "debootstrap failed"
+    }
+    mkdir "$tree/$inside" "$cgroup"
+    cp "$deb" "$tree/$inside/agentwatch.deb"
+    cp "$here/check.sh" "$here/exercise.py" "$tree/$inside"
+    cp -L /etc/resolv.conf "$tree/etc"
+}
+
+clean() {
+    rm -rf "$tree" "$tree.log"
+    echo 1 2>/dev/null >"$cgroup/cgroup.kill" || true
+    find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null || true
+}
+
+# within STAGE [unshare's options]: run a stage with the tree as root, its cgroup as that of cgroup v2.
+within() {
+    stage=$1
+    shift
+    # shellcheck disable=SC2016  # expanded by the shell within
+    sh -c 'echo $$ >"$0/cgroup.procs"; exec unshare --mount --cgroup --propagation private "$@"' "$cgroup" \
+        "$@" sh "$tree/$inside/check.sh" --enter "$tree" "$stage"
+}
+
+# A root of its own, not a chroot: paths that the kernel tells begin where those of the tree do.
+enter() {
+    mount --bind "$1" "$1"
+    cd "$1"
+    mount -t proc proc proc
+    mount --rbind /dev dev
+    mount -t sysfs sysfs sys
+    mount -t cgroup2 none sys/fs/cgroup
+    mount -t tracefs none sys/kernel/tracing
+    mount -t tmpfs tmpfs run
+    mount -t tmpfs tmpfs tmp
+    pivot_root . mnt
+    exec chroot . sh -c 'umount -l /mnt; cd /; exec "$@"' sh sh "/$inside/check.sh" --stage "$2"
+}
+
+# --- Inside, stage by stage -------------------------------------------------------------------------
+
+export DEBIAN_FRONTEND=noninteractive
+
+listing() {
+    find / -xdev \( -path "/$inside" -o -path /var/lib/dpkg -o -path /var/lib/apt -o -path /var/cache \
+        -o -path /var/log -o -path /etc/ld.so.cache -o -name '__pycache__' -o -name '*-' \) -prune \
+        -o -print | sort
+    find /var/cache/agentwatch /var/log/agentwatch 2>/dev/null || true
+    getent group agentwatch || true
+}
+
+stage_install() {
+    apt-get -q update
+    # What it depends on first, so that the listings differ by agentwatch alone.
+    # shellcheck disable=SC2046  # a list of package names
+    apt-get -q -y install --no-install-recommends systemd bash passwd crun \
+        $(dpkg-deb -f "/$inside/agentwatch.deb" Depends | tr ',' '\n' | sed 's/|.*//; s/(.*//')
+    listing >"/$inside/before"
+    dpkg -i "/$inside/agentwatch.deb"
+    getent group agentwatch
+    agentwatch --version
+    systemd-analyze verify --man=no /usr/lib/systemd/system/agentwatch.service
+    bash -c '. /usr/share/bash-completion/completions/agentwatch && complete -p agentwatch'
+    # Without a service manager, but with no more capabilities than the unit gives.
+    agentwatch doctor
+}
+
+# The daemon under the unit's capabilities, started again whenever it ends, in the host's PID namespace.
+stage_capabilities() {
+    unit=/usr/lib/systemd/system/agentwatch.service
+    bounding=$(sed -n 's/^CapabilityBoundingSet=//p' "$unit" | tr A-Z a-z | sed 's/cap_/+/g; s/ /,/g')
+    rm -rf /var/cache/agentwatch
+    while [ ! -e /run/stop ]; do
+        setpriv --no-new-privs --bounding-set "-all,$bounding" agentwatch daemon || true
+    done &
+    python3 -c 'import time, pathlib
+while not pathlib.Path("/run/agentwatch/control.sock").exists(): time.sleep(0.1)'
+    code=0
+    /usr/lib/agentwatch/bin/python3 -I "/$inside/exercise.py" || code=1
+    touch /run/stop
+    kill "$(agentwatch status | sed -n 's/.*process \([0-9]*\),.*/\1/p')"
+    wait
+    return $code
+}
+
+# systemd as process 1 of a PID namespace, and the unit as it was shipped.
+stage_systemd() {
+    cat >/run/check.service <<EOF
+[Unit]
+DefaultDependencies=no
+SuccessAction=exit-force
+FailureAction=exit-force
+[Service]
+Type=oneshot
+ExecStart=/bin/sh /$inside/check.sh --stage unit
+StandardOutput=file:/$inside/said
+StandardError=file:/$inside/said
+EOF
+    mount -t proc proc /proc
+    mkdir -p /run/systemd/system
+    mv /run/check.service /run/systemd/system
+    export container=other
+    exec /lib/systemd/systemd --system --unit=check.service --log-target=null --show-status=0
+}
+
+stage_unit() {
+    [ "$(systemctl is-enabled agentwatch)" = disabled ]
+    systemctl start agentwatch
+    systemctl --no-pager status agentwatch
+    /usr/lib/agentwatch/bin/python3 -I "/$inside/exercise.py"
+    # An upgrade: the same package once more. What runs is started anew.
+    before=$(systemctl show -P MainPID agentwatch)
+    dpkg -i "/$inside/agentwatch.deb"
+    [ "$(systemctl show -P MainPID agentwatch)" != "$before" ]
+    systemctl is-active agentwatch
+    systemctl enable agentwatch
+    dpkg -r agentwatch
+    ! systemctl is-active agentwatch
+    [ -e /etc/agentwatch/agentwatch.toml ]
+    dpkg -P agentwatch
+    echo "removed and purged"
+}
+
+stage_purged() {
+    listing >"/$inside/after"
+    diff "/$inside/before" "/$inside/after"
+}
+
+case $1 in
+--enter) enter "$2" "$3" ;;
+--stage) "stage_$2" ;;
+*)
+    deb=$1 suite=${2:-trixie}
+    prepare
+    within install
+    within capabilities
+    code=0
+    within systemd --pid --fork || code=$?
+    cat "$tree/$inside/said"
+    [ "$code" -eq 0 ]
+    within purged
+    echo "check: all is well"
+    ;;
+esac

@@ -1,0 +1,109 @@
+"""Policies of agents, and their reload while the daemon watches."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from agentwatch.control.client import Client
+from tests.daemon.configured import LOOP, configured, find, running, table, write
+from tests.lab import Cgroup, eventually
+
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
+
+SLEEPS = """
+title: sleeps
+id: 11111111-1111-4111-8111-111111111111
+level: low
+logsource:
+  category: process_creation
+  product: linux
+detection:
+  selection:
+    Image|endswith: /sleep
+  condition: selection
+"""
+
+
+def test_a_policy_leaves_rules_out_and_a_reload_lets_them_speak(tmp_path: Path) -> None:
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "sleep.yml").write_text(SLEEPS)
+    rules = f'[rules]\npaths = ["{tmp_path / "rules"}"]'
+    with Cgroup("quiet") as cgroup, running(cgroup, LOOP):
+        eventually(cgroup.pids)
+        select = f'cgroup = ["{cgroup.path.name}"]'
+        quiet = table("quiet", select, 'name = "quiet"', "without = ['11111111-1111-4111-8111-111111111111']")
+        with configured(tmp_path, rules, quiet) as daemon, Client(daemon.socket) as client:
+            find(daemon, "quiet")
+            events = client.follow("events", agent="quiet", category="process_creation")
+            next(events)
+            for _ in range(3):
+                next(events)  # what the rule would match has gone through
+            assert daemon.ask("alerts")["alerts"] == []
+            write(tmp_path, rules, table("quiet", select, 'name = "other"', 'mode = "enforce"'))
+            daemon.process.send_signal(signal.SIGHUP)
+            eventually(lambda: daemon.ask("alerts")["alerts"])
+            found = daemon.agent("quiet")  # its name stays
+            assert (found["mode"], found["lost"]) == ("enforce", 0)
+
+
+MANY_RUNS = "read go; i=0; while [ $i -lt 200 ]; do /bin/true $i; i=$((i+1)); done; read end"
+
+
+def test_reloads_under_load_lose_nothing(tmp_path: Path) -> None:
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "true.yml").write_text(SLEEPS.replace("sleep", "true"))
+    rules = f'[rules]\npaths = ["{tmp_path / "rules"}"]'
+    with Cgroup("load") as cgroup, running(cgroup, ["sh", "-c", MANY_RUNS], stdin=-1) as process:
+        eventually(cgroup.pids)
+        modes = [
+            table("load", f'cgroup = ["{cgroup.path.name}"]', 'name = "load"', f'mode = "{mode}"')
+            for mode in ("monitor", "enforce")
+        ]
+        with configured(tmp_path, rules, modes[0]) as daemon:
+            find(daemon, "load")
+            assert process.stdin is not None
+            process.stdin.write(b"go\n")
+            process.stdin.flush()
+            for turn in range(1, 8):
+                write(tmp_path, rules, modes[turn % 2])
+                daemon.process.send_signal(signal.SIGHUP)
+                mode = ("monitor", "enforce")[turn % 2]
+                eventually(lambda mode=mode: daemon.agent("load")["mode"] == mode)  # type: ignore[misc]
+            eventually(lambda: len(daemon.ask("alerts")["alerts"]) == 200, 30)
+            alerts = daemon.ask("alerts")["alerts"]
+            assert [alert["process"]["cmdline"] for alert in alerts] == [f"/bin/true {n}" for n in range(200)]
+            assert {alert["mode"] for alert in alerts} == {"monitor", "enforce"}
+            assert daemon.ask("status")["lost"] == {}
+
+
+def test_a_bad_configuration_is_named_and_the_one_before_stays(tmp_path: Path) -> None:
+    with Cgroup("stays") as cgroup, running(cgroup, LOOP):
+        eventually(cgroup.pids)
+        select = f'cgroup = ["{cgroup.path.name}"]'
+        with configured(tmp_path, table("stays", select, 'name = "stays"')) as daemon:
+            find(daemon, "stays")
+            write(tmp_path, table("stays", select, 'mod = "enforce"'))
+            daemon.ask("reload")
+            eventually(lambda: "the configuration before stays in force" in daemon.said())
+            assert "agent.stays.mod: is unknown; is it mode?" in daemon.said()
+            write(tmp_path, table("stays", select, 'mode = "enforce"'), run_dir=f'"{tmp_path / "other"}"')
+            daemon.ask("reload")
+            eventually(lambda: daemon.agent("stays")["mode"] == "enforce")
+
+
+def test_limits_are_written_or_it_is_said_why_not(tmp_path: Path) -> None:
+    with Cgroup("limits") as cgroup, running(cgroup, LOOP):
+        eventually(cgroup.pids)
+        limits = "[agent.limits]\npids_max = 77"
+        select = f'cgroup = ["{cgroup.path.name}"]'
+        with configured(tmp_path, table("limits", select, 'name = "limits"') + "\n" + limits) as daemon:
+            find(daemon, "limits")
+            file = cgroup.path / "pids.max"
+            if file.exists():
+                eventually(lambda: file.read_text() == "77\n")
+            else:
+                eventually(lambda: "its controller is not enabled" in daemon.said())

@@ -1,0 +1,172 @@
+"""Queries: over traces and what was exported, shut in, within limits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("duckdb", reason="DuckDB is not installed (the extra query)")
+pytest.importorskip("pyarrow", reason="PyArrow is not installed (the extra query)")
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from agentwatch.forensics.export import to_parquet
+from agentwatch.forensics.query import Limits, QueryError, Session, gathered, tables_of
+from agentwatch.forensics.tables import TABLES
+from tests.forensics.samples import DEMO, damaged, incident, recorded
+
+
+def ask(sql: str, *sources: str | Path, limits: Limits | None = None) -> list[dict[str, Any]]:
+    wanted = tables_of(sql)
+    with (
+        gathered([str(source) for source in sources], wanted, 1) as inputs,
+        Session(inputs, wanted, limits or Limits()) as session,
+    ):
+        return [row for batch in session.run(sql) for row in batch.to_pylist()]
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported")
+    to_parquet((DEMO,), folder)
+    return folder
+
+
+@pytest.mark.parametrize("source", ["trace", "folder", "file"])
+def test_who_opened_the_tunnel(source: str, exported: Path) -> None:
+    (file,) = (exported / "flows").rglob("*.parquet")
+    sources = {"trace": DEMO, "folder": exported, "file": file}
+    (row,) = ask("SELECT exe, bytes_out FROM flows WHERE destination_port = 22", sources[source])
+    assert row["exe"] == "/usr/bin/ssh" and row["bytes_out"] > 0
+
+
+def test_joins_across_tables_and_hosts(tmp_path: Path, exported: Path) -> None:
+    sql = """
+        SELECT title, parent_pid, host FROM alerts a
+        JOIN processes USING (trace, pid, process_start, host) ORDER BY a.time"""
+    rows = ask(sql, recorded(tmp_path, incident()), exported)
+    assert len(rows) == 7
+    assert rows[0] == {"title": "Connect to port 1", "parent_pid": 101, "host": "train7"}
+
+
+def test_tables_that_no_trace_has_rows_for_are_empty(exported: Path) -> None:
+    assert ask("SELECT count(*) AS n FROM dns", exported) == [{"n": 0}]
+    assert ask("SELECT * FROM dns", DEMO) == []
+
+
+def test_only_what_is_named_is_converted() -> None:
+    wanted = tables_of("WITH x AS (SELECT * FROM Flows) SELECT * FROM x WHERE EXISTS (SELECT 1 FROM alerts)")
+    assert wanted == {"flows", "alerts"}
+    with gathered([str(DEMO)], wanted, 1) as inputs:
+        assert {name for name, files in inputs.files.items() if files} == {"flows", "alerts", "traces"}
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "COPY flows TO '/tmp/out.csv'",
+        "SELECT 1; SELECT 2",
+        "DROP TABLE flows",
+        "CREATE TABLE x AS SELECT 1",
+        "SET enable_external_access = true",
+        "ATTACH '/tmp/other.db'",
+        "INSTALL httpfs",
+        "PRAGMA version",
+        "EXPLAIN ANALYZE SELECT 1",
+        "",
+        "SELECT",
+    ],
+)
+def test_anything_but_one_select_is_refused(sql: str) -> None:
+    with pytest.raises(QueryError):
+        tables_of(sql)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "SELECT * FROM read_text('/etc/passwd')",
+        "SELECT * FROM '/etc/passwd'",
+        "SELECT * FROM glob('/etc/*')",
+        "SELECT * FROM read_parquet('{elsewhere}')",
+        "SELECT * FROM query('COPY flows TO ''/tmp/out.csv''')",
+        "SELECT * FROM parquet_metadata('{elsewhere}')",
+    ],
+)
+def test_no_other_file_is_read(sql: str, exported: Path, tmp_path: Path) -> None:
+    to_parquet((DEMO,), tmp_path, ["alerts"])
+    (elsewhere,) = (tmp_path / "alerts").rglob("*.parquet")
+    with pytest.raises(QueryError):
+        ask(sql.format(elsewhere=elsewhere), exported)
+
+
+def test_time_is_limited(exported: Path) -> None:
+    began = time.monotonic()
+    with pytest.raises(QueryError, match="no answer within"):
+        ask("SELECT count(*) FROM range(1000000000000) a", exported, limits=Limits(seconds=0.2))
+    assert time.monotonic() - began < 30
+
+
+def test_memory_is_limited(exported: Path) -> None:
+    sql = "SELECT list(range) AS l FROM range(100000000)"
+    with pytest.raises(QueryError, match=r"[Mm]emory"):
+        ask(sql, exported, limits=Limits(memory="50MB"))
+
+
+def test_what_is_missing_is_known_from_traces_and_from_exports(tmp_path: Path) -> None:
+    path = damaged(recorded(tmp_path, incident()))
+    to_parquet((path,), tmp_path / "out")
+    for source in (path, tmp_path / "out"):
+        with (
+            gathered([str(source)], frozenset(), 1) as inputs,
+            Session(inputs, frozenset(), Limits()) as session,
+        ):
+            (told,) = session.told()
+            assert told.damaged and told.missing
+
+
+def test_traces_are_converted_side_by_side_to_the_same(tmp_path: Path) -> None:
+    sources = [str(DEMO), str(recorded(tmp_path, incident()))]
+    counts = []
+    for jobs in (1, 2):
+        with gathered(sources, frozenset(("flows",)), jobs) as inputs:
+            counts.append(len(inputs.files["flows"]))
+            assert [told.name for told in inputs.told] == sources
+    assert counts == [2, 2]
+
+
+def test_files_that_only_look_like_an_export_are_refused_or_read(tmp_path: Path) -> None:
+    (tmp_path / "traces.parquet").write_bytes(b"PAR1 nonsense PAR1")
+    with pytest.raises(QueryError):
+        ask("SELECT * FROM traces", tmp_path)
+    pq.write_table(
+        pa.table({"file": [1], "missing": [None], "not_seen": [[]], "damaged": ["true"]}),
+        tmp_path / "traces.parquet",
+    )
+    wanted = frozenset[str]()
+    with gathered([str(tmp_path)], wanted, 1) as inputs, Session(inputs, wanted, Limits()) as session:
+        (told,) = session.told()
+        assert (told.name, told.missing, told.damaged) == ("1", (), True)
+
+
+@pytest.mark.parametrize("name", ["empty", "x.parquet", "other/x.parquet"])
+def test_sources_that_are_none_are_named(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"") if name.endswith("parquet") else path.mkdir()
+    with pytest.raises(QueryError, match=name):
+        ask("SELECT * FROM flows", path)
+
+
+def test_every_table_has_its_columns_and_its_partitions(exported: Path) -> None:
+    for name, columns in TABLES.items():
+        wanted = tables_of(f"SELECT * FROM {name}")
+        with gathered([str(exported)], wanted, 1) as inputs, Session(inputs, wanted, Limits()) as session:
+            first: Iterator[Any] = session.run(f"SELECT * FROM {name} LIMIT 1")
+            assert next(first).schema.names == [*(column.name for column in columns), "date", "host"]
