@@ -1,5 +1,5 @@
-/* while (1) fork(), as long as more may be made (RLIMIT_NPROC does not bind root: pids.max does); then
- * all end. */
+/* while (1) fork(), as long as more may be made (RLIMIT_NPROC does not bind root: pids.max does);
+ * then all end. */
 #include <signal.h>
 #include <unistd.h>
 
