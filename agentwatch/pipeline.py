@@ -87,7 +87,7 @@ class Pipeline:
     ) -> None:
         self.state = state or State()
         self.counters = Counters()
-        self.tap: Tap | None = None  # sees every event that rules see, after they did
+        self.tap: Tap | None = None  # sees every event that rules see, once what acts has acted
         self._engine = engine
         self._categories = frozenset(categories)
         wanted = self._categories.union(engine.ruleset.categories)
@@ -182,9 +182,15 @@ class Pipeline:
         # The strongest first: of two rules over one record, a pause does not keep the other from killing.
         decisions.sort(key=_strength, reverse=True)
         for decision in decisions:
-            self._carry_out(decision)
+            if decision.acts:
+                self._actuator.act(decision)
+                self._pending[decision.seq, decision.rule.id] = _Pending(decision, self._round)
+        # The act comes before all that can wait; who looks on hears of an event before its alerts.
         if self.tap is not None:
             self.tap(sighting)
+        for decision in decisions:
+            if not decision.acts:
+                self._alert(decision, None)
 
     def _is_left_out(self, rule: Rule, agent: Agent) -> bool:
         """Whether the agent's policy has this rule say nothing of it."""
@@ -197,13 +203,6 @@ class Pipeline:
                 self._left_out.clear()
             found = self._left_out[policy] = left_out(*policy, self.rules)
         return rule.id in found
-
-    def _carry_out(self, decision: Decision) -> None:
-        if decision.acts:
-            self._actuator.act(decision)
-            self._pending[decision.seq, decision.rule.id] = _Pending(decision, self._round)
-        else:
-            self._alert(decision, None)
 
     def _reload(self, change: Change) -> None:
         """From this record on, other rules are in force. Without content it names those in force."""
