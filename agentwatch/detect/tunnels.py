@@ -30,6 +30,7 @@ class Tunnels:
         self._requests = requests
         self._forwards = RemoteForward()
         self._banners: list[Finding] = []
+        self._early: dict[int, str] = {}  # what a flow said of itself before it was known who connected
         self._sessions: dict[Key, int] = {}  # the flow of each process's latest SSH session
         self._proxied: dict[int, Key] = {}  # flows that a child connected for a client
 
@@ -62,9 +63,19 @@ class Tunnels:
 
     def banner(self, change: Change, flow: Flow, finding: Finding) -> None:
         """An SSH banner was recognised in this change; told before `of` is asked about it."""
-        software = finding.attributes.get("Client")
-        if finding.attributes.get("Role") != "client" or not isinstance(software, str):
-            return
+        said = finding.attributes
+        ours = said.get("Software")
+        if flow.initiated is None and isinstance(ours, str):
+            # The rings are read one after the other: its connect may be in a later round.
+            self._early[flow.cookie] = ours
+            if len(self._early) > SESSIONS_KEPT:
+                del self._early[next(iter(self._early))]
+        software = said.get("Client")
+        if said.get("Role") == "client" and isinstance(software, str):
+            self._speaks(change, flow, software)
+
+    def _speaks(self, change: Change, flow: Flow, software: str) -> None:
+        """The process is an SSH client on this flow."""
         key = change.process.key
         self._banners = self._forwards.banner(key, flow.cookie, change.time, software)
         self._sessions.pop(key, None)
@@ -101,7 +112,7 @@ class Tunnels:
         assert flow is not None
         if flow.socktype == _STREAM:
             self._connect_for_client(flow.cookie, change.process)
-        return self._forwards.connect(
+        findings = self._forwards.connect(
             change.process.key,
             flow.cookie,
             stream=flow.socktype == _STREAM,
@@ -109,6 +120,9 @@ class Tunnels:
             port=flow.remote_port,
             time=change.time,
         )
+        if (software := self._early.pop(flow.cookie, None)) is not None:
+            self._speaks(change, flow, software)
+        return findings
 
     def _connect_for_client(self, cookie: int, process: Process) -> None:
         """A ProxyCommand's connection is the client's that runs it."""
@@ -153,6 +167,7 @@ class Tunnels:
     def _close(self, change: Change) -> list[Finding]:
         if change.flow is not None:
             self._forwards.close(change.process.key, change.flow.cookie)
+            self._early.pop(change.flow.cookie, None)
             self._proxied.pop(change.flow.cookie, None)
         return []
 

@@ -39,3 +39,14 @@ def test_a_second_session_inwards_is_no_channel() -> None:
     world.hears(INNER, b"SSH-2.0-OpenSSH_9.6\r\n")
     world.says(SESSION, b"\0" * 68)
     assert stages(world) == []
+
+
+def test_a_banner_that_is_read_before_its_connect_is_a_session_all_the_same() -> None:
+    """The banner's ring wakes the reader, the connect's does not: a later round may bring it."""
+    world = World()
+    world.exec(LIBRARY, "ssh", "-N", "-R", "9000:127.0.0.1:22", "far.example")
+    world.open(LIBRARY, SESSION, port=22)
+    world.says(SESSION, b"SSH-2.0-OpenSSH_9.6\r\n")
+    assert stages(world) == ["asked"]
+    world.connect(LIBRARY, SESSION, port=22)
+    assert stages(world) == ["asked", "opened"]

@@ -81,6 +81,14 @@ class World:
     def connect(self, pid: int, cookie: int, host: str = "203.0.113.5", port: int = 4001,
                 accepted: bool = False) -> list[dict[str, Value]]:  # fmt: skip
         """The process connects (or accepts, on `port`); it succeeds."""
+        self.open(pid, cookie, host, port, accepted)
+        if accepted:
+            return self._of_flow("accept", cookie)
+        return self._of_flow("connect", cookie) + self._of_flow("connected", cookie)
+
+    def open(self, pid: int, cookie: int, host: str = "203.0.113.5", port: int = 4001,
+             accepted: bool = False) -> None:  # fmt: skip
+        """A flow of which nothing was told yet."""
         near, far = (port, 50_000 + cookie) if accepted else (50_000 + cookie, port)
         self.flows[cookie] = {
             "cookie": cookie, "family": 2, "socktype": 1, "protocol": 6,
@@ -89,9 +97,6 @@ class World:
             "remote": socket.inet_aton(host).ljust(16, b"\0"),
         }  # fmt: skip
         self._owners[cookie] = pid
-        if accepted:
-            return self._of_flow("accept", cookie)
-        return self._of_flow("connect", cookie) + self._of_flow("connected", cookie)
 
     def close(self, cookie: int) -> list[dict[str, Value]]:
         return self._of_flow("close", cookie)
