@@ -37,6 +37,11 @@ class Desk(View):
             raise ProtocolError("request", f"{verb} is not for here")
         return act(arguments, who)
 
+    def find(self, name: str) -> int | None:
+        """Those under watch, by what they are to be called: one that has just come is in no record yet."""
+        agents = self._session.watch.agents.items()
+        return next((number for number, watched in agents if watched.options.name == name), None)
+
     def status(self, arguments: Arguments) -> dict[str, Any]:
         return {
             **super().status(arguments),

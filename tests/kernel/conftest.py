@@ -53,3 +53,10 @@ def compiled(vmlinux: bytes) -> Object:
 def open_descriptors() -> set[Path]:
     """This process's descriptors, to see that none is leaked."""
     return set(Path("/proc/self/fd").iterdir())
+
+
+def children() -> set[str]:
+    """This process's children, zombies included, to see that none is left (proc_pid_children(5))."""
+    return {
+        pid for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()
+    }
