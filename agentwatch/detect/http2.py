@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from agentwatch.detect.finding import text
-from agentwatch.detect.layer import Context
+from agentwatch.detect.layer import Context, starts_with
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _FRAME_HEADER: Final = 9
@@ -163,11 +163,8 @@ class _Block:
         return huffman(raw) if first & 0x80 else raw.decode("latin-1")
 
 
-def is_http2(head: bytes) -> bool | None:
-    """Whether a stream starts with a client's preface; None if more bytes are needed to tell."""
-    if head.startswith(PREFACE):
-        return True
-    return None if PREFACE.startswith(head) else False
+is_http2: Final = starts_with(PREFACE)
+"""Whether a stream starts with a client's preface."""
 
 
 class Http2:
