@@ -20,6 +20,7 @@ from posixpath import basename, join, normpath
 from typing import ClassVar, Final, TypeVar
 
 from agentwatch.detect import ssh_argv
+from agentwatch.detect.per_agent import PerAgent
 from agentwatch.enrich.facts import behaviour_sighting
 from agentwatch.enrich.processes import Key, Process
 from agentwatch.enrich.sighting import Sighting
@@ -182,23 +183,17 @@ class SelfReplication:
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self._agents: dict[int, _Agent] = {}
+        self._agents = PerAgent(_Agent)
 
     def of(self, change: Change) -> Iterable[Sighting]:
         """What this command adds to those before."""
         process = change.process
         argv = process.argv
         handler = _tool(process.exe, argv[0] if argv else "")
-        if handler is None and not self._agents:
-            return ()
-        agent = self._agents.get(process.agent)
-        found: list[dict[str, Value]] = []
-        if agent is not None and agent.copies:
-            found += _run_here(agent, process)
+        agent = self._agents.known(change.agent)
+        found = _run_here(agent, process) if agent is not None and agent.copies else []
         if handler is not None:
-            if agent is None:
-                agent = self._agents[process.agent] = _Agent()
-            found += handler(self, agent, process, process.argv[1:WORDS_LIMIT])
+            found += handler(self, self._agents.of(change.agent), process, argv[1:WORDS_LIMIT])
         if not found:
             return ()
         return [behaviour_sighting(self._state, "process_behaviour", change, one) for one in found]
