@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Final, TypeVar, Union
+from typing import ClassVar, Final, Union
 
 from agentwatch.detect.pipes import Pipes
 from agentwatch.detect.request import Requests
@@ -39,6 +39,7 @@ from agentwatch.detect.shell_words import (
     takes_orders,
 )
 from agentwatch.detect.typed import Typed, is_prompt
+from agentwatch.enrich.bounded import put
 from agentwatch.enrich.facts import flow_fields, flow_sighting, sighting
 from agentwatch.enrich.flows import Flow
 from agentwatch.enrich.processes import Key, Process, Stream
@@ -73,8 +74,6 @@ _MADE = frozenset((int(StreamKind.PIPE), int(StreamKind.UNIX), int(StreamKind.TE
 _FIFO = int(StreamKind.FIFO)
 
 _Program = Union[int, Key]
-_K = TypeVar("_K")
-_V = TypeVar("_V")
 
 
 @dataclass(slots=True)
@@ -171,7 +170,7 @@ class Shells:
                 link = self._links.get(stream.identity) or self._datagrams(stream.identity)
                 if link is not None:
                     return self._on_socket(change, link, process)
-                _put(self._waiting, stream.identity, process, WAITING_KEPT)
+                put(self._waiting, stream.identity, process, WAITING_KEPT)
         return []
 
     def _datagrams(self, cookie: int) -> _Link | None:
@@ -184,7 +183,7 @@ class Shells:
         return link
 
     def _keep(self, link: _Link) -> None:
-        for gone in _put(self._links, link.flow.cookie, link, LINKS_KEPT):
+        for gone in put(self._links, link.flow.cookie, link, LINKS_KEPT):
             self._forget(gone)
         self._tie(link, link.holder)
 
@@ -219,7 +218,7 @@ class Shells:
         for one in self._state.processes.lineage(parent):
             holder = self._holders.get(one.key)
             if holder is not None:
-                _put(holder.fed, process.key, process, SHELLS_KEPT)
+                put(holder.fed, process.key, process, SHELLS_KEPT)
                 for link in list(holder.links.values()):
                     found += self._link(change, link, process)
         if parent.streams is not None:
@@ -228,8 +227,8 @@ class Shells:
                 found += self._link(change, on_socket, process) if on_socket is not None else ()
         if parent.key not in self._holders:
             early = self._early.pop(parent.key, None) or _Holder()
-            _put(early.fed, process.key, process, SHELLS_KEPT)
-            _put(self._early, parent.key, early, HOLDERS_KEPT)
+            put(early.fed, process.key, process, SHELLS_KEPT)
+            put(self._early, parent.key, early, HOLDERS_KEPT)
         return found
 
     def _link(self, change: Change, link: _Link, process: Process) -> list[Sighting]:
@@ -244,7 +243,7 @@ class Shells:
         return [] if link.incoming else self._tell(change, link, process, "likely", _via(process))
 
     def _hang(self, link: _Link, process: Process) -> None:
-        for gone in _put(link.shells, process.key, process, SHELLS_KEPT):
+        for gone in put(link.shells, process.key, process, SHELLS_KEPT):
             self._untie(link, gone)
         self._tie(link, process)
         if not link.followed and not link.flow.application:
@@ -309,9 +308,9 @@ class Shells:
         link = _Link(flow, process)
         self._keep(link)
         holder = self._holders.pop(process.key, None) or self._early.pop(process.key, None) or _Holder()
-        _put(self._holders, process.key, holder, HOLDERS_KEPT)
+        put(self._holders, process.key, holder, HOLDERS_KEPT)
         holder.made += 1
-        _put(holder.links, flow.cookie, link, LINKS_KEPT)
+        put(holder.links, flow.cookie, link, LINKS_KEPT)
         found = []
         for fed in list(holder.fed.values()):
             if not fed.ended:
@@ -498,9 +497,3 @@ def _is_service(data: bytes, incoming: bool) -> bool:
         data.startswith((b"*", b"AMQP", b"\xff\0\0\0\0\0\0\0", b"CONNECT {", b"INFO {"))
         or data[4:8] in (b"\0\3\0\0", b"\x04\xd2\x16\x2f")
     )  # fmt: skip
-
-
-def _put(items: dict[_K, _V], key: _K, value: _V, limit: int) -> list[_V]:
-    """Adds the newest item; what is dropped over the limit, oldest first."""
-    items[key] = value
-    return [items.pop(next(iter(items)))] if len(items) > limit else []
