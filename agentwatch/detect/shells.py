@@ -38,9 +38,9 @@ from agentwatch.detect.shell_words import (
     is_shell,
     takes_orders,
 )
-from agentwatch.detect.typed import Typed, is_prompt
+from agentwatch.detect.typed import RECENT_NS, Typed, is_prompt
 from agentwatch.enrich.bounded import put
-from agentwatch.enrich.facts import flow_fields, flow_sighting, sighting
+from agentwatch.enrich.facts import behaviour_sighting, flow_sighting
 from agentwatch.enrich.flows import Flow
 from agentwatch.enrich.processes import Key, Process, Stream
 from agentwatch.enrich.sighting import Sighting
@@ -52,8 +52,6 @@ LINKS_KEPT: Final = 2048
 HOLDERS_KEPT: Final = 1024
 SHELLS_KEPT: Final = 16
 WAITING_KEPT: Final = 64
-RECENT_NS: Final = 2_000_000_000
-"""How soon after bytes came in a command must run to be their consequence."""
 ANSWER_NS: Final = 10_000_000_000
 GENERATIONS: Final = 5
 """How far below a shell or a holder a command may run."""
@@ -157,9 +155,9 @@ class Shells:
         flow = self._loops.works(shell.key, self._above(shell)) if shell is not None else None
         if shell is None or flow is None:
             return []
-        fields = {**flow_fields(flow), "Kind": "remote_script_loop", "Rounds": ROUNDS_OF_LOOP}
         about = replace(change, process=shell, flow=flow)
-        return [sighting(self._state, "process_behaviour", about, fields)]
+        found: dict[str, Value] = {"Kind": "remote_script_loop", "Rounds": ROUNDS_OF_LOOP}
+        return [behaviour_sighting(self._state, "process_behaviour", about, found)]
 
     # The socket itself
 
@@ -222,9 +220,10 @@ class Shells:
                 for link in list(holder.links.values()):
                     found += self._link(change, link, process)
         if parent.streams is not None:
-            for stream in parent.streams[:1]:
-                on_socket = self._links.get(stream.identity) if stream.kind == _INET else None
-                found += self._link(change, on_socket, process) if on_socket is not None else ()
+            above = parent.streams[0]
+            on_socket = self._links.get(above.identity) if above.kind == _INET else None
+            if on_socket is not None:
+                found += self._link(change, on_socket, process)
         if parent.key not in self._holders:
             early = self._early.pop(parent.key, None) or _Holder()
             put(early.fed, process.key, process, SHELLS_KEPT)
@@ -246,7 +245,12 @@ class Shells:
         for gone in put(link.shells, process.key, process, SHELLS_KEPT):
             self._untie(link, gone)
         self._tie(link, process)
-        if not link.followed and not link.flow.application:
+        if not link.flow.application:
+            self._follow(link)
+
+    def _follow(self, link: _Link) -> None:
+        """Have the flow's later messages reported as well."""
+        if not link.followed:
             link.followed = True
             self._requests.follow(link.flow.cookie)
 
@@ -259,8 +263,10 @@ class Shells:
         near = self._around(process)
         for client in near:
             link = self._connection(client)
-            for shell in self._pipes.readers(client) if link is not None else ():
-                if link is not None and _is_shell_at_work(shell):
+            if link is None:
+                continue
+            for shell in self._pipes.readers(client):
+                if _is_shell_at_work(shell):
                     self._loops.fed(shell, client, link.flow)
         return [
             event
@@ -400,9 +406,7 @@ class Shells:
         if not link.typed.is_order(_commands(process), change.time):
             return []
         link.ordered, link.ordered_at = process, change.time
-        if not link.followed:
-            link.followed = True
-            self._requests.follow(link.flow.cookie)
+        self._follow(link)
         holder = self._holders.get(link.holder.key)
         if link.flow.application and holder is not None:
             holder.orders += 1
