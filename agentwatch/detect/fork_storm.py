@@ -109,7 +109,7 @@ def _depth(processes: ProcessTable, process: Process) -> int:
     above: Process | None = process
     while above is not None and _is_same_image(above, process) and depth < _DEPTH_LIMIT:
         depth += 1
-        above = processes.known(above.parent) if above.parent is not None else None
+        above = processes.parent(above)
     return depth - 1
 
 

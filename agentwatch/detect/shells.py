@@ -151,8 +151,12 @@ class Shells:
 
     def _looped(self, change: Change, process: Process) -> list[Sighting]:
         """Whether a shell that a network client feeds does something, once more."""
-        shell = self._state.processes.known(process.parent) if process.parent else None
-        flow = self._loops.works(shell.key, self._above(shell)) if shell is not None else None
+        shell = self._state.processes.parent(process)
+        flow = (
+            self._loops.works(shell.key, self._state.processes.above(shell, GENERATIONS))
+            if shell is not None
+            else None
+        )
         if shell is None or flow is None:
             return []
         about = replace(change, process=shell, flow=flow)
@@ -196,7 +200,7 @@ class Shells:
             return []
         if _is_shell_at_work(process):
             return self._tell(change, link, process, "certain", "socket")
-        above = self._state.processes.known(process.parent) if process.parent else None
+        above = self._state.processes.parent(process)
         if above is not None and _program(above) == _program(link.holder) and is_shell(above.exe, above.argv):
             # `exec 0<>/dev/tcp/... 1>&0` in a shell that goes on: its children show it
             stage = "certain" if takes_orders(above.exe, above.argv) else "likely"
@@ -207,7 +211,7 @@ class Shells:
 
     def _fed(self, change: Change, process: Process, stdin: Stream) -> list[Sighting]:
         """A program runs with an input that its parent made: what the parent holds may come in there."""
-        parent = self._state.processes.known(process.parent) if process.parent else None
+        parent = self._state.processes.parent(process)
         if stdin.kind not in _MADE or parent is None:
             return []
         if parent.streams is not None and stdin in parent.streams:
@@ -366,7 +370,7 @@ class Shells:
 
     def _order(self, change: Change, process: Process) -> list[Sighting]:
         """Whether a program runs because of what came in shortly before."""
-        above = self._above(process)
+        above = self._state.processes.above(process, GENERATIONS)
         found = []
         for place, one in enumerate(above):
             for link in tuple(self._ties.get(_program(one), {}).values()):
@@ -378,16 +382,6 @@ class Shells:
                 elif _program(one) == _program(link.holder):
                     found += self._below_holder(change, link, process)
         return found
-
-    def _above(self, process: Process) -> list[Process]:
-        above = []
-        for _ in range(GENERATIONS):
-            parent = self._state.processes.known(process.parent) if process.parent else None
-            if parent is None:
-                break
-            above.append(parent)
-            process = parent
-        return above
 
     def _below_shell(self, change: Change, link: _Link, shell: Process, process: Process) -> list[Sighting]:
         if link.flow.application or link.service:
