@@ -73,5 +73,7 @@ class Applications:
             name = attributes.get("ServerName")
         if isinstance(name, str) and name:
             flow.domain = name
+        if "Alpn" in attributes:
+            flow.attributes["Alpn"] = attributes["Alpn"]
         if finding.protocol == "ssh" and _DIGESTS.isdisjoint(attributes):
             self._tunnels.banner(change, flow, finding)

@@ -38,14 +38,14 @@ class Beacons:
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self._places: dict[tuple[int, str, int], list[int]] = {}  # times of the last connects
+        self._places: dict[tuple[tuple[int, int], str, int], list[int]] = {}  # times of the last connects
 
     def of(self, change: Change) -> Iterable[Sighting]:
         """Whether this connect goes on with a beat."""
         flow = change.flow
         if flow is None or flow.socktype != _STREAM or is_inside(flow.remote):
             return ()
-        place = (flow.agent, flow.remote, flow.remote_port)
+        place = (self._state.agent(flow.agent).key, flow.remote, flow.remote_port)
         times = self._places.pop(place, None)
         if times is None:
             times = []

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from agentwatch.detect.layer import Context, Layer
+from agentwatch.detect.layer import Context, Layer, starts_with
 from agentwatch.detect.tunnel_tools import emit_tool
 
-_OPENINGS: Final = (b'{"Hello":', b'{"Accept":"', b'{"Authenticate":"', b'{"Challenge":"', b'{"Connection":"')
+_opens: Final = starts_with(
+    b'{"Hello":', b'{"Accept":"', b'{"Authenticate":"', b'{"Challenge":"', b'{"Connection":"'
+)
 _MESSAGE: Final = re.compile(
     rb'\{"(?:Hello":\d{1,5}|(?:Accept|Challenge|Connection)":"[0-9a-f-]{36}"|Authenticate":"[0-9a-f]{64}")\}\0'
 )
@@ -17,8 +19,9 @@ _LONGEST: Final = 96
 
 def is_bore(head: bytes) -> bool | None:
     """Whether a stream starts with a message of bore's; None if more bytes are needed to tell."""
-    if not head.startswith(_OPENINGS):
-        return None if any(opening.startswith(head) for opening in _OPENINGS) else False
+    opens = _opens(head)
+    if not opens:
+        return opens
     end = head.find(b"}", 0, _LONGEST)
     if end < 0 or end + 1 == len(head):
         return None if len(head) < _LONGEST else False

@@ -8,7 +8,7 @@ or an adapter (100 MB), a model (1 GB), a training's checkpoints (10 GB).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Final
 
@@ -46,11 +46,11 @@ class Volumes:
     """Bytes by destination. `flow` takes a flow's totals so far; flows of one destination add up."""
 
     def __init__(self) -> None:
-        self._destinations: dict[tuple[int, str], _Sums] = {}
+        self._destinations: dict[tuple[Hashable, str], _Sums] = {}
         self._flows: dict[int, tuple[int, int]] = {}
 
     def flow(
-        self, cookie: int, agent: int, destination: str, sent: int, received: int, *, ended: bool
+        self, cookie: int, agent: Hashable, destination: str, sent: int, received: int, *, ended: bool
     ) -> dict[str, Value] | None:
         """What the destination has got and given, where that reaches a further magnitude."""
         before = self._flows.pop(cookie, (0, 0))
@@ -98,8 +98,9 @@ class Exfiltration:
         if sent < LEAST or flow is None or not flow.remote or is_inside(flow.remote):
             return ()
         received = change.fields[_BYTES_OUT + 1]
+        agent = self._state.agent(flow.agent).key
         found = self._volumes.flow(
-            flow.cookie, flow.agent, _destination(flow), sent, received, ended=change.type == _CLOSE
+            flow.cookie, agent, _destination(flow), sent, received, ended=change.type == _CLOSE
         )
         if found is None:
             return ()

@@ -22,7 +22,6 @@ from collections.abc import Iterable
 from typing import ClassVar, Final, NamedTuple
 
 from agentwatch.enrich.facts import behaviour_sighting
-from agentwatch.enrich.flows import Flow
 from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import Change, State
 from agentwatch.event import Value
@@ -128,7 +127,7 @@ class FlowShapes:
         time, first, told = begun or (change.time, totals, 0)
         seconds = max(0, change.time - time) / 1e9
         since = totals.since(first)
-        points = score(since, seconds, named=_is_named(flow), alpn=bool(flow.attributes.get("Alpn")))
+        points = score(since, seconds, named=bool(flow.domain), alpn="Alpn" in flow.attributes)
         is_further = points >= TOLD_FROM and points // 10 > told // 10
         self._begun[flow.cookie] = (time, first, points if is_further else told)
         if len(self._begun) > FLOWS_KEPT:
@@ -150,7 +149,3 @@ class FlowShapes:
 
 def _is_bulk(totals: Totals) -> bool:
     return totals.segments_out >= COUNTED or totals.segments_in >= COUNTED
-
-
-def _is_named(flow: Flow) -> bool:
-    return bool(flow.domain or flow.attributes.get("ServerName"))

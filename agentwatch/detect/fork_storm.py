@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import ClassVar, Final
 
+from agentwatch.detect.per_agent import PerAgent
 from agentwatch.enrich.facts import behaviour_sighting
 from agentwatch.enrich.processes import Process, ProcessTable
 from agentwatch.enrich.sighting import Sighting
@@ -108,7 +109,7 @@ def _depth(processes: ProcessTable, process: Process) -> int:
     above: Process | None = process
     while above is not None and _is_same_image(above, process) and depth < _DEPTH_LIMIT:
         depth += 1
-        above = processes.known(above.parent) if above.parent is not None else None
+        above = processes.parent(above)
     return depth - 1
 
 
@@ -124,14 +125,11 @@ class ForkStorms:
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self._agents: dict[int, Forks] = {}
+        self._agents = PerAgent(lambda: Forks(state.processes))
 
     def of(self, change: Change) -> Iterable[Sighting]:
         """What this fork makes of those before it."""
-        number = change.agent.number
-        forks = self._agents.get(number)
-        if forks is None:
-            forks = self._agents[number] = Forks(self._state.processes)
+        forks = self._agents.of(change.agent)
         batch = forks.batch
         batch.append(change.process)
         if len(batch) < BATCH:

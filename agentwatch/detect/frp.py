@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from agentwatch.detect.layer import Context, Unread
+from agentwatch.detect.layer import Context, Unread, starts_with
 from agentwatch.detect.tls import Tls
 from agentwatch.detect.tunnel_tools import emit_tool
 
-_TLS: Final = b"\x17\x16\x03"
 _MAX_MESSAGE: Final = 10240
 _JUDGED: Final = 400
 """Bytes of a message within which its members' names stand."""
@@ -23,11 +22,8 @@ _MEMBERS: Final = {
 """Of a login, a work connection, a visitor: a member that it has, and those of which it has one."""
 
 
-def is_headed_tls(head: bytes) -> bool | None:
-    """Whether a stream starts with frp's byte and a record of TLS; None if undecided."""
-    if head.startswith(_TLS):
-        return True
-    return None if _TLS.startswith(head) else False
+is_headed_tls: Final = starts_with(b"\x17\x16\x03")
+"""Whether a stream starts with frp's byte and a record of TLS."""
 
 
 def is_message(head: bytes) -> bool | None:

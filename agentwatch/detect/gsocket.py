@@ -9,7 +9,6 @@ from agentwatch.detect.tunnel_tools import emit_tool
 
 _SIZE: Final = 128
 _LISTEN, _CONNECT = 1, 2
-_MAJOR: Final = 1
 _KNOWN_FLAGS: Final = 0x1F
 _RESERVED: Final = ((4, 16), (48, 128))
 _ADDRESS: Final = slice(32, 48)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 from agentwatch.detect.finding import text
-from agentwatch.detect.layer import Context
+from agentwatch.detect.http import split_host
+from agentwatch.detect.layer import Context, starts_with
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _FRAME_HEADER: Final = 9
@@ -163,11 +164,8 @@ class _Block:
         return huffman(raw) if first & 0x80 else raw.decode("latin-1")
 
 
-def is_http2(head: bytes) -> bool | None:
-    """Whether a stream starts with a client's preface; None if more bytes are needed to tell."""
-    if head.startswith(PREFACE):
-        return True
-    return None if PREFACE.startswith(head) else False
+is_http2: Final = starts_with(PREFACE)
+"""Whether a stream starts with a client's preface."""
 
 
 class Http2:
@@ -205,15 +203,10 @@ class Http2:
         self.finished = True
         found = {_FIELDS[name]: text(value) for name, value in fields.items() if name in _FIELDS}
         if "DestinationHostname" in found:
-            found["DestinationHostname"] = _host(found["DestinationHostname"])
+            found["DestinationHostname"] = split_host(found["DestinationHostname"])[0]
         context = self._context if self._client is None else self._context.sent_by(self._client)
         unknown = frozenset(_FIELDS.values()) - found.keys() if cut else frozenset()
         context.emit("http2", "", unknown, **found)
-
-
-def _host(authority: str) -> str:
-    host, colon, port = authority.rpartition(":")
-    return (host if colon and port.isdigit() else authority).strip("[]")
 
 
 def _block(flags: int, body: bytes) -> bytes:

@@ -106,6 +106,17 @@ class Context:
         )
 
 
+def starts_with(*openings: bytes) -> Callable[[bytes], bool | None]:
+    """Whether a stream starts with one of these; the function says None if more bytes are needed to tell."""
+
+    def recognise(head: bytes) -> bool | None:
+        if head.startswith(openings):
+            return True
+        return None if any(opening.startswith(head) for opening in openings) else False
+
+    return recognise
+
+
 class Unread:
     """Bytes that are not looked at."""
 

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from agentwatch.detect import dns
 from agentwatch.detect.dns_tunnel import DnsTunnels
+from agentwatch.detect.per_agent import PerAgent
 from agentwatch.enrich.facts import behaviour_sighting, sighting
 from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import Change, State
@@ -29,7 +30,7 @@ class Names:
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self._tunnels: dict[int, DnsTunnels] = {}  # by agent
+        self._tunnels = PerAgent(DnsTunnels)
 
     def of(self, change: Change) -> Iterable[Sighting]:
         """A question or an answer, where the change is a DNS datagram."""
@@ -39,17 +40,11 @@ class Names:
         if message is None or not message.questions:
             return ()
         query = told(self._state, change, dns.message_fields(message))
-        found = self._tunnel(change, message)
+        tunnels = self._tunnels.of(change.agent)
+        found = tunnels.message(message, change.fields[_PACKET_LENGTH], change.time)
         if found is None:
             return (query,)
         return (query, behaviour_sighting(self._state, "network_behaviour", change, found))
-
-    def _tunnel(self, change: Change, message: dns.DnsMessage) -> dict[str, Value] | None:
-        number = change.agent.number
-        tunnels = self._tunnels.get(number)
-        if tunnels is None:
-            tunnels = self._tunnels[number] = DnsTunnels()
-        return tunnels.message(message, change.fields[_PACKET_LENGTH], change.time)
 
 
 def _on_another_port(change: Change) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from agentwatch.enrich.bounded import put
 from agentwatch.enrich.processes import Process, Stream
 from agentwatch.schema.events import StreamKind
 
@@ -35,11 +36,9 @@ class Pipes:
             return
         for fd, stream in enumerate(process.streams):
             if stream.kind in _PIPES:
-                pipe = self._pipes.pop(stream, None) or _Pipe()
-                self._pipes[stream] = pipe
+                pipe = self._pipes.get(stream) or _Pipe()
+                put(self._pipes, stream, pipe, PIPES_KEPT)
                 _add(pipe.writers if fd else pipe.readers, process)
-        if len(self._pipes) > PIPES_KEPT:
-            del self._pipes[next(iter(self._pipes))]
 
     def writers(self, process: Process) -> list[Process]:
         """Other programs whose output is this one's input."""

@@ -30,7 +30,7 @@ from agentwatch.detect import (
     wireguard,
     yamux,
 )
-from agentwatch.detect.layer import Context, Layer, Opaque
+from agentwatch.detect.layer import Context, Layer, Opaque, starts_with
 
 HEAD_LIMIT: Final = 1024
 
@@ -41,15 +41,6 @@ class Entry(NamedTuple):
     first_bytes: bytes
     recognise: Callable[[bytes], bool | None]
     layer: Callable[[Context], Layer]
-
-
-def _starts(*openings: bytes) -> Callable[[bytes], bool | None]:
-    def recognise(head: bytes) -> bool | None:
-        if head.startswith(openings):
-            return True
-        return None if any(opening.startswith(head) for opening in openings) else False
-
-    return recognise
 
 
 def _opaque(protocol: str) -> Callable[[Context], Layer]:
@@ -66,7 +57,7 @@ PROTOCOLS: Final[Sequence[Entry]] = (
     Entry(b"\x16", tls.is_tls, tls.Tls),
     Entry(b"P", http2.is_http2, http2.Http2),
     Entry(b"GPHDOTC", http.is_http, http.Http),
-    Entry(b"C", _starts(b"Content-Length:", b"Content-Type:"), _opaque("lsp")),
+    Entry(b"C", starts_with(b"Content-Length:", b"Content-Type:"), _opaque("lsp")),
     Entry(b"S", ssh.is_ssh, ssh.Ssh),
     Entry(b"{", bore.is_bore, bore.Bore),
     Entry(b"{[ \t\r\n\xef", _is_json, stratum.JsonMessages),

@@ -21,7 +21,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Final, NamedTuple, TypeVar
+from typing import ClassVar, Final, NamedTuple
 
 from agentwatch.detect.addresses import is_inside, is_loopback
 from agentwatch.detect.request import Requests
@@ -63,9 +63,6 @@ _COMMON_SOCKETS: Final = (
     "/run/dbus/",
     "/tmp/.X11-unix/",
 )
-
-_K = TypeVar("_K")
-_V = TypeVar("_V")
 
 
 class _Message(NamedTuple):

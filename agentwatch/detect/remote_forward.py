@@ -44,12 +44,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final
 
 from agentwatch.detect import ssh_config
 from agentwatch.detect.addresses import is_inside
 from agentwatch.detect.finding import Finding, text
 from agentwatch.detect.ssh_argv import SshCommand, basename, looks_like_ssh, parse, unwrap
+from agentwatch.enrich.bounded import put
 
 Key = tuple[int, int]
 """A process: its tgid and its start time."""
@@ -73,9 +74,6 @@ _POWERFUL_SOCKETS: Final = re.compile(
 """Sockets that a client connects to for nobody but a channel, even if nothing that was seen asks for it.
 To others (its agent's, a control master's) it connects for itself."""
 _X11_PORTS: Final = range(6000, 6100)
-
-_K = TypeVar("_K")
-_V = TypeVar("_V")
 
 
 @dataclass(slots=True)
@@ -131,7 +129,7 @@ class RemoteForward:
         words = tuple([word[:_WORD_LIMIT] for word in unwrap(argv)[:_WORDS_LIMIT]])
         self.exit(key)
         process = _Process(words, bool(words) and looks_like_ssh(basename(words[0])))
-        _put(self._quiet, key, process, _PROCESSES_LIMIT)
+        put(self._quiet, key, process, _PROCESSES_LIMIT)
         return _asked(process, "asked") if process.named else []
 
     def fork(self, parent: Key, child: Key) -> None:
@@ -153,7 +151,7 @@ class RemoteForward:
             process.proxied,
             last_incoming=process.last_incoming,
         )
-        _put(self._speaking if copy.sessions else self._quiet, child, copy, _PROCESSES_LIMIT)
+        put(self._speaking if copy.sessions else self._quiet, child, copy, _PROCESSES_LIMIT)
 
     def exit(self, key: Key) -> None:
         """The process is gone."""
@@ -200,10 +198,10 @@ class RemoteForward:
         if flow in process.candidates:
             return self._first_sent(process, flow, len("SSH-2.0-") + len(software), software)
         self._quiet.pop(key, None)
-        _put(self._speaking, key, process, _PROCESSES_LIMIT)
+        put(self._speaking, key, process, _PROCESSES_LIMIT)
         if process.software is None:
             process.software = software[:_WORD_LIMIT]
-        _put(process.sessions, flow, process.connects.pop(flow, ("", 0)), _FLOWS_LIMIT)
+        put(process.sessions, flow, process.connects.pop(flow, ("", 0)), _FLOWS_LIMIT)
         return _asked(process, "opened")
 
     def connect(
@@ -214,7 +212,7 @@ class RemoteForward:
         if process is None or not stream or flow in process.sessions:
             return []
         if not process.sessions:
-            _put(process.connects, flow, (address, port), _FLOWS_LIMIT)
+            put(process.connects, flow, (address, port), _FLOWS_LIMIT)
             return []
         if process.is_client():
             return [] if _excepted(process, port) else [_used(address, port)]
@@ -223,9 +221,9 @@ class RemoteForward:
             or not is_inside(address)
             or not _recent(process, time)
         ):
-            _put(process.connects, flow, (address, port), _FLOWS_LIMIT)
+            put(process.connects, flow, (address, port), _FLOWS_LIMIT)
         else:
-            _put(process.candidates, flow, _Candidate(address, port), _FLOWS_LIMIT)
+            put(process.candidates, flow, _Candidate(address, port), _FLOWS_LIMIT)
         return []
 
     def proxied(self, key: Key, flow: int) -> list[Finding]:
@@ -234,9 +232,9 @@ class RemoteForward:
         if process is None or process.sessions or not self.waits_for_proxy(key):
             return []
         self._quiet.pop(key, None)
-        _put(self._speaking, key, process, _PROCESSES_LIMIT)
+        put(self._speaking, key, process, _PROCESSES_LIMIT)
         process.proxied = True
-        _put(process.sessions, flow, ("", 0), _FLOWS_LIMIT)
+        put(process.sessions, flow, ("", 0), _FLOWS_LIMIT)
         return _asked(process, "opened")
 
     def waits_for_proxy(self, key: Key) -> bool:
@@ -273,7 +271,8 @@ class RemoteForward:
         if process is None or flow not in process.sessions:
             return []
         out, came = process.messages.get(flow, (0, 0))
-        process.messages[flow] = (out, max(came, message)) if incoming else (max(out, message), came)
+        counts = (out, max(came, message)) if incoming else (max(out, message), came)
+        put(process.messages, flow, counts, _FLOWS_LIMIT)
         findings = _asked(process, "established") if _is_established(process, flow) else []
         return findings + self._handed_over(process, incoming, length, time)
 
@@ -321,7 +320,7 @@ class RemoteForward:
         """What the first bytes sent on a candidate make of it."""
         candidate = process.candidates.pop(flow)
         if software is not None and software[:_WORD_LIMIT] == process.software:
-            _put(process.sessions, flow, (candidate.address, candidate.port), _FLOWS_LIMIT)
+            put(process.sessions, flow, (candidate.address, candidate.port), _FLOWS_LIMIT)
             return []
         return [_used(candidate.address, candidate.port)] if candidate.received > length else []
 
@@ -378,11 +377,3 @@ def _excepted(process: _Process, port: int) -> bool:
 
 def _recent(process: _Process, time: int) -> bool:
     return process.last_incoming is not None and time - process.last_incoming <= _RECENT_NS
-
-
-def _put(items: dict[_K, _V], key: _K, value: _V, limit: int) -> None:
-    """Adds the newest item and drops the oldest over the limit."""
-    items.pop(key, None)
-    items[key] = value
-    if len(items) > limit:
-        del items[next(iter(items))]

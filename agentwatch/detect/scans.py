@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
 from agentwatch.detect.addresses import is_loopback
+from agentwatch.detect.per_agent import PerAgent
 from agentwatch.enrich.facts import behaviour_sighting
 from agentwatch.enrich.processes import Key
 from agentwatch.enrich.sighting import Sighting
@@ -244,16 +245,14 @@ class ScanDetector:
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self._agents: dict[int, Scans] = {}
+        self._agents = PerAgent(Scans)
 
     def of(self, change: Change) -> Iterable[Sighting]:
         """What this contact, or its result, adds to those before."""
         flow, number = change.flow, change.type
         if flow is None or (number == _CONNECT and flow.socktype != _STREAM):
             return ()
-        scans = self._agents.get(flow.agent)
-        if scans is None:
-            scans = self._agents[flow.agent] = Scans()
+        scans = self._agents.of(self._state.agent(flow.agent))
         cookie, who, address, port, time = (
             flow.cookie,
             flow.owner,

@@ -7,8 +7,9 @@ process is an order taken from afar each time.
 from __future__ import annotations
 
 import re
-from typing import Final, TypeVar
+from typing import Final
 
+from agentwatch.enrich.bounded import put
 from agentwatch.enrich.flows import Flow
 from agentwatch.enrich.processes import Key, Process
 
@@ -19,9 +20,6 @@ COUNTS_KEPT: Final = 1024
 """Loops remembered; the one that turned longest ago goes first."""
 _WORDS_LIMIT: Final = 512
 _NUMBERS: Final = re.compile(r"[0-9]+")
-
-_K = TypeVar("_K")
-_V = TypeVar("_V")
 
 
 class ScriptLoops:
@@ -36,7 +34,7 @@ class ScriptLoops:
         if shell.key in self._fed:
             return
         words = _NUMBERS.sub("0", client.command_line[:_WORDS_LIMIT])
-        _put(self._fed, shell.key, (words, flow), FED_KEPT)
+        put(self._fed, shell.key, (words, flow), FED_KEPT)
 
     @property
     def waiting(self) -> bool:
@@ -56,12 +54,6 @@ class ScriptLoops:
         complete = False
         for one in above:
             count = self._counts.pop((one.key, words), 0) + 1
-            _put(self._counts, (one.key, words), count, COUNTS_KEPT)
+            put(self._counts, (one.key, words), count, COUNTS_KEPT)
             complete = complete or count == ROUNDS
         return flow if complete else None
-
-
-def _put(items: dict[_K, _V], key: _K, value: _V, limit: int) -> None:
-    items[key] = value
-    if len(items) > limit:
-        del items[next(iter(items))]

@@ -17,9 +17,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
 from posixpath import basename, join, normpath
-from typing import ClassVar, Final, TypeVar
+from typing import ClassVar, Final
 
 from agentwatch.detect import ssh_argv
+from agentwatch.detect.per_agent import PerAgent
+from agentwatch.enrich.bounded import put
 from agentwatch.enrich.facts import behaviour_sighting
 from agentwatch.enrich.processes import Key, Process
 from agentwatch.enrich.sighting import Sighting
@@ -52,9 +54,6 @@ _RSYNC_ARGUMENTS: Final = frozenset(
 _REMOTE_LENGTH: Final = 1024  # letters of a remote command in which a file written is looked for
 _BETWEEN_COMMANDS: Final = re.compile(r"[;&|()\n]+")
 _QUOTES: Final = re.compile(r"[\"'`]")
-
-_Name = TypeVar("_Name")
-_Kept = TypeVar("_Kept")
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,23 +181,17 @@ class SelfReplication:
 
     def __init__(self, state: State) -> None:
         self._state = state
-        self._agents: dict[int, _Agent] = {}
+        self._agents = PerAgent(_Agent)
 
     def of(self, change: Change) -> Iterable[Sighting]:
         """What this command adds to those before."""
         process = change.process
         argv = process.argv
         handler = _tool(process.exe, argv[0] if argv else "")
-        if handler is None and not self._agents:
-            return ()
-        agent = self._agents.get(process.agent)
-        found: list[dict[str, Value]] = []
-        if agent is not None and agent.copies:
-            found += _run_here(agent, process)
+        agent = self._agents.known(change.agent)
+        found = _run_here(agent, process) if agent is not None and agent.copies else []
         if handler is not None:
-            if agent is None:
-                agent = self._agents[process.agent] = _Agent()
-            found += handler(self, agent, process, process.argv[1:WORDS_LIMIT])
+            found += handler(self, self._agents.of(change.agent), process, argv[1:WORDS_LIMIT])
         if not found:
             return ()
         return [behaviour_sighting(self._state, "process_behaviour", change, one) for one in found]
@@ -221,15 +214,15 @@ class SelfReplication:
         for source in copy.sources:
             path = resolve(process.cwd, source)
             if path in own:
-                _put(agent.copies, target, path, COPIES_KEPT)
-                _put(agent.copies, join(target, basename(path)), path, COPIES_KEPT)
+                put(agent.copies, target, path, COPIES_KEPT)
+                put(agent.copies, join(target, basename(path)), path, COPIES_KEPT)
         return []
 
     def reads(self, agent: _Agent, process: Process, words: Sequence[str]) -> list[dict[str, Value]]:
         """A file is read into a pipe, perhaps."""
         if process.parent is not None:
             files = tuple(word for word in words if not word.startswith("-"))[:4]
-            _put(agent.readers, process.parent, files, READERS_KEPT)
+            put(agent.readers, process.parent, files, READERS_KEPT)
         return []
 
     def ssh(self, agent: _Agent, process: Process, words: Sequence[str]) -> list[dict[str, Value]]:
@@ -262,8 +255,8 @@ class SelfReplication:
             return []
         names = agent.sent.get(copy.host, {})
         for name in (basename(path), *copy.names[:1]):
-            _put(names, name, path, NAMES_KEPT)
-        _put(agent.sent, copy.host, names, HOSTS_KEPT)
+            put(names, name, path, NAMES_KEPT)
+        put(agent.sent, copy.host, names, HOSTS_KEPT)
         return [_facts("self_transfer", path, copy.path, copy.host)]
 
 
@@ -305,14 +298,6 @@ def _facts(kind: str, source: str, target: str, host: str | None) -> dict[str, V
         "TargetFilename": target,
         "DestinationHostname": host,
     }
-
-
-def _put(table: dict[_Name, _Kept], key: _Name, value: _Kept, limit: int) -> None:
-    """Add the newest and drop the oldest over the limit."""
-    table.pop(key, None)
-    table[key] = value
-    if len(table) > limit:
-        del table[next(iter(table))]
 
 
 _Handler = Callable[[SelfReplication, _Agent, Process, Sequence[str]], "list[dict[str, Value]]"]

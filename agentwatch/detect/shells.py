@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Final, TypeVar, Union
+from typing import ClassVar, Final, Union
 
 from agentwatch.detect.pipes import Pipes
 from agentwatch.detect.request import Requests
@@ -38,8 +38,9 @@ from agentwatch.detect.shell_words import (
     is_shell,
     takes_orders,
 )
-from agentwatch.detect.typed import Typed, is_prompt
-from agentwatch.enrich.facts import flow_fields, flow_sighting, sighting
+from agentwatch.detect.typed import RECENT_NS, Typed, is_prompt
+from agentwatch.enrich.bounded import put
+from agentwatch.enrich.facts import behaviour_sighting, flow_sighting
 from agentwatch.enrich.flows import Flow
 from agentwatch.enrich.processes import Key, Process, Stream
 from agentwatch.enrich.sighting import Sighting
@@ -51,8 +52,6 @@ LINKS_KEPT: Final = 2048
 HOLDERS_KEPT: Final = 1024
 SHELLS_KEPT: Final = 16
 WAITING_KEPT: Final = 64
-RECENT_NS: Final = 2_000_000_000
-"""How soon after bytes came in a command must run to be their consequence."""
 ANSWER_NS: Final = 10_000_000_000
 GENERATIONS: Final = 5
 """How far below a shell or a holder a command may run."""
@@ -73,8 +72,6 @@ _MADE = frozenset((int(StreamKind.PIPE), int(StreamKind.UNIX), int(StreamKind.TE
 _FIFO = int(StreamKind.FIFO)
 
 _Program = Union[int, Key]
-_K = TypeVar("_K")
-_V = TypeVar("_V")
 
 
 @dataclass(slots=True)
@@ -154,13 +151,17 @@ class Shells:
 
     def _looped(self, change: Change, process: Process) -> list[Sighting]:
         """Whether a shell that a network client feeds does something, once more."""
-        shell = self._state.processes.known(process.parent) if process.parent else None
-        flow = self._loops.works(shell.key, self._above(shell)) if shell is not None else None
+        shell = self._state.processes.parent(process)
+        flow = (
+            self._loops.works(shell.key, self._state.processes.above(shell, GENERATIONS))
+            if shell is not None
+            else None
+        )
         if shell is None or flow is None:
             return []
-        fields = {**flow_fields(flow), "Kind": "remote_script_loop", "Rounds": ROUNDS_OF_LOOP}
         about = replace(change, process=shell, flow=flow)
-        return [sighting(self._state, "process_behaviour", about, fields)]
+        found: dict[str, Value] = {"Kind": "remote_script_loop", "Rounds": ROUNDS_OF_LOOP}
+        return [behaviour_sighting(self._state, "process_behaviour", about, found)]
 
     # The socket itself
 
@@ -171,7 +172,7 @@ class Shells:
                 link = self._links.get(stream.identity) or self._datagrams(stream.identity)
                 if link is not None:
                     return self._on_socket(change, link, process)
-                _put(self._waiting, stream.identity, process, WAITING_KEPT)
+                put(self._waiting, stream.identity, process, WAITING_KEPT)
         return []
 
     def _datagrams(self, cookie: int) -> _Link | None:
@@ -184,7 +185,7 @@ class Shells:
         return link
 
     def _keep(self, link: _Link) -> None:
-        for gone in _put(self._links, link.flow.cookie, link, LINKS_KEPT):
+        for gone in put(self._links, link.flow.cookie, link, LINKS_KEPT):
             self._forget(gone)
         self._tie(link, link.holder)
 
@@ -199,7 +200,7 @@ class Shells:
             return []
         if _is_shell_at_work(process):
             return self._tell(change, link, process, "certain", "socket")
-        above = self._state.processes.known(process.parent) if process.parent else None
+        above = self._state.processes.parent(process)
         if above is not None and _program(above) == _program(link.holder) and is_shell(above.exe, above.argv):
             # `exec 0<>/dev/tcp/... 1>&0` in a shell that goes on: its children show it
             stage = "certain" if takes_orders(above.exe, above.argv) else "likely"
@@ -210,7 +211,7 @@ class Shells:
 
     def _fed(self, change: Change, process: Process, stdin: Stream) -> list[Sighting]:
         """A program runs with an input that its parent made: what the parent holds may come in there."""
-        parent = self._state.processes.known(process.parent) if process.parent else None
+        parent = self._state.processes.parent(process)
         if stdin.kind not in _MADE or parent is None:
             return []
         if parent.streams is not None and stdin in parent.streams:
@@ -219,17 +220,18 @@ class Shells:
         for one in self._state.processes.lineage(parent):
             holder = self._holders.get(one.key)
             if holder is not None:
-                _put(holder.fed, process.key, process, SHELLS_KEPT)
+                put(holder.fed, process.key, process, SHELLS_KEPT)
                 for link in list(holder.links.values()):
                     found += self._link(change, link, process)
         if parent.streams is not None:
-            for stream in parent.streams[:1]:
-                on_socket = self._links.get(stream.identity) if stream.kind == _INET else None
-                found += self._link(change, on_socket, process) if on_socket is not None else ()
+            above = parent.streams[0]
+            on_socket = self._links.get(above.identity) if above.kind == _INET else None
+            if on_socket is not None:
+                found += self._link(change, on_socket, process)
         if parent.key not in self._holders:
             early = self._early.pop(parent.key, None) or _Holder()
-            _put(early.fed, process.key, process, SHELLS_KEPT)
-            _put(self._early, parent.key, early, HOLDERS_KEPT)
+            put(early.fed, process.key, process, SHELLS_KEPT)
+            put(self._early, parent.key, early, HOLDERS_KEPT)
         return found
 
     def _link(self, change: Change, link: _Link, process: Process) -> list[Sighting]:
@@ -244,10 +246,15 @@ class Shells:
         return [] if link.incoming else self._tell(change, link, process, "likely", _via(process))
 
     def _hang(self, link: _Link, process: Process) -> None:
-        for gone in _put(link.shells, process.key, process, SHELLS_KEPT):
+        for gone in put(link.shells, process.key, process, SHELLS_KEPT):
             self._untie(link, gone)
         self._tie(link, process)
-        if not link.followed and not link.flow.application:
+        if not link.flow.application:
+            self._follow(link)
+
+    def _follow(self, link: _Link) -> None:
+        """Have the flow's later messages reported as well."""
+        if not link.followed:
             link.followed = True
             self._requests.follow(link.flow.cookie)
 
@@ -260,8 +267,10 @@ class Shells:
         near = self._around(process)
         for client in near:
             link = self._connection(client)
-            for shell in self._pipes.readers(client) if link is not None else ():
-                if link is not None and _is_shell_at_work(shell):
+            if link is None:
+                continue
+            for shell in self._pipes.readers(client):
+                if _is_shell_at_work(shell):
                     self._loops.fed(shell, client, link.flow)
         return [
             event
@@ -309,9 +318,9 @@ class Shells:
         link = _Link(flow, process)
         self._keep(link)
         holder = self._holders.pop(process.key, None) or self._early.pop(process.key, None) or _Holder()
-        _put(self._holders, process.key, holder, HOLDERS_KEPT)
+        put(self._holders, process.key, holder, HOLDERS_KEPT)
         holder.made += 1
-        _put(holder.links, flow.cookie, link, LINKS_KEPT)
+        put(holder.links, flow.cookie, link, LINKS_KEPT)
         found = []
         for fed in list(holder.fed.values()):
             if not fed.ended:
@@ -361,7 +370,7 @@ class Shells:
 
     def _order(self, change: Change, process: Process) -> list[Sighting]:
         """Whether a program runs because of what came in shortly before."""
-        above = self._above(process)
+        above = self._state.processes.above(process, GENERATIONS)
         found = []
         for place, one in enumerate(above):
             for link in tuple(self._ties.get(_program(one), {}).values()):
@@ -373,16 +382,6 @@ class Shells:
                 elif _program(one) == _program(link.holder):
                     found += self._below_holder(change, link, process)
         return found
-
-    def _above(self, process: Process) -> list[Process]:
-        above = []
-        for _ in range(GENERATIONS):
-            parent = self._state.processes.known(process.parent) if process.parent else None
-            if parent is None:
-                break
-            above.append(parent)
-            process = parent
-        return above
 
     def _below_shell(self, change: Change, link: _Link, shell: Process, process: Process) -> list[Sighting]:
         if link.flow.application or link.service:
@@ -401,9 +400,7 @@ class Shells:
         if not link.typed.is_order(_commands(process), change.time):
             return []
         link.ordered, link.ordered_at = process, change.time
-        if not link.followed:
-            link.followed = True
-            self._requests.follow(link.flow.cookie)
+        self._follow(link)
         holder = self._holders.get(link.holder.key)
         if link.flow.application and holder is not None:
             holder.orders += 1
@@ -498,9 +495,3 @@ def _is_service(data: bytes, incoming: bool) -> bool:
         data.startswith((b"*", b"AMQP", b"\xff\0\0\0\0\0\0\0", b"CONNECT {", b"INFO {"))
         or data[4:8] in (b"\0\3\0\0", b"\x04\xd2\x16\x2f")
     )  # fmt: skip
-
-
-def _put(items: dict[_K, _V], key: _K, value: _V, limit: int) -> list[_V]:
-    """Adds the newest item; what is dropped over the limit, oldest first."""
-    items[key] = value
-    return [items.pop(next(iter(items)))] if len(items) > limit else []

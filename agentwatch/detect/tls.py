@@ -115,25 +115,16 @@ def parse_client_hello(body: bytes, whole: bool) -> Hello | None:
 
     `whole`: `body` is all of it. What a cut one says before the cut is known.
     """
-    reader, hello = _Bytes(body), Hello(whole=whole)
-    try:
-        hello.version = reader.number(2)
-        if hello.version >> 8 != 3:
-            return None
-        reader.take(32)
-        if len(reader.vector(1)) > 32:
-            return None
-        hello.ciphers = _numbers(reader.vector(2))
-        reader.vector(1)
-        if reader.at < len(body):
-            _read_extensions(reader, hello)
-    except _Cut:
-        hello.whole = False
-    return hello if hello.ciphers else None
+    return _parse(body, whole, is_answer=False)
 
 
 def parse_server_hello(body: bytes, whole: bool) -> Hello | None:
     """Reads a ServerHello or HelloRetryRequest in the same way."""
+    return _parse(body, whole, is_answer=True)
+
+
+def _parse(body: bytes, whole: bool, *, is_answer: bool) -> Hello | None:
+    """An answer has one cipher suite and one compression method where a question has vectors of them."""
     reader, hello = _Bytes(body), Hello(whole=whole)
     try:
         hello.version = reader.number(2)
@@ -142,8 +133,8 @@ def parse_server_hello(body: bytes, whole: bool) -> Hello | None:
         reader.take(32)
         if len(reader.vector(1)) > 32:
             return None
-        hello.ciphers = (reader.number(2),)
-        reader.take(1)
+        hello.ciphers = (reader.number(2),) if is_answer else _numbers(reader.vector(2))
+        reader.take(1 if is_answer else reader.number(1))
         if reader.at < len(body):
             _read_extensions(reader, hello)
     except _Cut:

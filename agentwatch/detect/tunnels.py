@@ -9,6 +9,7 @@ from typing import ClassVar
 from agentwatch.detect.finding import Finding
 from agentwatch.detect.remote_forward import RemoteForward
 from agentwatch.detect.request import Requests
+from agentwatch.enrich.bounded import put
 from agentwatch.enrich.facts import flow_sighting, unix_path
 from agentwatch.enrich.flows import Flow
 from agentwatch.enrich.processes import Key, Process
@@ -67,9 +68,7 @@ class Tunnels:
         ours = said.get("Software")
         if flow.initiated is None and isinstance(ours, str):
             # The rings are read one after the other: its connect may be in a later round.
-            self._early[flow.cookie] = ours
-            if len(self._early) > SESSIONS_KEPT:
-                del self._early[next(iter(self._early))]
+            put(self._early, flow.cookie, ours, SESSIONS_KEPT)
         software = said.get("Client")
         if said.get("Role") == "client" and isinstance(software, str):
             self._speaks(change, flow, software)
@@ -78,10 +77,7 @@ class Tunnels:
         """The process is an SSH client on this flow."""
         key = change.process.key
         self._banners = self._forwards.banner(key, flow.cookie, change.time, software)
-        self._sessions.pop(key, None)
-        self._sessions[key] = flow.cookie
-        if len(self._sessions) > SESSIONS_KEPT:
-            del self._sessions[next(iter(self._sessions))]
+        put(self._sessions, key, flow.cookie, SESSIONS_KEPT)
         # From now on it matters when bytes come in on this flow, however many came before.
         self._requests.follow(flow.cookie)
         self._want_config(change)
@@ -130,9 +126,7 @@ class Tunnels:
             if process.parent is None:
                 return
             if self._forwards.waits_for_proxy(process.parent):
-                self._proxied[cookie] = process.parent
-                if len(self._proxied) > SESSIONS_KEPT:
-                    del self._proxied[next(iter(self._proxied))]
+                put(self._proxied, cookie, process.parent, SESSIONS_KEPT)
                 return
             above = self._state.processes.known(process.parent)
             if above is None:
@@ -148,7 +142,7 @@ class Tunnels:
         findings = []
         if change.incoming and key not in self._sessions:
             findings = self._forwards.proxied(key, cookie)
-            self._sessions[key] = cookie
+            put(self._sessions, key, cookie, SESSIONS_KEPT)
             self._requests.follow(cookie)
         more = self._forwards.session_data(key, cookie, change.incoming, length, change.time, message)
         return findings + more

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from agentwatch.detect.layer import Context
+from agentwatch.detect.layer import Context, Unread
 from agentwatch.detect.tunnel_tools import emit_tool
 
 _INITIATION: Final = b"\1\0\0\0"
@@ -59,13 +59,8 @@ def is_disco(datagram: bytes) -> bool:
     return datagram.startswith(_DISCO) and len(datagram) >= _DISCO_SIZE
 
 
-class Disco:
-    """Reports `tailscale` once."""
-
-    finished = True
+class Disco(Unread):
+    """Reports `tailscale`; the first message says all."""
 
     def __init__(self, context: Context) -> None:
         emit_tool(context, "tailscale", "disco")
-
-    def feed(self, direction: int, data: bytes, gap: bool, start: bool) -> None:
-        """Nothing: the first said all."""

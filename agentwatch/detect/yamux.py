@@ -12,7 +12,6 @@ from agentwatch.detect.layer import Context
 _HEADER: Final = 12  # version, type, flags, stream, length
 _DATA, _WINDOW = 0, 1
 _LAST_TYPE: Final = 3
-_SYN: Final = 1
 _MAX_FRAME: Final = 1 << 24
 
 
@@ -48,7 +47,7 @@ class Yamux:
     def __init__(self, context: Context) -> None:
         context.emit("yamux")
         self._inside = context.inside("yamux").open()
-        self._sides = (_Side(), _Side())
+        self._sides = [_Side(), _Side()]
         self._stream = b""
         self.finished = False
 
@@ -60,7 +59,7 @@ class Yamux:
         if side.lost:
             if not start:
                 return
-            side.__init__()  # type: ignore[misc]
+            side = self._sides[direction] = _Side()
         at = 0
         while at < len(data) and not self.finished:
             if side.remaining:

@@ -35,15 +35,6 @@ def _image_flags(exe: str, of_exec: int) -> tuple[str, ...]:
     return tuple(flags)
 
 
-def ancestor_images(state: State, parent: Process | None) -> tuple[str, ...]:
-    """Programs from the parent upwards, as far as they are known, at most ANCESTORS of them."""
-    images: list[str] = []
-    while parent is not None and len(images) < ANCESTORS:
-        images.append(parent.exe)
-        parent = state.processes.known(parent.parent) if parent.parent else None
-    return tuple(images)
-
-
 def marker_list(state: State, process: Process) -> tuple[str, ...]:
     """The markers on what a process does, as NAME=VALUE."""
     if not process.markers and ((agent := state.agents.get(process.agent)) is None or not agent.markers):
@@ -62,7 +53,9 @@ _OF_PROCESS: dict[str, Callable[[State, Process, Process | None], Value]] = {
     "ParentProcessId": lambda state, process, parent: process.parent[0] if process.parent else None,
     "ParentImage": lambda state, process, parent: parent.exe if parent else None,
     "ParentCommandLine": lambda state, process, parent: parent.command_line if parent else None,
-    "AncestorImages": lambda state, process, parent: ancestor_images(state, parent),
+    "AncestorImages": lambda state, process, parent: tuple(
+        [one.exe for one in state.processes.above(process, ANCESTORS)]
+    ),
     "ImageFlags": lambda state, process, parent: image_flags(process),
     "Markers": lambda state, process, parent: marker_list(state, process),
 }
@@ -109,7 +102,7 @@ class ProcessFields(Mapping[str, Value]):
 def sighting(state: State, category: str, change: Change, fields: Mapping[str, Value]) -> Sighting:
     """An event of this category, about what the change is about: `fields`, and those of its process."""
     process = change.process
-    parent = state.processes.known(process.parent) if process.parent else None
+    parent = state.processes.parent(process)
     return Sighting(
         category,
         change.time,

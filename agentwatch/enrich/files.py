@@ -7,6 +7,7 @@ import stat
 from typing import NamedTuple
 
 from agentwatch.enrich import watched_files
+from agentwatch.enrich.bounded import put
 from agentwatch.enrich.processes import path_of
 from agentwatch.schema.decode import FLAGS, TID, Row, tail, unpack
 from agentwatch.schema.events import Access, FileFlag
@@ -42,7 +43,7 @@ class FileNames:
         access, mode, own_pid, text, length = unpack(row)
         path, cut = _path(tail(row, length), text), bool(row[FLAGS] & _CUT)
         if access in _FIRST_OF_TWO:
-            self._keep(row[TID], path, cut)
+            put(self._first, row[TID], (path, cut), NAMES_KEPT)
             return None
         source, source_cut = "", False
         if access - 1 in _FIRST_OF_TWO:
@@ -59,12 +60,6 @@ class FileNames:
             return FileUse(Access(access), path, source, kind, truncated)
         except ValueError:
             return None  # from a later schema
-
-    def _keep(self, tid: int, path: str, cut: bool) -> None:
-        self._first.pop(tid, None)
-        self._first[tid] = path, cut
-        if len(self._first) > NAMES_KEPT:
-            del self._first[next(iter(self._first))]
 
 
 def _path(data: bytes, text: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from agentwatch.enrich.bounded import put
 from agentwatch.enrich.processes import Key, Process
 
 GPUS_KEPT = 512  # GPUs and instances remembered
@@ -103,10 +104,7 @@ class GpuTable:
         self, uuid: str, label: str, name: str, parent: str, instance: int, memory: int, driver: str
     ) -> None:
         """A GPU can be seen."""
-        self._gpus.pop(uuid, None)
-        self._gpus[uuid] = Gpu(uuid, label, name, parent, instance, memory, driver)
-        if len(self._gpus) > GPUS_KEPT:
-            del self._gpus[next(iter(self._gpus))]
+        put(self._gpus, uuid, Gpu(uuid, label, name, parent, instance, memory, driver), GPUS_KEPT)
 
     def sample(self, time: int, uuid: str, sm: int, memory_busy: int, encoder: int, memory: int, power: int,
                temperature: int, sent: int, received: int, processes: int) -> None:  # fmt: skip

@@ -195,6 +195,18 @@ class ProcessTable:
         """Every process remembered, the one seen last first."""
         return reversed(self._processes.values())
 
+    def parent(self, process: Process) -> Process | None:
+        """The one that it was forked from, where that is known."""
+        return self._processes.get(process.parent) if process.parent else None
+
+    def above(self, process: Process, count: int) -> list[Process]:
+        """From the parent upwards, as far as they are known, at most `count` of them."""
+        found: list[Process] = []
+        while len(found) < count and (parent := self.parent(process)) is not None:
+            found.append(parent)
+            process = parent
+        return found
+
     def ancestors(self, process: Process) -> list[Process]:
         """From the parent upwards, as far as the agent's tree is known."""
         chain: list[Process] = []
@@ -212,7 +224,7 @@ class ProcessTable:
         """The process and those that it was forked from, as long as they run the same program."""
         for _ in range(LINEAGE):
             yield process
-            above = self._processes.get(process.parent) if process.parent else None
+            above = self.parent(process)
             if above is None or above.exec_seq != process.exec_seq or above.argv != process.argv:
                 return
             process = above

@@ -39,6 +39,7 @@ class Agent:
     """A process tree under watch. `state` is running, paused or killed."""
 
     number: int
+    since: int = 0  # sequence number of the record that it begins with
     name: str = ""
     cgroup: str = ""
     cgroup_id: int = 0
@@ -50,6 +51,11 @@ class Agent:
     lost: dict[str, int] = field(default_factory=dict)  # events lost, by name
     markers: Markers = field(default_factory=lambda: NO_MARKERS)
     gpu_time: int = 0  # of all its processes, ended ones too, in ns: see `GpuUse.busy`
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """What tells it from those that had its number before."""
+        return self.number, self.since
 
 
 @dataclass(slots=True)
@@ -126,7 +132,7 @@ class State:
     def agent(self, number: int) -> Agent:
         agent = self.agents.get(number)
         if agent is None:
-            agent = self.agents[number] = Agent(number, f"agent-{number}" if number else "host")
+            agent = self.agents[number] = Agent(number, name=f"agent-{number}" if number else "host")
         return agent
 
     def lost(self, agent: Agent) -> dict[str, int]:
@@ -313,7 +319,7 @@ class State:
 
     def _agent(self, seq: int, row: Row, agent: Agent) -> Change:
         # A number is given to one agent after the other: what was known of it is another's.
-        agent = self.agents[agent.number] = Agent(agent.number)
+        agent = self.agents[agent.number] = Agent(agent.number, seq)
         change = self._plain(seq, row, agent)
         agent.name, agent.cgroup, agent.cgroup_id, agent.mode = change.fields
         return change

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentwatch.detect import beacons
+from agentwatch.schema.events import Type
 from tests.detect.test_chain import CLIENT, Fold
 from tests.schema.records import raw
 
@@ -30,6 +31,14 @@ def test_an_implant_with_jitter() -> None:
     assert 50 < event["Interval"] < 70
     assert event["Jitter"] <= beacons.SCATTER
     assert event["DestinationIp"] == "198.51.100.1"
+
+
+def test_the_next_agent_of_a_number_begins_anew() -> None:
+    fold = Fold(wanted=("network_behaviour",))
+    for cookie in range(12):
+        fold(raw("connect", time=cookie * 60 * SECOND, **(CLIENT | {"remote": OUTSIDE, "cookie": cookie})))
+    fold.note(int(Type.AGENT), 1, 1, 0, 0, "next", "agentwatch/next", 7, "monitor")
+    assert not fold(raw("connect", time=720 * SECOND, **(CLIENT | {"remote": OUTSIDE, "cookie": 12})))
 
 
 def test_people_come_in_bursts() -> None:

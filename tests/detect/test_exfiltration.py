@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from agentwatch.detect import exfiltration
 from agentwatch.detect.exfiltration import Volumes
+from agentwatch.schema.events import Type
 from tests.detect.test_chain import CLIENT, Fold
 from tests.schema.records import raw
 
@@ -62,6 +63,14 @@ def test_a_flow_is_told_while_it_runs() -> None:
     (event,) = _flow(b"\xc6\x33\x64\x01", ("flow_progress", 12 * MEGABYTE), ("close", 13 * MEGABYTE))
     assert (event["Kind"], event["Magnitude"]) == ("exfiltration", "small")
     assert (event["DestinationIp"], event["Initiated"], event["Protocol"]) == ("198.51.100.1", "true", "tcp")
+
+
+def test_the_next_agent_of_a_number_has_sent_nothing() -> None:
+    fold, where = Fold(wanted=("network_behaviour",)), CLIENT | {"remote": b"\xc6\x33\x64\x01"}
+    fold(raw("connect", **where), raw("close", **where, bytes_out=6 * MEGABYTE))
+    fold.note(int(Type.AGENT), 1, 1, 0, 0, "next", "agentwatch/next", 7, "monitor")
+    more = where | {"cookie": 6}
+    assert not fold(raw("connect", **more), raw("close", **more, bytes_out=6 * MEGABYTE))
 
 
 def test_what_stays_in_the_cluster_is_no_business_of_ours() -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from agentwatch.detect import flow_shape
 from agentwatch.detect.finding import IN, OUT
 from agentwatch.detect.flow_shape import Totals, score
+from tests.detect.hellos import alpn, client_hello, records
 from tests.detect.test_chain import CLIENT, Fold, payload
 from tests.schema.records import raw
 
@@ -281,6 +282,13 @@ def test_what_is_known_to_be_something_else_is_not_graded() -> None:
     fold = Fold(wanted=("network_behaviour",))
     fold(raw("connect", **CLIENT), payload(b"SSH-2.0-OpenSSH_9.6\r\n"))
     assert _play(fold, 900) == []
+
+
+def test_a_client_that_names_protocols_inside_tls_scores_less() -> None:
+    plain, named = Fold(wanted=("network_behaviour",)), Fold(wanted=("network_behaviour",))
+    for fold, extensions in ((plain, []), (named, [alpn(b"h2")])):
+        fold(raw("connect", **CLIENT), payload(records(client_hello((0x1301,), extensions))))
+    assert _play(plain, 900)[-1]["Score"] - _play(named, 900)[-1]["Score"] == 10
 
 
 def test_what_was_accepted_is_not_graded() -> None:

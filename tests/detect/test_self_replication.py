@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agentwatch.detect import self_replication as one
 from agentwatch.detect.self_replication import Copy
-from agentwatch.schema.events import Piece
+from agentwatch.schema.events import Piece, Type
 from tests.detect.test_chain import Fold
 from tests.schema.records import raw
 
@@ -92,6 +92,14 @@ def test_a_local_copy_that_runs() -> None:
     agent.runs("python3", "/tmp/.cache.py")
     assert agent.kinds == ["self_copy"]
     assert agent.found[0]["TargetFilename"] == "/tmp/.cache.py"
+
+
+def test_the_next_agent_of_a_number_has_copied_nothing() -> None:
+    agent = Agent()
+    agent.runs("cp", "worker.py", "/tmp/.cache.py")
+    agent.fold.note(int(Type.AGENT), 1, 1, 0, 0, "next", "agentwatch/next", 7, "monitor")
+    agent.runs("python3", "/tmp/.cache.py")
+    assert agent.kinds == []
 
 
 @pytest.mark.parametrize(
@@ -184,6 +192,6 @@ def test_tables_are_bounded() -> None:
         if isinstance(getattr(of, "__self__", None), one.SelfReplication)
     ]
     assert isinstance(detector, one.SelfReplication)
-    (kept,) = detector._agents.values()
+    kept = detector._agents.of(agent.fold.state.agent(1))
     assert len(kept.sent) == one.HOSTS_KEPT
     assert len(kept.copies) == one.COPIES_KEPT

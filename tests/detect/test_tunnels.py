@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from agentwatch.detect import tunnels
 from tests.detect.world import World
 
 LIBRARY, SESSION, INNER = 100, 1, 2
@@ -50,3 +53,16 @@ def test_a_banner_that_is_read_before_its_connect_is_a_session_all_the_same() ->
     assert stages(world) == ["asked"]
     world.connect(LIBRARY, SESSION, port=22)
     assert stages(world) == ["asked", "opened"]
+
+
+def test_sessions_over_what_children_connect_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tunnels, "SESSIONS_KEPT", 8)
+    world = World()
+    for pid in range(100, 112):
+        world.exec(pid, "ssh", "-o", "ProxyCommand=nc %h", "-R", "9000:127.0.0.1:22", "far.example")
+        world.exec(1000 + pid, "nc", "far.example", parent=pid)
+        world.connect(1000 + pid, pid, port=443)
+        world.hears(pid, b"\x17\x03\x03" + bytes(200))
+    assert stages(world).count("opened") == 12
+    (detector,) = [one for one in world.chain._always if isinstance(one, tunnels.Tunnels)]
+    assert len(detector._sessions) == 8
