@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import socket
 import subprocess
-import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from agentwatch import module
 from agentwatch.clock import now
 from agentwatch.daemon.link import Link, LinkError
 from agentwatch.daemon.log import say
@@ -19,11 +19,11 @@ _RESTART_NS = 1_000_000_000  # between two starts
 class Helper:
     """A process that does for the core what may wait, as the core sees it. One that dies is started again.
 
-    It runs `module`, a module of this package, and is called `what` in what is said of it.
+    It runs the module `name` of this package, and is called `what` in what is said of it.
     """
 
-    def __init__(self, settings: Mapping[str, Any], module: str, what: str, patience: float = 2) -> None:
-        self._settings, self._module, self._what, self._patience = settings, module, what, patience
+    def __init__(self, settings: Mapping[str, Any], name: str, what: str, patience: float = 2) -> None:
+        self._settings, self._module, self._what, self._patience = settings, name, what, patience
         self._link: Link | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._next = 0
@@ -70,12 +70,21 @@ class Helper:
     def _start(self) -> None:
         self._next = now() + _RESTART_NS
         self.starts += 1
-        ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", self._module, str(theirs.fileno())]
-        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
-        theirs.close()
-        self._link = Link(ours)
-        self._told = self._link.send(("settings", self._settings))  # the first it hears
+        try:
+            ours, theirs = socket.socketpair()
+            self._link = Link(ours)
+            with theirs:
+                self._process = subprocess.Popen(
+                    module.command(self._module, str(theirs.fileno())),
+                    stdin=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    cwd=module.HOME,
+                    env=module.environment(),
+                )
+            self._told = self._link.send(("settings", self._settings))  # the first it hears
+        except OSError as error:  # no memory, too many processes, a Python that is being replaced
+            say(f"{self._what} cannot be started: {error.strerror or error}")
+            self._end()
 
     def _end(self) -> None:
         if self._link is not None:
