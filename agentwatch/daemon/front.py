@@ -44,9 +44,10 @@ class Front:
         """Until the core ends."""
         unpacker = Unpacker()
         try:
-            while data := await self._reader.read(_READ):
-                for message in unpacker.feed(data):
-                    await self._take(message)
+            with contextlib.suppress(ConnectionError):  # a core that is killed has not read all
+                while data := await self._reader.read(_READ):
+                    for message in unpacker.feed(data):
+                        await self._take(message)
         finally:
             if self._door is not None:
                 self._door.close()
