@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -21,7 +18,8 @@ from agentwatch.config.reload import ConfigReader, keep_fixed
 from agentwatch.config.sinks import plain
 from agentwatch.control.desk import Desk
 from agentwatch.control.protocol import VERBS, ProtocolError
-from agentwatch.daemon.link import Link, LinkError
+from agentwatch.daemon.helper import Helper
+from agentwatch.daemon.log import say
 from agentwatch.daemon.marking import Marking
 from agentwatch.daemon.memory import Memory
 from agentwatch.daemon.meter import Meter
@@ -42,101 +40,8 @@ from agentwatch.sinks.alerts import timestamp
 from agentwatch.watch import Watch
 
 STEP_SECONDS = 0.01
-_RESTART_NS = 1_000_000_000  # between two starts of the front
 _EVENTS_A_SECOND = 2000  # more than anybody reads; a flood must not cost the event path more
 _TEND_NS = 50_000_000  # between two looks at who has ended
-
-
-def say(text: str) -> None:
-    """A line to the journal, which systemd reads from standard error."""
-    print(f"agentwatch: {text}", file=sys.stderr, flush=True)
-
-
-class Front:
-    """The front process, or another helper, as the core sees it. One that dies is started again."""
-
-    def __init__(
-        self,
-        settings: Mapping[str, Any],
-        module: str = "agentwatch.daemon.front",
-        what: str = "the control front",
-        patience: float = 2,
-    ) -> None:
-        self._settings, self._module, self._what, self._patience = settings, module, what, patience
-        self._link: Link | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._next = 0
-        self._told = False  # the settings
-        self.dropped = 0
-        self.starts = 0
-
-    @property
-    def backlog(self) -> int:
-        """Bytes that wait for it."""
-        return 0 if self._link is None else self._link.backlog
-
-    def configure(self, settings: Mapping[str, Any]) -> None:
-        """Give it other settings, or the same: then it opens its files anew."""
-        self._settings = settings
-        self._told = self.send("settings", settings)  # else with the next `receive`
-
-    def send(self, *message: Any) -> bool:
-        """Never waits: what cannot be sent is dropped and counted, and the answer is false."""
-        try:
-            sent = self._link is not None and self._link.send(message)
-        except LinkError:
-            self._end()
-            sent = False
-        self.dropped += not sent
-        return sent
-
-    def receive(self) -> list[Any]:
-        """What the front has said. Starts it where it does not run."""
-        if self._link is None:
-            if now() >= self._next:
-                self._start()
-            return []
-        try:
-            self._link.flush()
-            if not self._told:
-                self._told = self._link.send(("settings", self._settings))
-            return self._link.receive()
-        except LinkError:
-            say(f"{self._what} ended and is started again")
-            self._end()
-            return []
-
-    def _start(self) -> None:
-        self._next = now() + _RESTART_NS
-        self.starts += 1
-        ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", self._module, str(theirs.fileno())]
-        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
-        theirs.close()
-        self._link = Link(ours)
-        self._told = self._link.send(("settings", self._settings))  # the first it hears
-
-    def _end(self) -> None:
-        if self._link is not None:
-            self._link.close()
-            self._link = None
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
-
-    def close(self) -> None:
-        """It ends by itself when its link does, after what was said to it."""
-        if self._link is not None:
-            with suppress(LinkError):
-                self._link.drain(self._patience)
-            self._link.close()
-            self._link = None
-        if self._process is not None:
-            try:
-                self._process.wait(self._patience)
-            except subprocess.TimeoutExpired:
-                self._end()
 
 
 class EventFeed:
@@ -206,9 +111,9 @@ class Daemon:
             self._roster = Roster(self._session, memory, say, self._gone, config)
             self._meter = Meter(self._session, config.sinks.prometheus.probe_times)
             stack.callback(self._meter.close)
-            self._front = Front(_settings(config))
+            self._front = Helper(_settings(config), "agentwatch.daemon.front", "the control front")
             stack.callback(self._front.close)
-            seeker = Front({}, "agentwatch.daemon.discover", "the seeker of agents")
+            seeker = Helper({}, "agentwatch.daemon.discover", "the seeker of agents")
             stack.callback(seeker.close)
             self._seeking = Seeking(seeker, self._roster, say, config)
             self._recording = (
@@ -220,7 +125,7 @@ class Daemon:
         """Start the recorder; from the first round on it gets everything."""
         config, session = self._config, self._session
         self._recorder_settings = settings_of(config, session, rules)
-        helper = Front(self._recorder_settings, "agentwatch.daemon.recorder", "the recorder", 20)
+        helper = Helper(self._recorder_settings, "agentwatch.daemon.recorder", "the recorder", 20)
         stack.callback(helper.close)
         helper.receive()  # starts it
         is_continuous = config.record.enabled

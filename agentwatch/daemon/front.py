@@ -19,6 +19,7 @@ from agentwatch.config.sinks import from_plain
 from agentwatch.control.protocol import ProtocolError
 from agentwatch.control.server import Peer, Roles, Server
 from agentwatch.daemon.link import Unpacker, pack
+from agentwatch.daemon.log import say
 from agentwatch.daemon.markers import Door
 from agentwatch.sinks.hub import Hub
 from agentwatch.sinks.metrics import Samples
@@ -36,16 +37,17 @@ class Front:
         self._tickets = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Any]] = {}
         self._server: Server | None = None
-        self._hub = Hub(_say, lambda: self._tell("scraped"), self._samples)
+        self._hub = Hub(say, lambda: self._tell("scraped"), self._samples)
         self._door: Door | None = None
 
     async def run(self) -> None:
         """Until the core ends."""
         unpacker = Unpacker()
         try:
-            while data := await self._reader.read(_READ):
-                for message in unpacker.feed(data):
-                    await self._take(message)
+            with contextlib.suppress(ConnectionError):  # a core that is killed has not read all
+                while data := await self._reader.read(_READ):
+                    for message in unpacker.feed(data):
+                        await self._take(message)
         finally:
             if self._door is not None:
                 self._door.close()
@@ -81,7 +83,7 @@ class Front:
 
     async def _start(self, settings: Mapping[str, Any]) -> None:
         roles = Roles(settings["act_group"], settings["read_group"])
-        server = Server(Path(settings["socket"]), roles, self._ask, _say, self._follows)
+        server = Server(Path(settings["socket"]), roles, self._ask, say, self._follows)
         try:
             await server.start()
         except OSError as error:
@@ -123,10 +125,6 @@ class Front:
     def _tell(self, *message: Any) -> None:
         with contextlib.suppress(OSError):
             self._writer.write(pack(message))
-
-
-def _say(text: str) -> None:
-    print(f"agentwatch: {text}", file=sys.stderr, flush=True)
 
 
 async def _main(fd: int) -> None:

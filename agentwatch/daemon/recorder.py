@@ -337,7 +337,8 @@ def _serve(connection: socket.socket) -> None:
 
     recorder, unpacker = Recorder(tell), Unpacker()
     ticked = time.monotonic()
-    with selectors.DefaultSelector() as selector:
+    with suppress(ConnectionError), selectors.DefaultSelector() as selector:
+        # A reset ends it like an end: a core that is killed has not read all.
         selector.register(connection, selectors.EVENT_READ)
         while True:
             if selector.select(_TICK):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 from agentwatch.clock import now
 from agentwatch.config.model import Config
+from agentwatch.daemon.helper import Helper
 from agentwatch.rules.model import RuleSet
 from agentwatch.schema.events import Type
 from agentwatch.session import Session, users
@@ -16,18 +17,6 @@ from agentwatch.sources.base import Round
 from agentwatch.trace.past import told
 from agentwatch.trace.record import LAYOUTS, trace_header
 from agentwatch.trace.summary import Summariser
-
-
-class Helper(Protocol):
-    """A process that the core talks to. `starts` counts how often it was started."""
-
-    starts: int
-
-    def send(self, *message: Any) -> bool:
-        """False for what was dropped."""
-
-    def receive(self) -> list[Any]:
-        """What it has said."""
 
 
 def settings_of(config: Config, session: Session, rules: RuleSet) -> dict[str, Any]:

@@ -43,7 +43,7 @@ class Roster:
                 cgroup.close()
                 continue
             number = self._add(cgroup, *self._policy(one))
-            if one.paused:
+            if one.paused or cgroup.frozen():
                 self._keep_paused(number, cgroup, one)
         if self._memory.problem:
             self._say(self._memory.problem)
@@ -51,7 +51,9 @@ class Roster:
     def _keep_paused(self, number: int, cgroup: Cgroup, one: Remembered) -> None:
         if not cgroup.frozen():
             self._say(f"agent {one.name} was thawed while no daemon ran: it is frozen again")
-        self._session.enforcer.by_hand(number, "pause", f"{one.by} (before the daemon started)")
+        # frozen and not remembered: the daemon was killed in between, or somebody else froze it
+        by = one.by or "unknown"
+        self._session.enforcer.by_hand(number, "pause", f"{by} (before the daemon started)")
 
     def attach(self, path: Path, policy: Policy, origin: str, name: str = "", table: str = "") -> int:
         """Watch a cgroup; the agent's number. `table` is the id of the table that `policy` is from.
@@ -181,15 +183,15 @@ class Roster:
         for number, watched in list(self._session.watch.agents.items()):
             if number not in self._holders and not watched.cgroup.populated():
                 self.detach(number)
-                continue
-            agent, one = self._session.state.agent(number), self._agents[number]
-            paused = agent.state == "paused"
-            if paused != one.paused or (paused and agent.acted_by != one.by):
-                self._agents[number] = replace(one, paused=paused, by=agent.acted_by if paused else "")
         self.save()
 
     def save(self) -> None:
         """Write what has changed. A disk that is full is said once and tried again."""
+        for number, one in self._agents.items():
+            agent = self._session.state.agent(number)
+            paused = agent.state == "paused"
+            if paused != one.paused or (paused and agent.acted_by != one.by):
+                self._agents[number] = replace(one, paused=paused, by=agent.acted_by if paused else "")
         agents = list(self._agents.values())
         if agents == self._saved:
             return

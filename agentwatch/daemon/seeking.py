@@ -5,22 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from agentwatch.config.model import Config
 from agentwatch.daemon.discover import plain_table
+from agentwatch.daemon.helper import Helper
 from agentwatch.daemon.roster import Roster
 from agentwatch.kernel.errors import KernelError
-
-
-class Helper(Protocol):
-    """The seeker's process."""
-
-    def configure(self, settings: dict[str, Any]) -> None:
-        """Send it settings, now and whenever it is started."""
-
-    def receive(self) -> list[Any]:
-        """What it has said. Starts it where it does not run."""
 
 
 class Seeking:

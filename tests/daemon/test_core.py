@@ -45,6 +45,7 @@ detection:
     Image|endswith: /sleep
   condition: selection
 """
+WAITS = ["sh", "-c", 'read -r _; exec "$@"', "sh"]
 LOOP = ["sh", "-c", "while :; do sleep 0.05; done"]
 
 
@@ -118,17 +119,8 @@ def test_a_rule_freezes_and_the_alert_reaches_who_follows(daemon: Service) -> No
         Cgroup("miner") as cgroup,
         Client(daemon.socket) as client,
     ):
-        say = [
-            "sh",
-            "-c",
-            'read -r _; exec "$@"',
-            "sh",
-            sys.executable,
-            "-c",
-            MINER,
-            str(pool.getsockname()[1]),
-        ]
-        with cgroup.popen(say, stdin=subprocess.PIPE) as miner:
+        command = [*WAITS, sys.executable, "-c", MINER, str(pool.getsockname()[1])]
+        with cgroup.popen(command, stdin=subprocess.PIPE) as miner:
             eventually(cgroup.pids)
             daemon.attach(cgroup, name="miner")
             alerts = client.follow("alerts", agent="miner")
@@ -142,6 +134,49 @@ def test_a_rule_freezes_and_the_alert_reaches_who_follows(daemon: Service) -> No
             assert [one["rule"]["id"] for one in daemon.ask("alerts")["alerts"]] == [alert["rule"]["id"]]
             assert daemon.agent("miner")["risk"] > 0
             miner.kill()
+
+
+def test_what_a_rule_freezes_while_the_daemon_stops_is_taken_up_frozen(daemon: Service) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as pool,
+        Cgroup("last") as cgroup,
+        cgroup.popen(
+            [*WAITS, sys.executable, "-c", MINER, str(pool.getsockname()[1])], stdin=subprocess.PIPE
+        ) as miner,
+    ):
+        assert miner.stdin is not None
+        try:
+            eventually(cgroup.pids)
+            daemon.attach(cgroup, name="last")
+            daemon.process.send_signal(signal.SIGSTOP)  # what follows is found in the daemon's last round
+            miner.stdin.write(b"\n")
+            miner.stdin.flush()
+            taken, _ = pool.accept()
+            with taken:
+                assert taken.recv(64)
+                daemon.process.send_signal(signal.SIGTERM)
+                daemon.process.send_signal(signal.SIGCONT)
+                assert daemon.process.wait(20) == 0
+                assert cgroup.frozen()
+                daemon.start()
+                agent = daemon.agent("last")
+                assert agent["state"] == "paused"
+                assert "unknown" not in agent["acted_by"]
+        finally:
+            miner.kill()
+
+
+def test_what_was_frozen_unknown_to_the_daemon_is_taken_up_frozen(daemon: Service, agent: Cgroup) -> None:
+    daemon.attach(agent, name="job")
+    eventually(lambda: daemon.agent("job")["state"] == "running")
+    daemon.process.kill()
+    daemon.process.wait(20)
+    agent.freeze()
+    daemon.start()
+    found = daemon.agent("job")
+    assert (found["state"], found["acted_by"]) == ("paused", "unknown (before the daemon started)")
+    daemon.ask("resume", agent="job")
+    assert not agent.frozen()
 
 
 def test_processes_and_flows_are_told(daemon: Service, agent: Cgroup) -> None:

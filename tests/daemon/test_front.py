@@ -14,7 +14,7 @@ import pytest
 
 from agentwatch.config.sinks import Jsonl, Prometheus, Sinks, Webhook, plain
 from agentwatch.control.client import Client
-from agentwatch.daemon.core import Front
+from agentwatch.daemon.helper import Helper
 from tests.lab import eventually
 from tests.sinks.samples import alert
 
@@ -28,7 +28,7 @@ class Core:
 
     def __init__(self, folder: Path, sinks: Sinks) -> None:
         self.socket = folder / "control.sock"
-        self.front = Front(self.settings(sinks))
+        self.front = Helper(self.settings(sinks), "agentwatch.daemon.front", "the front")
         self.scrapes = 0
         eventually(self.tend)  # it has said that it serves
 
