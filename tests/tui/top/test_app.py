@@ -11,8 +11,9 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from agentwatch.tui.top import keys
-from agentwatch.tui.top.app import Top
+from agentwatch.tui.top.app import Arrived, Top
 from agentwatch.tui.top.page import Page
+from agentwatch.tui.top.poll import Look
 from agentwatch.tui.top.recorded import Recorded
 from agentwatch.tui.top.rows import Rows
 from tests.tui.top.material import EVENTS, trace
@@ -263,3 +264,14 @@ def test_another_size_is_drawn_for(recording: Path) -> None:
         await until(pilot, "look into the selected row: an agent's processes")
 
     drive(recording, steps)
+
+
+def test_a_look_that_comes_when_it_ends_is_let_go(recording: Path) -> None:
+    ended: list[Top] = []
+
+    async def steps(pilot: Pilot[None]) -> None:
+        assert isinstance(pilot.app, Top)
+        ended.append(pilot.app)
+
+    drive(recording, steps)
+    ended[0].on_arrived(Arrived(Look(error="too late")))
