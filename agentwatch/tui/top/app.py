@@ -547,7 +547,7 @@ class Top(App[None]):
             return
         self._say(f"saving what was recorded of {name} ...")
         self._in_background(
-            lambda: self.backend.act("save", agent=name), lambda done: self._say(f"saved: {done}")
+            lambda: self.backend.act("save", agent=name), lambda done: self._say(f"saved: {done['path']}")
         )
 
     def action_explain(self) -> None:
