@@ -12,13 +12,13 @@ import re
 import signal
 import tempfile
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from itertools import count
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import Change, State
@@ -29,7 +29,6 @@ from agentwatch.rules.levels import LEVELS
 from agentwatch.rules.load import load_rules
 from agentwatch.rules.model import RuleSet
 from agentwatch.schema.decode import Row
-from agentwatch.schema.fields import FIELDS
 from agentwatch.sinks.alerts import encode, timestamp
 from agentwatch.trace.error import TraceError
 from agentwatch.trace.format import TraceHeader
@@ -133,17 +132,24 @@ class Outcome:
         self.damaged = self.damaged or damaged
 
 
-class Observer(Protocol):
-    """Sees all that one recording's replay goes through, in its order."""
+class Observer:
+    """Sees all that one recording's replay goes through, in its order. Each method may be left as it is."""
 
-    def begin(self, header: TraceHeader, state: State, rules: RuleSet) -> None:
-        """Before the first record."""
+    categories: Collection[str] = ()
+    """Of what it wants events besides those that a rule looks at."""
+
+    def begin(self, pipeline: Pipeline, header: TraceHeader) -> None:
+        """Nothing has been folded yet."""
+
+    def ready(self) -> None:
+        """All that a record led to has been told, but for alerts that wait for their act; the next one
+        is folded when this returns."""
 
     def record(self, change: Change) -> None:
         """A record was folded; the events that it leads to come next."""
 
     def event(self, event: Sighting) -> None:
-        """An event of any category, whether or not a rule looks at it."""
+        """An event."""
 
     def alert(self, alert: dict[str, Any]) -> None:
         """An alert that is told."""
@@ -157,6 +163,7 @@ class _ObservedState(State):
         self._observer = observer
 
     def apply(self, seq: int, row: Row) -> Change | None:
+        self._observer.ready()
         change = super().apply(seq, row)
         if change is not None:
             self._observer.record(change)
@@ -166,8 +173,7 @@ class _ObservedState(State):
 class Replay:
     """One recording through one pipeline.
 
-    `write` gets each alert's line, `progress` the bytes read so far, `observer` everything, `begun` the
-    pipeline before it folds anything.
+    `write` gets each alert's line, `progress` the bytes read so far, `observer` everything.
     """
 
     def __init__(
@@ -176,12 +182,10 @@ class Replay:
         order: Order,
         write: Write,
         progress: Callable[[int], object],
-        begun: Callable[[Pipeline, TraceHeader], object] = lambda pipeline, header: None,
         observer: Observer | None = None,
     ) -> None:
         self._recording, self._order = recording, order
-        self._write, self._progress, self._begun = write, progress, begun
-        self._observer = observer
+        self._write, self._progress, self._observer = write, progress, observer
         self._outcome = Outcome()
         self._pipeline: Pipeline | None = None
         self._before: tuple[TraceHeader, bytes] | None = None
@@ -207,7 +211,6 @@ class Replay:
             self._pipeline = self._begin(reader)
             for batches in reader.snapshot:
                 self._pipeline.process(batches)
-            self._begun(self._pipeline, reader.header)
         pipeline, start = self._pipeline, self._read
         for frame in reader.frames():
             for batches in reader.rounds(frame):
@@ -252,11 +255,11 @@ class Replay:
             clock_offset=header.clock_offset,
             reloads=order.rules is None,
             excerpt=header.is_excerpt,
-            categories=FIELDS if observer else (),
+            categories=observer.categories if observer else (),
         )
         if observer is not None:
             pipeline.tap = observer.event
-            observer.begin(header, state, rules)
+            observer.begin(pipeline, header)
         return pipeline
 
     def _recorded_rules(self, reader: TraceReader) -> RuleSet:

@@ -56,10 +56,9 @@ def agent_command(task: Path) -> list[str]:
 def _watch(lab: Lab, trace: Path, alerts: Path) -> int:
     """Run `agentwatch run` over the agent; return its exit code (negative: died by that signal)."""
     options = ["--name", "demo", "--record", str(trace), "--alerts", str(alerts)]
-    # All of the misdeeds are to be seen: a killed agent would have none left.
+    # Both misdeeds are to be seen: a killed agent would have none left, and a frozen one goes on where
+    # nobody watches who could be asked.
     options += ["--mode", "enforce", "--max-response", "pause"]
-    # Who watches is asked what to do with the frozen agent; where nobody does, it goes on after
-    # each freeze, so that both of its misdeeds are seen.
     watched = sys.stdin.isatty() and sys.stderr.isatty()
     options += ["--live"] if watched else ["--on-pause", "resume"]
     command = [*PYTHON, "-m", "agentwatch", "run", *options, "--"]
@@ -91,10 +90,12 @@ def conclusion(alerts: list[dict[str, Any]], trace: Path, alerts_file: Path) -> 
     """What was found and how fast, where it lies, and how to see it again."""
     lines = [f"{len(alerts)} alerts, in {alerts_file}"]
     for alert in alerts:
-        words = f"  {alert['rule']['title']}: {alert['response']}"
-        if alert["acted"] in _ACTED:
+        decided, acted = alert["response"], alert["acted"]
+        words = decided
+        if acted in _ACTED:
+            words = acted if acted == decided else f"{acted} (decided: {decided})"
             words += f", carried out {alert['latency_us'] / 1000:.2f} ms after the decisive record"
-        lines.append(printable(words))
+        lines.append(printable(f"  {alert['rule']['title']}: {words}"))
     lines.append(f"replay: {shlex.join([_program(), 'replay', str(trace)])}")
     return "\n".join(lines)
 

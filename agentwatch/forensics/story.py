@@ -20,10 +20,11 @@ from agentwatch.enrich.processes import Key, Process
 from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import Agent, Change, State
 from agentwatch.event import Value
-from agentwatch.replay import STANDARD_INPUT, Order, Outcome, Recording, Replay
+from agentwatch.pipeline import Pipeline
+from agentwatch.replay import STANDARD_INPUT, Observer, Order, Outcome, Recording, Replay
 from agentwatch.rules.model import RuleSet
 from agentwatch.schema.events import HOST, Type
-from agentwatch.schema.fields import CONNECTION, PROCESS
+from agentwatch.schema.fields import CONNECTION, FIELDS, PROCESS
 from agentwatch.trace.format import TraceHeader
 
 LIVES_KEPT = 16384  # processes not handed on yet
@@ -137,9 +138,10 @@ class Listener:
         """The n-th alert of the recording, from 1."""
 
 
-class Story:
+class Story(Observer):
     """Folds one recording. `tell` replays it once and returns what the replay found."""
 
+    categories = FIELDS.keys()
     header: TraceHeader | None = None
     state: State
     rules: RuleSet
@@ -209,8 +211,8 @@ class Story:
 
     # --- the observer of the replay ---
 
-    def begin(self, header: TraceHeader, state: State, rules: RuleSet) -> None:
-        self.header, self.state, self.rules = header, state, rules
+    def begin(self, pipeline: Pipeline, header: TraceHeader) -> None:
+        self.header, self.state, self.rules = header, pipeline.state, pipeline.rules
         for listener in self._listeners:
             listener.begin(self)
 

@@ -15,8 +15,8 @@ NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 DEMO = [sys.executable, "-m", "agentwatch.demo"]
 
 
-def alert(title: str, acted: str) -> dict[str, object]:
-    return {"rule": {"title": title}, "response": "pause", "acted": acted, "latency_us": 181.2}
+def alert(title: str, acted: str, response: str = "pause") -> dict[str, object]:
+    return {"rule": {"title": title}, "response": response, "acted": acted, "latency_us": 181.2}
 
 
 def test_conclusion_tells_what_was_done_and_how_fast() -> None:
@@ -28,6 +28,11 @@ def test_conclusion_tells_what_was_done_and_how_fast() -> None:
         "  Mining\\x1b[2J: pause",
     ]
     assert text.endswith("agentwatch replay '/tmp/a trace'")
+
+
+def test_conclusion_tells_when_less_was_done_than_was_decided() -> None:
+    text = conclusion([alert("Mining", "pause", "kill")], Path("/tmp/trace"), Path("/tmp/alerts"))
+    assert "  Mining: pause (decided: kill), carried out 0.18 ms after the decisive record" in text
 
 
 @needs_root

@@ -168,6 +168,8 @@ class Top(App[None]):
 
     def on_arrived(self, arrived: Arrived) -> None:
         """Draw a look."""
+        if not self.is_running:  # it ends: there is nothing to draw on any more
+            return
         look = arrived.look
         # What was known before stays on the screen where a look is not whole or is of another screen.
         if look.error or look.wanted != self._wish:
@@ -181,6 +183,8 @@ class Top(App[None]):
 
     def on_answered(self, answered: Answered) -> None:
         """Go on with an answer, or say why there is none."""
+        if not self.is_running:
+            return
         if answered.error:
             self._goal = None
             self._say(answered.error, "bold red")
@@ -543,7 +547,7 @@ class Top(App[None]):
             return
         self._say(f"saving what was recorded of {name} ...")
         self._in_background(
-            lambda: self.backend.act("save", agent=name), lambda done: self._say(f"saved: {done}")
+            lambda: self.backend.act("save", agent=name), lambda done: self._say(f"saved: {done['path']}")
         )
 
     def action_explain(self) -> None:

@@ -7,7 +7,6 @@ what is asked meanwhile sees the state of that moment. Forwards it goes on; back
 from __future__ import annotations
 
 import bisect
-import contextlib
 import json
 import threading
 from array import array
@@ -18,7 +17,7 @@ from agentwatch.control.protocol import ProtocolError
 from agentwatch.control.view import View
 from agentwatch.enrich.sighting import Sighting
 from agentwatch.pipeline import Pipeline
-from agentwatch.replay import Moment, Order, Outcome, Recording, Replay
+from agentwatch.replay import Moment, Observer, Order, Outcome, Recording, Replay
 from agentwatch.schema.events import HOST
 from agentwatch.sinks.alerts import timestamp
 from agentwatch.trace.error import TraceError
@@ -33,8 +32,11 @@ class _Abandoned(Exception):
     """Nobody waits for this run any more."""
 
 
-class _Run:
-    """One pass over the recording, in a thread of its own."""
+class _Run(Observer):
+    """One pass over the recording, in a thread of its own.
+
+    It stands still between the event that is wanted, its alerts told, and whatever comes next.
+    """
 
     def __init__(self, recording: Recording, order: Order, target: int) -> None:
         self.view: View | None = None
@@ -46,56 +48,69 @@ class _Run:
         self.times = array("q")  # of the events seen, ns since boot
         self.marks: list[tuple[int, str]] = []  # of the alerts: position and level
         self._target = target
-        self._abandoned = False
+        self._due = 0  # the first position at which what is told now is known
+        self._standing = self._abandoned = False
         self._change = threading.Condition()
-        self._replay = Replay(recording, order, self._on_alert, self._on_progress, self._on_begin)
+        self._replay = Replay(recording, order, self._on_alert, self._on_progress, self)
         self._thread = threading.Thread(target=self._fold, daemon=True, name="replay")
         self._thread.start()
 
-    def _on_begin(self, pipeline: Pipeline, header: TraceHeader) -> None:
+    def begin(self, pipeline: Pipeline, header: TraceHeader) -> None:
         agents = pipeline.state.agents
         self.view = View(pipeline, header.clock_offset, lambda: [n for n in agents if n != HOST])
         self.header = header
-        pipeline.tap = self._on_event
+
+    def ready(self) -> None:
+        self._stand()
+        self._due = self.position + 1
+
+    def event(self, event: Sighting) -> None:
+        self._stand()
+        assert self.view is not None
+        self.view.note_event(event)
+        self.times.append(min(event.time, END))
+        self.position += 1
+        self._due = self.position
+
+    def _stand(self) -> None:
+        """Until another event is wanted than the one that was seen last."""
+        if self.position < self._target and not self._abandoned:
+            return
+        with self._change:
+            self._standing = True
+            self._change.notify_all()
+            self._change.wait_for(lambda: self._abandoned or self.position < self._target)
+            self._standing = False
+            if self._abandoned:
+                raise _Abandoned
 
     def _on_alert(self, line: bytes) -> None:
         alert = json.loads(line)
         assert self.view is not None
         self.view.note_alert(alert)
-        # An alert of an act that has come back belongs to the event before it.
-        self.marks.append((min(self.position + 1, END), alert["rule"]["level"]))
+        self.marks.append((self._due, alert["rule"]["level"]))
 
     def _on_progress(self, done: int) -> None:
         self.read = done
 
-    def _on_event(self, sighting: Sighting) -> None:
-        assert self.view is not None
-        self.view.note_event(sighting)
-        self.times.append(min(sighting.time, END))
-        with self._change:
-            self.position += 1
-            if self.position >= self._target:
-                self._change.notify_all()
-                self._change.wait_for(lambda: self._abandoned or self.position < self._target)
-            if self._abandoned:
-                raise _Abandoned
-
     def _fold(self) -> None:
-        with contextlib.suppress(_Abandoned):
-            try:
-                self.outcome = self._replay.run()
-            except (OSError, TraceError, ValueError) as error:
-                self.error = str(error)
-        with self._change:
-            self.ended = True
-            self._change.notify_all()
+        try:
+            self.outcome = self._replay.run()
+        except _Abandoned:
+            pass
+        except (OSError, TraceError, ValueError) as error:
+            self.error = str(error)
+        finally:
+            with self._change:
+                self.ended = True
+                self._change.notify_all()
 
     def go(self, target: int) -> None:
         """On to where so many events have been seen, or to the end; returns there."""
         with self._change:
             self._target = target
             self._change.notify_all()
-            self._change.wait_for(lambda: self.ended or self.position >= self._target)
+            self._change.wait_for(lambda: self.ended or (self._standing and self.position >= target))
 
     def abandon(self) -> None:
         with self._change:

@@ -11,8 +11,9 @@ from textual.pilot import Pilot
 from textual.widgets import Input
 
 from agentwatch.tui.top import keys
-from agentwatch.tui.top.app import Top
+from agentwatch.tui.top.app import Arrived, Top
 from agentwatch.tui.top.page import Page
+from agentwatch.tui.top.poll import Look
 from agentwatch.tui.top.recorded import Recorded
 from agentwatch.tui.top.rows import Rows
 from tests.tui.top.material import EVENTS, trace
@@ -238,7 +239,9 @@ def test_the_cursor_stays_on_its_row_when_others_come(recording: Path) -> None:
     async def steps(pilot: Pilot[None]) -> None:
         await pilot.press("5")
         await until(pilot, f"row 1 of {EVENTS}")
-        await pilot.press("comma", "comma", "down", "down")
+        await pilot.press("comma", "comma")
+        await until(pilot, f"row 1 of {EVENTS - 2}")
+        await pilot.press("down", "down")
         await until(pilot, f"row 3 of {EVENTS - 2}")
         before = pilot.app.query_one(Rows).selected
         await pilot.press("full_stop", "full_stop")
@@ -261,3 +264,14 @@ def test_another_size_is_drawn_for(recording: Path) -> None:
         await until(pilot, "look into the selected row: an agent's processes")
 
     drive(recording, steps)
+
+
+def test_a_look_that_comes_when_it_ends_is_let_go(recording: Path) -> None:
+    ended: list[Top] = []
+
+    async def steps(pilot: Pilot[None]) -> None:
+        assert isinstance(pilot.app, Top)
+        ended.append(pilot.app)
+
+    drive(recording, steps)
+    ended[0].on_arrived(Arrived(Look(error="too late")))

@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 
 from agentwatch.replay import Order
+from agentwatch.schema.events import Type
+from agentwatch.trace.past import Past
+from agentwatch.trace.store import Rotation, segment_path
 from agentwatch.tui.top.backend import BackendError
 from agentwatch.tui.top.recorded import Recorded
 from tests.recordings import SECOND, connections, record, rules_for
-from tests.tui.top.material import EVENTS, HELLO, LOST, trace
+from tests.rules.helpers import rule, rules
+from tests.tui.top.material import EVENTS, HELLO, LOST, MINER, at, notes, run, trace
 
 
 @pytest.fixture
@@ -37,7 +41,7 @@ def test_at_its_end_all_is_told(recording: Recorded) -> None:
     timeline = recording.timeline
     assert timeline is not None
     assert (timeline.position, timeline.total) == (EVENTS, EVENTS)
-    assert [mark.level for mark in timeline.marks] == ["low", "critical"]
+    assert [(mark.position, mark.level) for mark in timeline.marks] == [(3, "low"), (6, "critical")]
 
 
 def test_it_steps_from_event_to_event_in_both_directions(recording: Recorded) -> None:
@@ -120,4 +124,20 @@ def test_a_recording_without_events_has_a_timeline(tmp_path: Path) -> None:
     made.seek(1)
     assert made.timeline is not None and (made.timeline.position, made.timeline.total) == (0, 0)
     assert made.ask("agents")[0]["name"] == "demo"
+    made.close()
+
+
+def test_what_a_later_file_tells_of_before_is_seen_and_may_raise_alerts(tmp_path: Path) -> None:
+    condition = "tunnel:\n  Behaviour: remote_forward\ncondition: tunnel"
+    tunnels = rules(rule(condition, f"title: Tunnels\nid: {MINER}", category="flow"))
+    told = [notes((int(Type.AGENT), at(0), 1, 0, 0, "tester", "agentwatch/tester", 5, "monitor"))]
+    told += [
+        run("ssh\0-N\0-R\x009000:localhost:22\0host", 100, at(1)),
+        *(run("x", 101, at(n)) for n in (2, 3)),
+    ]
+    past = Past(tunnels.to_bytes(), tunnels.digest)
+    path = record(tmp_path / "t.trace", told, tunnels, rotation=Rotation(max_bytes=1), snapshots=past)
+    made = Recorded((segment_path(path, 3),))
+    made.connect()
+    assert [alert["rule"]["title"] for alert in made.ask("alerts")["alerts"]] == ["Tunnels"]
     made.close()

@@ -110,6 +110,14 @@ def test_a_flow_shows_what_was_said(daemon: Service) -> None:
         terminal.shows('{"id":1,"method":"mining.subscribe"', "7b 22 69 64")
 
 
+def test_what_was_saved_is_named(daemon: Service) -> None:
+    with miner(daemon), Terminal(top("--socket", daemon.socket), 200, 60) as terminal:
+        terminal.shows("job-7", "running")
+        terminal.send("w")
+        seen = terminal.shows("saved: ", ".trace")
+        assert Path(seen.partition("saved: ")[2].split()[0]).is_file()
+
+
 def test_read_only_has_no_key_that_acts(daemon: Service) -> None:
     with miner(daemon) as agent, Terminal(top("--socket", daemon.socket, "--readonly"), 80, 24) as terminal:
         terminal.shows("job-7", "--readonly")
