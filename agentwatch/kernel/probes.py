@@ -59,7 +59,7 @@ MAPS = {
     for spec in (
         MapSpec(7001, "SLOTS", MapType.RINGBUF, 0, 0, SLOTS_BYTES),
         MapSpec(7002, "RECORDS", MapType.RINGBUF, 0, 0, RECORDS_BYTES),
-        MapSpec(7003, "COUNTS", MapType.PERCPU_ARRAY, 4, _COUNT.size, MAX_AGENTS * _TYPES),
+        MapSpec(7003, "COUNTS", MapType.PERCPU_ARRAY, 4, _TYPES * _COUNT.size, MAX_AGENTS),
         MapSpec(7004, "TAGS", MapType.TASK_STORAGE, 4, 8, 0, _NO_PREALLOC),
         MapSpec(7005, "AGENTS", MapType.CGROUP_STORAGE, 8, 8),
         MapSpec(7006, "FLOWS", MapType.SK_STORAGE, 4, _FLOW.size, 0, _NO_PREALLOC | _CLONE),
@@ -536,14 +536,13 @@ class Probes:
 
         Of number 0 what was lost of all agents: sent is not counted.
         """
-        cpus = bpf.possible_cpus()
+        size = _TYPES * _COUNT.size * bpf.possible_cpus()
+        value = bpf.map_lookup(self.map("COUNTS"), struct.pack("<I", agent), size)
+        assert value is not None  # an array has all its elements
+        pairs = list(_COUNT.iter_unpack(value))
         for number in BY_NUMBER:
-            key = struct.pack("<I", agent * _TYPES + number)
-            value = bpf.map_lookup(self.map("COUNTS"), key, _COUNT.size * cpus)
-            if value is None:
-                continue
-            pairs = list(_COUNT.iter_unpack(value))
-            yield number, sum(sent for sent, _ in pairs), sum(lost for _, lost in pairs)
+            of_cpus = pairs[number::_TYPES]
+            yield number, sum(sent for sent, _ in of_cpus), sum(lost for _, lost in of_cpus)
 
     def programs(self) -> Iterator[tuple[str, ProgramInfo]]:
         """What the kernel says of each loaded program."""

@@ -81,7 +81,7 @@ struct agent {
     u32 unused;
 };
 
-/* Value of COUNTS, per CPU: events of one type of one agent. */
+/* Of a value of COUNTS, per CPU: events of one type of one agent, whose number is the key. */
 struct count {
     u64 sent;
     u64 lost;
@@ -95,23 +95,24 @@ enum urgency {
 };
 
 INLINE void count_sent(u32 agent, u32 type) {
-    u32 key = agent * AW_TYPES + type;
-    struct count *value = bpf_map_lookup_elem(MAP(COUNTS), &key);
+    u32 key = agent;
+    struct count *of_types = bpf_map_lookup_elem(MAP(COUNTS), &key);
 
-    if (value)
-        value->sent++;
+    if (of_types)
+        of_types[type].sent++;
 }
 
 INLINE void count_lost(u32 agent, u32 type) {
-    u32 key = agent * AW_TYPES + type;
-    struct count *value = bpf_map_lookup_elem(MAP(COUNTS), &key);
+    u32 key = agent;
+    struct count *of_types = bpf_map_lookup_elem(MAP(COUNTS), &key);
 
-    if (value)
-        value->lost++;
+    if (of_types)
+        of_types[type].lost++;
     /* Row 0 adds up what all agents lost: a reader need look no further while it stands still. */
-    value = bpf_map_lookup_elem(MAP(COUNTS), &type);
-    if (value)
-        value->lost++;
+    key = 0;
+    of_types = bpf_map_lookup_elem(MAP(COUNTS), &key);
+    if (of_types)
+        of_types[type].lost++;
 }
 
 /* Whether there was room for a record; counted. Nothing else may test the record: a verifier of 6.1
