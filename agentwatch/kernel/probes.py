@@ -90,6 +90,13 @@ class Probe(NamedTuple):
     calls: tuple[str, ...] = ()
 
     @property
+    def name(self) -> str:
+        """Its function's, and where one function is many programs also what it hangs on."""
+        if self.spec.attach_type is AttachType.TRACE_FEXIT:
+            return f"{self.spec.name} {self.spec.target.removeprefix('func ')}"
+        return self.spec.name
+
+    @property
     def of_cgroup(self) -> bool:
         return self.spec.type not in (ProgramType.TRACING, ProgramType.TRACEPOINT)
 
@@ -412,6 +419,7 @@ class Probes:
                     stack.enter_context(tracefs.attach_ends(program, probe.calls))
                 else:
                     stack.enter_context(bpf.attach_tracing(program))
+            self._loaded |= {probe.name: program for probe, program in zip(way.probes, programs, strict=True)}
             return stack.pop_all()
 
     def _miss(self, probe: Probe, error: Exception) -> None:
