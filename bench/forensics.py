@@ -17,9 +17,8 @@ from agentwatch.forensics.export import to_parquet
 from agentwatch.replay import settle
 from agentwatch.resources import RULES
 from agentwatch.rules.load import load_rules
-from agentwatch.trace.writer import TraceWriter
 from bench.figures import show
-from bench.trace import RECORDS_A_ROUND, SLOTS_A_ROUND, Workload, header
+from bench.trace import RECORDS_A_ROUND, SLOTS_A_ROUND, recorded
 
 TRACES = 10
 ROUNDS = 157
@@ -27,15 +26,6 @@ RECORDS = ROUNDS * (SLOTS_A_ROUND + RECORDS_A_ROUND)
 QUESTION = (
     "SELECT date_trunc('second', time) AS at, exe, count(*) AS n FROM events GROUP BY ALL ORDER BY n DESC"
 )
-
-
-def _recorded(path: Path, seed: int) -> Path:
-    rules = load_rules([RULES])
-    with TraceWriter(path, header(), rules=rules.to_bytes(), backlog_bytes=1 << 30) as writer:
-        for batches in Workload(seed).rounds(ROUNDS):
-            writer.append(batches)
-        assert writer.close(timeout=120).lost_rounds == 0
-    return path
 
 
 def _cpu() -> float:
@@ -62,7 +52,8 @@ def main() -> None:
     settle()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        traces = [_recorded(folder / f"{seed}.awt", seed) for seed in range(TRACES)]
+        rules = load_rules([RULES])
+        traces = [recorded(folder / f"{seed}.awt", ROUNDS, rules, seed) for seed in range(TRACES)]
         cpu = _cpu()
         for trace in traces:
             to_parquet((trace,), folder / "out")

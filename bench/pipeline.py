@@ -75,7 +75,7 @@ def cost(process: Callable[[Round], object], rounds: list[Round]) -> float:
 def decode_round(batches: Round) -> None:
     """What every event costs before it is looked at."""
     for batch in batches:
-        (decode.slots if batch.kind is BatchKind.SLOTS else decode.records)(batch.data)
+        _DECODERS[batch.kind](batch.data)
 
 
 def records(batches: Round) -> int:

@@ -19,11 +19,9 @@ from pathlib import Path
 from agentwatch.replay import Order, line_of, replay_all, settle
 from agentwatch.resources import RULES
 from agentwatch.rules.load import load_rules
-from agentwatch.rules.model import RuleSet
-from agentwatch.trace.writer import TraceWriter
 from bench.figures import show
 from bench.latency import AGENT, POOL
-from bench.trace import RECORDS_A_ROUND, SLOTS_A_ROUND, Workload, header
+from bench.trace import RECORDS_A_ROUND, SLOTS_A_ROUND, recorded
 from tests.lab import compiled
 from tests.lab.watched import watched
 
@@ -32,14 +30,6 @@ RECORDS = ROUNDS * (SLOTS_A_ROUND + RECORDS_A_ROUND)
 MILLION = 1_000_000
 RATE = 100_000  # events a second
 CONNECTIONS = 200  # of which each leads to an alert
-
-
-def _recorded(path: Path, rounds: int, rules: RuleSet, seed: int = 1) -> Path:
-    with TraceWriter(path, header(), rules=rules.to_bytes(), backlog_bytes=1 << 30) as writer:
-        for batches in Workload(seed).rounds(rounds):
-            writer.append(batches)
-        assert writer.close(timeout=120).lost_rounds == 0
-    return path
 
 
 def _replay(traces: Sequence[Path], jobs: int) -> tuple[float, float]:
@@ -72,7 +62,7 @@ def _peak(trace: Path) -> float:
 
 def _synthetic(folder: Path) -> None:
     rules = load_rules([RULES])
-    one, two = (_recorded(folder / f"{seed}.awt", ROUNDS, rules, seed) for seed in (1, 2))
+    one, two = (recorded(folder / f"{seed}.awt", ROUNDS, rules, seed) for seed in (1, 2))
     _, cpu = min(_replay([one], 1) for _ in range(3))
     show("records a second on one core", RECORDS / cpu, "/s", 400_000, at_least=True)
     # The same two traces, so that what they cost differs by nothing but how they are run.
@@ -82,7 +72,7 @@ def _synthetic(folder: Path) -> None:
     show("two traces side by side / one after the other, wall", wall, "", 0.55)
     show("the same, CPU", work, "", 1.1)
     show("peak memory", _peak(one), "MiB")
-    show("peak memory, four times as long", _peak(_recorded(folder / "4.awt", 4 * ROUNDS, rules)), "MiB")
+    show("peak memory, four times as long", _peak(recorded(folder / "4.awt", 4 * ROUNDS, rules)), "MiB")
 
 
 def _load() -> list[subprocess.Popen[bytes]]:

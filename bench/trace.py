@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from agentwatch.rules.model import RuleSet
 from agentwatch.schema.events import BY_NAME, RING_HEADER_SIZE, SLOT_SIZE
 from agentwatch.schema.layout import HEADER_SIZE, body, body_struct
 from agentwatch.sources.base import Batch, BatchKind, Round
@@ -133,6 +134,15 @@ def header() -> TraceHeader:
         created=0,
         byte_order="little",
     )
+
+
+def recorded(path: Path, rounds: int, rules: RuleSet, seed: int = 1) -> Path:
+    """A trace of so many rounds of the workload, made under these rules."""
+    with TraceWriter(path, header(), rules=rules.to_bytes(), backlog_bytes=1 << 30) as writer:
+        for batches in Workload(seed).rounds(rounds):
+            writer.append(batches)
+        assert writer.close(timeout=120).lost_rounds == 0
+    return path
 
 
 def _record_all(path: Path, rounds: list[Round]) -> tuple[float, float, float]:

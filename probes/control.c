@@ -33,7 +33,7 @@ int on_cgroup_attach(u64 *ctx) {
     event->mover = bpf_get_current_pid_tgid() >> 32;
     length = read_kernel_str(event->data, CGROUP_PATH_BYTES, (void *)ctx[1]);
     event->length = length > 0 ? length - 1 : 0;
-    submit_record(event, URGENT);
+    submit(event, URGENT);
     return 0;
 }
 
@@ -42,13 +42,12 @@ int on_signal(u64 *ctx) {
     struct task_struct *target = (void *)ctx[2];
     struct tag *tag = current_tag();
     struct aw_signal *event;
-    u32 key = 0, tgid = 0, *monitor;
+    u32 tgid = 0;
 
     if (!tag || ctx[0] == SIGCHLD)
         return 0;
     READ(tgid, target->tgid);
-    monitor = bpf_map_lookup_elem(MAP(MONITOR), &key);
-    if (!monitor || *monitor != tgid)
+    if (!is_monitor(tgid))
         return 0;
     event = slot(AW_SIGNAL, tag->agent, URGENT);
     if (!event)
@@ -56,6 +55,6 @@ int on_signal(u64 *ctx) {
     fill_current(&event->header);
     event->signal = ctx[0];
     event->target = tgid;
-    submit_slot(event, URGENT);
+    submit(event, URGENT);
     return 0;
 }

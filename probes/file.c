@@ -9,18 +9,13 @@
 #include <files.h>
 #include <path.h>
 
-#define MODE_READ 1 /* fmode_t: include/linux/fs.h */
-#define MODE_WRITE 2
+#define MODE_WRITE 2 /* fmode_t: include/linux/fs.h */
 #define MODE_PATH (1 << 14)
 #define MODE_CREATED (1 << 20)
 #define MODE_INNER (1 << 29) /* FMODE_NOACCOUNT: opened by the kernel on behalf of another file */
-#define TYPE_MASK 0170000    /* of i_mode: include/uapi/linux/stat.h */
-#define TYPE_REGULAR 0100000
-#define TYPE_CHARACTER 0020000
-#define TYPE_BLOCK 0060000
-#define MOUNTS_CROSSED 2 /* on the way up the names that decide */
-#define TEXT_BYTES 512   /* a power of two */
-#define SPLIT_BYTES 128  /* of a path in which its last names are looked for */
+#define MOUNTS_CROSSED 2     /* on the way up the names that decide */
+#define TEXT_BYTES 512       /* a power of two */
+#define SPLIT_BYTES 128      /* of a path in which its last names are looked for */
 #define AT_FDCWD -100
 
 /* Key of WATCHED: a name, padded with NUL. Longer ones are compared as far as this. */
@@ -127,7 +122,7 @@ INLINE void emit_access(struct path *path, struct inode *inode, u16 access, u32 
     }
     if (!write_path(path, event->data, &event->length))
         event->header.flags = AW_FILE_CUT;
-    submit_record(event, URGENT);
+    submit(event, URGENT);
 }
 
 /* Whether this process has just used this file in this way. */
@@ -152,19 +147,18 @@ INLINE void opened(struct file *file, u32 agent) {
     READ(mode, file->f_mode);
     READ(inode, file->f_inode);
     READ(type, inode->i_mode);
-    type &= TYPE_MASK;
+    type &= S_IFMT;
     /* An overlay opens the file below for itself, which is no second use of it. */
-    if (mode & (MODE_PATH | MODE_INNER) ||
-        (type != TYPE_REGULAR && type != TYPE_CHARACTER && type != TYPE_BLOCK))
+    if (mode & (MODE_PATH | MODE_INNER) || (type != S_IFREG && type != S_IFCHR && type != S_IFBLK))
         return;
     access = mode & MODE_CREATED ? AW_ACCESS_CREATE
              : mode & MODE_WRITE ? AW_ACCESS_WRITE
                                  : AW_ACCESS_READ;
     use = access == AW_ACCESS_READ ? AW_WATCHED_READ : AW_WATCHED_WRITE;
     id = identify(inode);
-    if (mode & MODE_WRITE && type == TYPE_REGULAR)
+    if (mode & MODE_WRITE && type == S_IFREG)
         bpf_map_update_elem(MAP(WRITTEN), &id, &agent, BPF_ANY);
-    if (type != TYPE_BLOCK && !path_watched(&file->f_path, 0, use))
+    if (type != S_IFBLK && !path_watched(&file->f_path, 0, use))
         return;
     if (!just_seen(&id, access))
         emit_access(&file->f_path, inode, access, agent);
@@ -318,13 +312,6 @@ INLINE struct path *folder_of(s32 fd) {
     return file ? &file->f_path : 0;
 }
 
-/* Reads a path from the process, or the kernel's copy of one (addresses of the upper half). */
-INLINE long read_text(void *to, u64 from) {
-    if ((s64)from < 0)
-        return read_kernel_str(to, TEXT_BYTES, (void *)from);
-    return read_user_str(to, TEXT_BYTES, (void *)from);
-}
-
 INLINE bool text_watched(struct scratch *scratch, const struct asked *asked) {
     u32 use = asked->access == AW_ACCESS_READ ? AW_WATCHED_READ : AW_WATCHED_WRITE;
     struct path *folder;
@@ -333,7 +320,7 @@ INLINE bool text_watched(struct scratch *scratch, const struct asked *asked) {
     long length;
 
     scratch->text[0] = '/';
-    length = read_text(scratch->text + 1, asked->text);
+    length = read_text(scratch->text + 1, TEXT_BYTES, asked->text);
     if (length <= 1 || length > TEXT_BYTES)
         return false;
     if (length == TEXT_BYTES)
@@ -368,19 +355,19 @@ INLINE void emit_text(const struct asked *asked, u32 agent) {
     if (!event)
         return;
     begin_access(event, agent, asked->access);
-    if (read_text(event->data, asked->text) > 1 && event->data[0] != '/') {
+    if (read_text(event->data, TEXT_BYTES, asked->text) > 1 && event->data[0] != '/') {
         folder = folder_of(asked->folder);
         if (folder && !write_path(folder, event->data, &event->length))
             event->header.flags = AW_FILE_CUT;
     }
     folders = event->length;
     BOUND(folders, PATH_BYTES + NAME_BYTES);
-    read = read_text(event->data + folders, asked->text);
+    read = read_text(event->data + folders, TEXT_BYTES, asked->text);
     event->text = read > 0 ? read : 0;
     if (read <= 0 || read >= TEXT_BYTES)
         event->header.flags = AW_FILE_CUT;
     event->length += event->text;
-    submit_record(event, URGENT);
+    submit(event, URGENT);
 }
 
 INLINE struct scratch *scratch_space(void) {

@@ -176,7 +176,7 @@ INLINE void emit_progress(const struct flow *flow, const struct packet *packet, 
     event->segments_in = flow->segments[IN];
     event->starts = flow->starts;
     event->pushes = flow->pushes;
-    submit_slot(event, ROUTINE);
+    submit(event, ROUTINE);
 }
 
 /* Keeps what tells the shape of a flow, whatever it carries, and tells it now and then. To be asked
@@ -249,50 +249,33 @@ INLINE void fill_payload(struct aw_payload *event, const struct flow *flow,
         event->header.flags |= AW_PAYLOAD_DNS;
 }
 
-#define reserve_payload(capacity)                                                                  \
-    ((struct aw_payload *)bpf_ringbuf_reserve(MAP(RECORDS),                                        \
-                                              sizeof(struct aw_payload) + (capacity), 0))
+/* Records `length` bytes of the packet in a piece of `capacity` bytes (a constant), and wakes the
+ * reader: any of them may be what decides. */
+INLINE void record_within(u32 capacity, struct __sk_buff *skb, const struct flow *flow,
+                          const struct packet *packet, u16 message, u64 length, u32 agent) {
+    struct aw_payload *event = 0;
 
-/* Records `length` bytes of the packet, and wakes the reader: any of them may be what decides.
- * Small segments take little of the ring; a flow's first ones have a part of it for themselves. */
+    /* A flow's first messages have a part of the ring for themselves. */
+    if (records_open(message == 1 ? URGENT : ROUTINE))
+        event = bpf_ringbuf_reserve(MAP(RECORDS), sizeof(*event) + capacity, 0);
+    if (!reserved(event, agent, AW_PAYLOAD))
+        return;
+    fill_payload(event, flow, packet, message, agent);
+    event->length = length;
+    if (!length || bpf_skb_load_bytes(skb, packet->offset, event->data, positive(length, capacity)))
+        event->length = 0;
+    submit(event, URGENT);
+}
+
+/* Small segments take little of the ring. */
 INLINE void record(struct __sk_buff *skb, const struct flow *flow, const struct packet *packet,
                    u16 message, u64 length, u32 agent) {
-    enum urgency urgency = message == 1 ? URGENT : ROUTINE;
-    struct aw_payload *event = 0;
-    bool open = records_open(urgency);
-
-    if (length <= SMALL_PAYLOAD) {
-        if (open)
-            event = reserve_payload(SMALL_PAYLOAD);
-        if (!reserved(event, agent, AW_PAYLOAD))
-            return;
-        fill_payload(event, flow, packet, message, agent);
-        event->length = length;
-        if (!length ||
-            bpf_skb_load_bytes(skb, packet->offset, event->data, positive(length, SMALL_PAYLOAD)))
-            event->length = 0;
-    } else if (length <= AW_PAYLOAD_BYTES) {
-        if (open)
-            event = reserve_payload(AW_PAYLOAD_BYTES);
-        if (!reserved(event, agent, AW_PAYLOAD))
-            return;
-        fill_payload(event, flow, packet, message, agent);
-        event->length = length;
-        if (!length || bpf_skb_load_bytes(skb, packet->offset, event->data,
-                                          positive(length, AW_PAYLOAD_BYTES)))
-            event->length = 0;
-    } else {
-        if (open)
-            event = reserve_payload(AW_HANDSHAKE_BYTES);
-        if (!reserved(event, agent, AW_PAYLOAD))
-            return;
-        fill_payload(event, flow, packet, message, agent);
-        event->length = length;
-        if (!length || bpf_skb_load_bytes(skb, packet->offset, event->data,
-                                          positive(length, AW_HANDSHAKE_BYTES)))
-            event->length = 0;
-    }
-    submit_record(event, URGENT);
+    if (length <= SMALL_PAYLOAD)
+        record_within(SMALL_PAYLOAD, skb, flow, packet, message, length, agent);
+    else if (length <= AW_PAYLOAD_BYTES)
+        record_within(AW_PAYLOAD_BYTES, skb, flow, packet, message, length, agent);
+    else
+        record_within(AW_HANDSHAKE_BYTES, skb, flow, packet, message, length, agent);
 }
 
 /* Whether user space wants to see this packet of a flow that is past its first messages. */

@@ -4,6 +4,7 @@
  * them, in two ways: behind the kernel's function of the call (fexit), or at the tracepoint.
  */
 #include <calls.h>
+#include <path.h>
 
 #ifdef HAVE_pt_regs__di
 
@@ -53,12 +54,6 @@ INLINE bool is_initial(u32 number) {
     return false;
 }
 
-INLINE bool is_monitor(u32 tgid) {
-    u32 key = 0, *monitor = bpf_map_lookup_elem(MAP(MONITOR), &key);
-
-    return monitor && *monitor == tgid;
-}
-
 /* Adds a text of the process's, or of the kernel's, ended by NUL. */
 INLINE void add_text(struct aw_privileged *event, u64 text) {
     u32 used = event->length;
@@ -67,10 +62,8 @@ INLINE void add_text(struct aw_privileged *event, u64 text) {
 
     asm volatile("" : "+r"(used));
     at = event->data + (used & (TEXT_ROOM - 1));
-    if ((s64)text < 0)
-        read = read_kernel_str(at, TEXT_PART, (void *)text);
-    else if (text)
-        read = read_user_str(at, TEXT_PART, (void *)text);
+    if (text)
+        read = read_text(at, TEXT_PART, text);
     if (read == TEXT_PART)
         event->header.flags |= AW_PRIVILEGED_CUT;
     if (read <= 0) {
@@ -142,7 +135,7 @@ INLINE void moved(struct aw_privileged *event, s32 fd, u64 target) {
 
     if (file) {
         READ(vfsmount, file->f_path.mnt);
-        mount = (void *)((u64)vfsmount - __builtin_offsetof(struct mount, mnt));
+        mount = mount_of(vfsmount);
         READ(source, mount->mnt_devname);
         READ(super, vfsmount->mnt_sb);
         READ(type, super->s_type);
@@ -260,7 +253,7 @@ INLINE void ended(const struct call *call, u32 agent) {
     fill_current(&event->header);
     event->operation = operation;
     describe(event, call);
-    submit_record(event, URGENT);
+    submit(event, URGENT);
 }
 
 INLINE void fill_call(struct call *call, struct pt_regs *regs) {

@@ -31,7 +31,7 @@ INLINE void emit_path(struct path *path, u16 kind, const struct aw_header *like)
     begin_piece(piece, like, kind, 0);
     if (!write_path(path, piece->data, &piece->length))
         piece->header.flags = AW_PIECE_CUT;
-    submit_record(piece, RESERVED);
+    submit(piece, RESERVED);
 }
 
 /* A part of argv from the new image's memory, `capacity` bytes at most (a constant). What cannot
@@ -47,7 +47,7 @@ INLINE void argv_piece(u64 start, u32 offset, u64 length, u32 capacity,
     piece->length = length;
     if (read_user(piece->data, length, (void *)(start + offset)))
         piece->length = 0;
-    submit_record(piece, RESERVED);
+    submit(piece, RESERVED);
 }
 
 /* Emits argv in pieces, to the limit; how long it is, the exec says. */
@@ -112,7 +112,7 @@ INLINE void variable_piece(u64 address, const struct aw_header *like) {
     piece->length = read > 0 ? read : 0;
     if (read <= 0 || read == VALUE_BYTES)
         piece->header.flags = AW_PIECE_CUT;
-    submit_record(piece, RESERVED);
+    submit(piece, RESERVED);
 }
 
 /* Emits the variables of the new image that load code. The loop has but one branch: each costs the
@@ -155,7 +155,7 @@ INLINE void emit_streams(struct task_struct *task, const struct aw_header *like)
     begin_piece(piece, like, AW_PIECE_STREAMS, 0);
     piece->length = STREAMS * sizeof(struct stream);
     write_streams(task, piece->data);
-    submit_record(piece, RESERVED);
+    submit(piece, RESERVED);
 }
 
 INLINE u16 executable(struct aw_exec *event, struct file *file) {
@@ -249,7 +249,7 @@ int on_newtask(u64 *ctx) {
     READ(leader, creator->group_leader);
     READ(event->parent_start, leader->start_boottime);
     event->clone_flags = ctx[1];
-    submit_slot(event, RESERVED);
+    submit(event, RESERVED);
     return 0;
 }
 
@@ -291,7 +291,7 @@ int on_exec(u64 *ctx) {
     credentials(event, task);
     namespaces(event, task);
     event->header.flags = executable(event, file);
-    submit_record(event, URGENT);
+    submit(event, URGENT);
     return 0;
 }
 
@@ -317,6 +317,6 @@ int on_exit(u64 *ctx) {
     READ(group_code, signal->group_exit_code);
     READ(code, task->exit_code);
     event->status = group_code ? group_code : code;
-    submit_slot(event, RESERVED);
+    submit(event, RESERVED);
     return 0;
 }

@@ -17,7 +17,7 @@ INLINE void emit_socket(u32 type, u32 agent, const struct flow *flow, enum urgen
         return;
     fill_owner(&event->header, flow);
     event->socket = flow->socket;
-    submit_slot(event, urgency);
+    submit(event, urgency);
 }
 
 INLINE void emit_close(u32 agent, const struct flow *flow) {
@@ -30,7 +30,7 @@ INLINE void emit_close(u32 agent, const struct flow *flow) {
     event->bytes_out = flow->bytes[OUT];
     event->bytes_in = flow->bytes[IN];
     event->elapsed = event->header.time - flow->opened;
-    submit_slot(event, ROUTINE);
+    submit(event, ROUTINE);
 }
 
 /* cgroup/sock_create, in the context of socket(2) */
@@ -244,7 +244,7 @@ INLINE void emit_connected(u32 agent, struct flow *flow, u32 error) {
     event->socket = flow->socket;
     event->elapsed = event->header.time - flow->connect_time;
     event->error = error;
-    submit_slot(event, RESERVED);
+    submit(event, RESERVED);
 }
 
 INLINE u32 socket_error(struct bpf_sock *sk) {

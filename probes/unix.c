@@ -31,7 +31,7 @@ int on_unix_connect(struct bpf_sock_addr *ctx) {
     length -= SUN_PATH_OFFSET;
     event->length = length > SUN_PATH_BYTES ? SUN_PATH_BYTES : length;
     read_kernel(event->data, SUN_PATH_BYTES, address + SUN_PATH_OFFSET);
-    submit_record(event, URGENT);
+    submit(event, URGENT);
     return 1;
 }
 

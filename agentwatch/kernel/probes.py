@@ -59,7 +59,7 @@ MAPS = {
     for spec in (
         MapSpec(7001, "SLOTS", MapType.RINGBUF, 0, 0, SLOTS_BYTES),
         MapSpec(7002, "RECORDS", MapType.RINGBUF, 0, 0, RECORDS_BYTES),
-        MapSpec(7003, "COUNTS", MapType.PERCPU_ARRAY, 4, _COUNT.size, MAX_AGENTS * _TYPES),
+        MapSpec(7003, "COUNTS", MapType.PERCPU_ARRAY, 4, _TYPES * _COUNT.size, MAX_AGENTS),
         MapSpec(7004, "TAGS", MapType.TASK_STORAGE, 4, 8, 0, _NO_PREALLOC),
         MapSpec(7005, "AGENTS", MapType.CGROUP_STORAGE, 8, 8),
         MapSpec(7006, "FLOWS", MapType.SK_STORAGE, 4, _FLOW.size, 0, _NO_PREALLOC | _CLONE),
@@ -88,6 +88,13 @@ class Probe(NamedTuple):
     spec: ProgramSpec
     cost: str
     calls: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """Its function's, and where one function is many programs also what it hangs on."""
+        if self.spec.attach_type is AttachType.TRACE_FEXIT:
+            return f"{self.spec.name} {self.spec.target.removeprefix('func ')}"
+        return self.spec.name
 
     @property
     def of_cgroup(self) -> bool:
@@ -412,6 +419,7 @@ class Probes:
                     stack.enter_context(tracefs.attach_ends(program, probe.calls))
                 else:
                     stack.enter_context(bpf.attach_tracing(program))
+            self._loaded |= {probe.name: program for probe, program in zip(way.probes, programs, strict=True)}
             return stack.pop_all()
 
     def _miss(self, probe: Probe, error: Exception) -> None:
@@ -536,14 +544,13 @@ class Probes:
 
         Of number 0 what was lost of all agents: sent is not counted.
         """
-        cpus = bpf.possible_cpus()
+        size = _TYPES * _COUNT.size * bpf.possible_cpus()
+        value = bpf.map_lookup(self.map("COUNTS"), struct.pack("<I", agent), size)
+        assert value is not None  # an array has all its elements
+        pairs = list(_COUNT.iter_unpack(value))
         for number in BY_NUMBER:
-            key = struct.pack("<I", agent * _TYPES + number)
-            value = bpf.map_lookup(self.map("COUNTS"), key, _COUNT.size * cpus)
-            if value is None:
-                continue
-            pairs = list(_COUNT.iter_unpack(value))
-            yield number, sum(sent for sent, _ in pairs), sum(lost for _, lost in pairs)
+            of_cpus = pairs[number::_TYPES]
+            yield number, sum(sent for sent, _ in of_cpus), sum(lost for _, lost in of_cpus)
 
     def programs(self) -> Iterator[tuple[str, ProgramInfo]]:
         """What the kernel says of each loaded program."""

@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 
+from agentwatch.kernel.background import Background, results
 from agentwatch.kernel.bpf import BpfError, Handle
 
 _MOUNTED = Path("/sys/kernel/tracing")
@@ -33,15 +34,20 @@ def attach_ends(program: Handle, calls: Iterable[str]) -> ExitStack:
     Calls that this architecture lacks are left out. Raises `BpfError` where there are none.
     """
     with ExitStack() as links:
-        attached = 0
+        events: list[Handle] = []
+        links.callback(_close, events)
         for call in calls:
             number = _event(f"syscalls/sys_exit_{call}")
             if number is not None:
-                links.enter_context(_attach(program, number, call))
-                attached += 1
-        if not attached:
+                events.append(_attach(program, number, call))
+        if not events:
             raise BpfError(2, "attach to system calls: this kernel has no tracepoints of them")
         return links.pop_all()
+
+
+def _close(events: Iterable[Handle]) -> None:
+    """Side by side: for each the kernel waits, tens of ms, until nothing runs the program any more."""
+    results([Background(event.close) for event in events])
 
 
 def _attach(program: Handle, number: int, call: str) -> Handle:

@@ -26,6 +26,12 @@ static long (*read_user_str)(void *, u32, const void *) = (void *)BPF_FUNC_probe
 /* Reads a kernel field without trusting the pointer. */
 #define READ(destination, source) read_kernel(&(destination), sizeof(destination), &(source))
 
+#define S_IFMT 0170000 /* of i_mode: include/uapi/linux/stat.h */
+#define S_IFSOCK 0140000
+#define S_IFREG 0100000
+#define S_IFBLK 0060000
+#define S_IFCHR 0020000
+#define S_IFIFO 0010000
 #define AF_UNIX 1
 #define AF_INET 2
 #define AF_INET6 10
@@ -75,7 +81,7 @@ struct agent {
     u32 unused;
 };
 
-/* Value of COUNTS, per CPU: events of one type of one agent. */
+/* Of a value of COUNTS, per CPU: events of one type of one agent, whose number is the key. */
 struct count {
     u64 sent;
     u64 lost;
@@ -89,23 +95,24 @@ enum urgency {
 };
 
 INLINE void count_sent(u32 agent, u32 type) {
-    u32 key = agent * AW_TYPES + type;
-    struct count *value = bpf_map_lookup_elem(MAP(COUNTS), &key);
+    u32 key = agent;
+    struct count *of_types = bpf_map_lookup_elem(MAP(COUNTS), &key);
 
-    if (value)
-        value->sent++;
+    if (of_types)
+        of_types[type].sent++;
 }
 
 INLINE void count_lost(u32 agent, u32 type) {
-    u32 key = agent * AW_TYPES + type;
-    struct count *value = bpf_map_lookup_elem(MAP(COUNTS), &key);
+    u32 key = agent;
+    struct count *of_types = bpf_map_lookup_elem(MAP(COUNTS), &key);
 
-    if (value)
-        value->lost++;
+    if (of_types)
+        of_types[type].lost++;
     /* Row 0 adds up what all agents lost: a reader need look no further while it stands still. */
-    value = bpf_map_lookup_elem(MAP(COUNTS), &type);
-    if (value)
-        value->lost++;
+    key = 0;
+    of_types = bpf_map_lookup_elem(MAP(COUNTS), &key);
+    if (of_types)
+        of_types[type].lost++;
 }
 
 /* Whether there was room for a record; counted. Nothing else may test the record: a verifier of 6.1
@@ -160,13 +167,9 @@ INLINE void *slot(u32 type, u32 agent, enum urgency urgency) {
     return header;
 }
 
-INLINE void submit_slot(void *record, enum urgency urgency) {
-    bpf_ringbuf_submit(record, urgency == URGENT ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
-}
-
 /* Forced: the kernel's own choice wakes a reader that has caught up, which it has not while pieces
  * that were submitted without waking it lie before this record. */
-INLINE void submit_record(void *record, enum urgency urgency) {
+INLINE void submit(void *record, enum urgency urgency) {
     bpf_ringbuf_submit(record, urgency == URGENT ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP);
 }
 
@@ -174,6 +177,12 @@ INLINE void submit_record(void *record, enum urgency urgency) {
 INLINE bool records_open(enum urgency urgency) {
     return urgency != ROUTINE ||
            bpf_ringbuf_query(MAP(RECORDS), BPF_RB_AVAIL_DATA) < AW_RECORDS_ROUTINE;
+}
+
+INLINE bool is_monitor(u32 tgid) {
+    u32 key = 0, *monitor = bpf_map_lookup_elem(MAP(MONITOR), &key);
+
+    return monitor && *monitor == tgid;
 }
 
 /* The agent of the task that runs now, 0 if it is none. */

@@ -1,4 +1,4 @@
-/* Ends of system calls: what their tracepoints give, and what a descriptor stands for. */
+/* Ends of system calls: what their tracepoints give, and what an argument stands for. */
 #pragma once
 
 #include <aw.h>
@@ -9,6 +9,13 @@ struct syscall_end {
     u64 number; /* in the lower half */
     s64 result;
 };
+
+/* Reads a text of the process, or a copy that the kernel has (addresses of the upper half). */
+INLINE long read_text(void *to, u32 size, u64 from) {
+    if ((s64)from < 0)
+        return read_kernel_str(to, size, (void *)from);
+    return read_user_str(to, size, (void *)from);
+}
 
 INLINE struct file *open_file(s32 fd) {
     struct task_struct *task = (void *)bpf_get_current_task();

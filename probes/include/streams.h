@@ -4,11 +4,6 @@
 #include <aw.h>
 
 #define STREAMS 3
-#define S_IFMT 0170000
-#define S_IFSOCK 0140000
-#define S_IFREG 0100000
-#define S_IFCHR 0020000
-#define S_IFIFO 0010000
 #define PIPEFS_MAGIC 0x50495045
 #define MINOR_BITS 20
 #define MEMORY_MAJOR 1 /* Documentation/admin-guide/devices.txt */

@@ -21,7 +21,7 @@ from agentwatch.enrich import processes as processes_module
 from agentwatch.enrich.processes import Process
 from agentwatch.kernel.btf import KernelTypes, MissingType
 from agentwatch.kernel.bytecode import VMLINUX
-from agentwatch.kernel.probes import CHOICES, PROBES_TABLE
+from agentwatch.kernel.probes import CHOICES, PROBES_TABLE, Probes
 from agentwatch.schema.events import ExecFlag, PayloadFlag, StreamKind
 from tests.lab import compiled, eventually
 from tests.lab.watched import Watched, watched
@@ -66,6 +66,14 @@ def test_every_probe_attaches_here() -> None:
         # A lesser way than the best is told as what it lacks.
         newer = set() if hooks_unix_connects() else {"on_unix_connect"}
         assert {missing.probe for missing in agent.session.probes.missing} - chosen == newer
+
+
+def test_every_program_that_is_attached_can_be_asked_for() -> None:
+    with Probes() as probes:
+        asked = dict(probes.programs())
+        used = {way for choice in CHOICES for way in choice.ways if way.name == probes.ways[choice.name]}
+    assert {probe.name for way in used for probe in way.probes} <= asked.keys()
+    assert len({info.id for info in asked.values()}) == len(asked)
 
 
 def _programs() -> set[int]:

@@ -1,4 +1,7 @@
-"""fork_storm.py COUNT: keeps COUNT processes alive, each of which forks a successor and ends."""
+"""fork_storm.py COUNT: keeps COUNT processes alive, each of which forks a successor and ends.
+
+It is over after a minute, should nobody be left to kill it.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +9,15 @@ import os
 import sys
 import time
 
+end = time.monotonic() + 60
 for _ in range(int(sys.argv[1])):
     if os.fork() == 0:
-        while True:
+        while time.monotonic() < end:
             time.sleep(0.05)
             if os.fork():
                 os._exit(0)
-while True:
+        os._exit(0)
+while time.monotonic() < end:
     try:
         os.wait()
     except ChildProcessError:

@@ -76,6 +76,16 @@ def test_kill_without_the_kernels_help(cgroup: Cgroup, monkeypatch: pytest.Monke
     assert process.wait() == -9
 
 
+# It ends by itself, too: whoever kills pytest does not know of it.
+FLEES = """
+import os, time
+end = time.monotonic() + 60
+while time.monotonic() < end:
+    if os.fork():
+        os._exit(0)
+"""
+
+
 def test_kill_without_the_kernels_help_catches_who_is_born_meanwhile(
     cgroup: Cgroup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,9 +93,8 @@ def test_kill_without_the_kernels_help_catches_who_is_born_meanwhile(
         raise FileNotFoundError(2, "no cgroup.kill before Linux 5.14")
 
     monkeypatch.setattr(Cgroup, "write_kill", missing)
-    flees = "import os\nwhile True:\n    if os.fork(): os._exit(0)\n"
     for _ in range(20):
-        process = start(cgroup, [sys.executable, "-ISc", flees])
+        process = start(cgroup, [sys.executable, "-ISc", FLEES])
         process.wait()
         assert kill(cgroup).settled
         assert not cgroup.populated()

@@ -149,7 +149,17 @@ def test_volume_within_the_cluster(network: Network, tmp_path: Path) -> None:
 def test_fork_bombs(tmp_path: Path, bomb: str, user: int, most: int) -> None:
     """Of a user who may have so many processes, and has no others."""
     command = {"shell": ["bash", "-c", ":(){ :|:& };:"], "program": [str(compiled("fork_bomb"))]}[bomb]
-    limit = ["prlimit", f"--nproc={most}", "setpriv", f"--reuid={user}", "--clear-groups"]
+    # A minute at most, whatever becomes of the test and of the watch.
+    limit = [
+        "timeout",
+        "--signal=KILL",
+        "60",
+        "prlimit",
+        f"--nproc={most}",
+        "setpriv",
+        f"--reuid={user}",
+        "--clear-groups",
+    ]
     (event, *_) = of_kind(events([*limit, *command], tmp_path), "fork_storm")
     assert event["Forks"] <= 1024
     assert event["Depth"] >= 3

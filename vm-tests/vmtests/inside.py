@@ -28,7 +28,7 @@ from pathlib import Path
 
 import pytest
 
-from agentwatch.kernel.bpf import BpfError, Handle
+from agentwatch.kernel.bpf import BpfError, Handle, program_info
 from agentwatch.kernel.bytecode import Object
 from agentwatch.kernel.cache import cached_object
 from agentwatch.kernel.cgroup import find_mount
@@ -70,7 +70,6 @@ ESSENTIAL = tuple(
 )
 _DEMO_LIMIT = 240  # seconds
 _report = sys.stdout
-_VERIFIED = re.compile(r"^verified_insns:\t(\d+)$", re.MULTILINE)
 
 
 def say(message: Mapping[str, object]) -> None:
@@ -147,11 +146,10 @@ def _programs() -> Iterator[ProgramSpec]:
 def _loaded(compiled: Object, spec: ProgramSpec, maps: Mapping[int, Handle]) -> dict[str, object]:
     try:
         with load_program(compiled, spec, maps, KFUNCS) as program:
-            info = Path(f"/proc/self/fdinfo/{program.fileno()}").read_text(encoding="ascii")
+            verified = program_info(program).verified_instructions
     except (BpfError, UnknownTarget) as error:
         return {"state": "refused", "why": str(error)}
-    verified = _VERIFIED.search(info)  # since 5.16
-    return {"state": "loaded", "verified": int(verified.group(1)) if verified else None}
+    return {"state": "loaded", "verified": verified or None}  # told since 5.16
 
 
 class _Outcomes:
