@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import click
 
 from agentwatch.cli.exits import Exit, Failure
-from agentwatch.control.client import SOCKET, Client, NoDaemon
+from agentwatch.control import SOCKET, VARIABLE
+from agentwatch.control.client import Client, NoDaemon
 from agentwatch.control.protocol import ProtocolError
 from agentwatch.markers import parse
 from agentwatch.tui.text import byte_count, printable
@@ -25,8 +26,8 @@ _SOCKET = click.option(
     "path",
     type=click.Path(path_type=Path),
     default=SOCKET,
-    envvar="AGENTWATCH_SOCKET",
-    help=f"The daemon's control socket; {SOCKET} or $AGENTWATCH_SOCKET where it is not given.",
+    envvar=VARIABLE,
+    help=f"The daemon's control socket; {SOCKET} or ${VARIABLE} where it is not given.",
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 
