@@ -73,6 +73,13 @@ def status(path: Path, as_json: bool) -> None:
         _print(f"not seen {printable(gap['cost'])} ({gap['probe']})")
     if state["link"]["dropped"]:
         _print(f"dropped  {state['link']['dropped']:,} messages for sinks and clients that were too slow")
+    for agent in agents:
+        for limit in agent["limits"]:
+            if limit["stands"] is None:
+                _print(
+                    f"no limit {limit['file']}={limit['wanted']} for {agent['name']}: its controller is not "
+                    "enabled there"
+                )
     for name, sink in sorted(state["sinks"].items()):
         _print(f"sink     {name}: {_account(sink)}")
     _print("")
