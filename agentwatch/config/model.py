@@ -72,6 +72,12 @@ class Policy:
         pattern=r"\S.*",
     )
     without: tuple[str, ...] = setting("rules that do not, named in the same ways", (), pattern=r"\S.*")
+    training: tuple[str, ...] = setting(
+        "what is the registered training job, whose load on GPUs is expected: paths of programs and scripts, "
+        "or `*` for all of the agent",
+        (),
+        pattern=r"\*|/.+",
+    )
     limits: Limits = section(Limits)
 
 

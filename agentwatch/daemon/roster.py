@@ -243,5 +243,5 @@ def _open_holder(one: Remembered) -> int:
 
 def _options(one: Remembered, policy: Policy) -> Options:
     limits = tuple(f"{name}={value}" for name, value in policy.limits.files().items())
-    terms = Terms(one.table, policy.only, policy.without, limits, one.origin)
+    terms = Terms(one.table, policy.only, policy.without, limits, one.origin, policy.training)
     return Options(one.name, one.mode, running=True, max_response=one.max_response, terms=terms)

@@ -44,6 +44,7 @@ class Service:
             eventually(self._answers, 120)  # the first on a kernel compiles the probes
         except BaseException:  # nobody gets hold of one that did not start, to end it
             self.kill()
+            print(self.said())
             raise
 
     def _answers(self) -> bool:
