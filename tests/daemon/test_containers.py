@@ -53,11 +53,12 @@ class Container:
         self._folder = folder
 
     def crun(self, *arguments: str) -> str:
-        command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", CRUN, self._folder / "state"]
-        return subprocess.run(
-            [*command, *arguments], cwd=self._folder, check=True, stdin=subprocess.DEVNULL,
+        enter = ["unshare", "--mount", "--propagation", "private", "sh", "-c", CRUN, self._folder / "state"]
+        done = subprocess.run(
+            [*map(str, enter), *arguments], cwd=self._folder, check=True, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE if arguments[0] == "state" else subprocess.DEVNULL, text=True,
-        ).stdout  # fmt: skip
+        )  # fmt: skip
+        return done.stdout or ""
 
     def start(self) -> None:
         for tool in ("sh", "sleep", "cp"):
