@@ -1,5 +1,5 @@
-/* What takes privilege, or makes it: namespaces, mounts, modules, eBPF, tracing other processes, and
- * sockets of the families that cgroup hooks do not report (packet, vsock, AF_ALG, ...).
+/* What takes privilege, or makes it: namespaces, mounts, modules, eBPF, tracing other processes,
+ * and sockets of the families that cgroup hooks do not report (packet, vsock, AF_ALG, ...).
  *
  * Seen at the end of the system call, by its result and its arguments. One program serves all of
  * them, in two ways: behind the kernel's function of the call (fexit), or at the tracepoint.
