@@ -6,16 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from agentwatch.control.client import Client
-from agentwatch.kernel.cgroup import controllers, find_mount
 from tests.daemon.configured import LOOP, configured, find, running, table, write
-from tests.daemon.service import Service
 from tests.lab import Cgroup, eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
@@ -101,74 +97,15 @@ def test_a_bad_configuration_is_named_and_the_one_before_stays(tmp_path: Path) -
             eventually(lambda: daemon.agent("stays")["mode"] == "enforce")
 
 
-@contextmanager
-def controlled(name: str) -> Iterator[Cgroup]:
-    """A cgroup in which a controller is enabled, as a host's manager would."""
-    root = find_mount()
-    if name not in controllers(root):
-        pytest.skip(f"cgroup v2 has not the controller {name} here")
-    switch = root / "cgroup.subtree_control"
-    was_on = name in switch.read_text().split()
-    try:
-        switch.write_text(f"+{name}")
-        with Cgroup("limits") as cgroup:
-            yield cgroup
-    finally:
-        if not was_on:
-            switch.write_text(f"-{name}")
-
-
-@contextmanager
-def limited(folder: Path, cgroup: Cgroup, *limits: str) -> Iterator[Service]:
-    """A daemon that has found an agent in the cgroup, and what it wants to limit."""
-    select = f'cgroup = ["{cgroup.path.name}"]'
-    text = "\n".join([table("limits", select, 'name = "limits"'), "[agent.limits]", *limits])
-    with configured(folder, text) as daemon:
-        find(daemon, "limits")
-        yield daemon
-
-
-def test_the_number_of_processes_is_limited(tmp_path: Path) -> None:
-    many = "read go; for i in 1 2 3 4 5 6 7 8; do sleep 5 & done; exit 0"
-    with controlled("pids") as cgroup, running(cgroup, ["sh", "-c", many], stdin=subprocess.PIPE) as process:
-        eventually(cgroup.pids)
-        with limited(tmp_path, cgroup, "pids_max = 4") as daemon:
-            eventually(lambda: (cgroup.path / "pids.max").read_text() == "4\n")
-            assert daemon.agent("limits")["limits"] == [{"file": "pids.max", "wanted": "4", "stands": "4"}]
-            process.communicate(b"go\n", timeout=30)
-            assert process.returncode != 0  # the shell could not fork
-            assert "max 0" not in (cgroup.path / "pids.events").read_text()
-
-
-def test_memory_is_limited(tmp_path: Path) -> None:
-    fill = "input(); held = b'x' * (200 << 20)"
-    with (
-        controlled("memory") as cgroup,
-        running(cgroup, [sys.executable, "-c", fill], stdin=subprocess.PIPE) as process,
-    ):
-        eventually(cgroup.pids)
-        with limited(tmp_path, cgroup, 'memory_max = "64M"', 'memory_high = "60M"'):
-            eventually(lambda: (cgroup.path / "memory.max").read_text() == f"{64 << 20}\n")
-            assert (cgroup.path / "memory.high").read_text() == f"{60 << 20}\n"
-            (cgroup.path / "memory.high").write_text("max")  # slowed down it would take for ever
-            process.communicate(b"go\n", timeout=60)
-            assert process.returncode == -signal.SIGKILL
-            assert "oom_kill 0" not in (cgroup.path / "memory.events").read_text()
-
-
-def test_the_share_of_the_processor_is_set(tmp_path: Path) -> None:
-    with controlled("cpu") as cgroup, running(cgroup, LOOP):
-        eventually(cgroup.pids)
-        with limited(tmp_path, cgroup, "cpu_weight = 7"):
-            eventually(lambda: (cgroup.path / "cpu.weight").read_text() == "7\n")
-
-
 def test_a_limit_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with Cgroup("limits") as cgroup, running(cgroup, LOOP):
         if (cgroup.path / "pids.max").exists():
             pytest.skip("the controller pids is enabled here")
         eventually(cgroup.pids)
-        with limited(tmp_path, cgroup, "pids_max = 77") as daemon:
+        select = f'cgroup = ["{cgroup.path.name}"]'
+        wanted = "[agent.limits]\npids_max = 77"
+        with configured(tmp_path, table("limits", select, 'name = "limits"'), wanted) as daemon:
+            find(daemon, "limits")
             eventually(lambda: "its controller is not enabled" in daemon.said())
             assert daemon.agent("limits")["limits"] == [{"file": "pids.max", "wanted": "77", "stands": None}]
             command = [sys.executable, "-m", "agentwatch", "status", "--socket", str(daemon.socket)]

@@ -19,7 +19,10 @@ ROOT = Path(__file__).parent.parent.parent
 PACKAGING = ROOT / "packaging"
 SITE = f"./usr/lib/agentwatch/lib/python3.{sys.version_info.minor}/site-packages"
 
-pytestmark = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="there is no dpkg-deb here")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="there is no dpkg-deb here"),
+    pytest.mark.timeout(1300),  # a package is fetched and built, a whole Debian installed
+]
 
 
 @pytest.fixture(scope="module")
