@@ -56,7 +56,8 @@ class Settings:
         if own := self._own():
             click.echo(f"agentwatch: watching without the daemon, which has no {', '.join(own)}", err=True)
             return None
-        from agentwatch.control.client import Client, NoDaemon  # noqa: PLC0415 (where there is none, not needed)
+        from agentwatch.control.client import Client, NoDaemon  # noqa: PLC0415 (only where a daemon may be)
+        from agentwatch.control.protocol import ProtocolError  # noqa: PLC0415
 
         try:
             Client(path).close()
@@ -64,6 +65,8 @@ class Settings:
             if self.socket is not None:
                 raise Failure(str(error)) from None
             return None
+        except ProtocolError as error:
+            raise Failure(f"{error} (--alone watches without it)") from None
         return path
 
     def _own(self) -> list[str]:

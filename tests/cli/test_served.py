@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -231,6 +233,17 @@ def test_it_is_said_why_a_run_is_not_the_daemons(daemon: Service, rules: Path, t
     assert "watching without the daemon, which has no --rules, --record" in done.stderr
     done = run("--socket", tmp_path / "none.sock", "--", "true")
     assert (done.returncode, "no daemon answers" in done.stderr) == (1, True)
+
+
+def test_a_daemon_that_is_not_understood_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    with socket.create_server(str(path), family=socket.AF_UNIX) as server:
+        other = threading.Thread(target=lambda: server.accept()[0].sendall(b'{"protocol": 99}\n'))
+        other.start()
+        done = run("--socket", path, "--", "true")
+        other.join()
+    assert done.returncode == 1
+    assert "Error: the daemon speaks protocol 99 (--alone" in done.stderr
 
 
 def test_an_agent_cannot_leave_by_a_run_of_its_own(daemon: Service) -> None:
