@@ -194,6 +194,9 @@ def _act(path: Path, verb: str, agent: str, reason: str | None) -> None:
         done = client.ask(verb, agent=agent, reason=reason)
     took = done["took_us"] / 1000
     what = {"pause": "frozen", "resume": "resumed", "kill": "killed"}[verb]
+    if done["result"] == "already":
+        _print(f"{done['agent']} was {what} already, {done['processes']} processes")
+        return
     left = f", {done['processes']} processes are left" if verb == "kill" and done["processes"] else ""
     of = "" if verb == "kill" else f", {done['processes']} processes"
     late = "" if done["settled"] else "; the kernel has not finished yet"

@@ -289,10 +289,11 @@ def test_a_thousand_processes_under_a_storm_are_paused_and_killed_by_command(dae
         cgroup.popen(script("fork_storm", 40)) as storm,
     ):
         eventually(lambda: len(cgroup.pids()) > 1040, 60)
-        daemon.attach(cgroup, name="thousand")
+        daemon.attach(cgroup, name="thousand", mode="monitor")  # else a rule over such forks is quicker
         paused = re.fullmatch(r"thousand is frozen, (\d+) processes, in \d+\.\d ms\n", act("pause"))
         assert paused and cgroup.frozen()
         assert int(paused[1]) == len(cgroup.pids()) > 1000
+        assert act("pause") == f"thousand was frozen already, {paused[1]} processes\n"
         assert act("resume").startswith("thousand is resumed, ")
         assert re.fullmatch(r"thousand is killed, in \d+\.\d ms\n", act("kill"))
         assert cgroup.pids() == []
