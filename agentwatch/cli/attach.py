@@ -29,7 +29,7 @@ def attach(target: str, **values: Any) -> None:
     Example: agentwatch attach --mode enforce /sys/fs/cgroup/system.slice/trainer.service
     """
     require_root()
-    settings = Settings(**values)
+    settings = Settings.given(**values)
     with explained(), ExitStack() as stack:
         cgroup = stack.enter_context(_cgroup(target))
         name = settings.agent_name(cgroup.path.name)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from agentwatch.cli.exits import Failure
+from agentwatch.cli.paths import STANDARD_OUTPUT
 from agentwatch.cli.telling import Missing, open_output
 from agentwatch.tui.text import printable
 
@@ -24,7 +25,14 @@ _FORMS = ("table", "json", "csv", "parquet")
 @click.argument("sql", metavar="SQL")
 @click.argument("sources", nargs=-1, required=True, metavar="TRACE|PARQUET...")
 @click.option("--format", "form", type=click.Choice(_FORMS), default="table", show_default=True)
-@click.option("-o", "--output", type=click.Path(path_type=Path, allow_dash=True), default=Path("-"))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, allow_dash=True),
+    default=STANDARD_OUTPUT,
+    metavar="FILE",
+    help="Where the answer goes; - is standard output.",
+)
 @click.option("--rows", default=1000, show_default=True, type=click.IntRange(1), help="Rows of a table.")
 @click.option("--memory", default="1GB", show_default=True, help="Memory for the query.")
 @click.option(
@@ -55,7 +63,7 @@ def query(
 
     Ends with 5 when a trace is damaged or partial: standard error says what is missing.
     """
-    if form == "parquet" and str(output) == "-" and sys.stdout.isatty():
+    if form == "parquet" and output == STANDARD_OUTPUT and sys.stdout.isatty():
         raise click.UsageError("--format parquet needs -o FILE")
     try:
         from agentwatch.forensics import query as queries  # noqa: PLC0415 - an extra
