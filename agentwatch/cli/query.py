@@ -38,6 +38,7 @@ _FORMS = ("table", "json", "csv", "parquet")
 @click.option(
     "--timeout", default=60.0, show_default=True, type=click.FloatRange(0.001), help="Seconds for the query."
 )
+@click.option("--no-cache", is_flag=True, help="Keep nothing of traces for the next question.")
 @click.option(
     "--jobs",
     type=click.IntRange(1),
@@ -53,13 +54,15 @@ def query(
     rows: int,
     memory: str,
     timeout: float,
+    no_cache: bool,
     jobs: int,
 ) -> None:
     """Run one SELECT over the tables events, processes, flows, alerts, dns and traces.
 
     Sources are traces, which are converted first, or what `trace export --format parquet` wrote:
     files, folders, or URLs of object storage (where DuckDB has its extension httpfs). Nothing else
-    is read, and nothing is written. Needs the extra `query`.
+    is read. What traces were converted to is kept for the next question, for its owner alone. Needs
+    the extra `query`.
 
     Ends with 5 when a trace is damaged or partial: standard error says what is missing.
     """
@@ -67,6 +70,7 @@ def query(
         raise click.UsageError("--format parquet needs -o FILE")
     try:
         from agentwatch.forensics import query as queries  # noqa: PLC0415 - an extra
+        from agentwatch.forensics.kept import default_folder  # noqa: PLC0415
     except ImportError as error:
         raise Failure(f"queries need DuckDB and PyArrow: pip install 'agentwatch[query]' ({error})") from None
     missing = Missing()
@@ -74,7 +78,7 @@ def query(
         wanted = queries.tables_of(sql)
         limits = queries.Limits(memory, timeout)
         with (
-            queries.gathered(sources, wanted, jobs) as inputs,
+            queries.gathered(sources, wanted, jobs, None if no_cache else default_folder()) as inputs,
             queries.Session(inputs, wanted, limits) as session,
         ):
             for told in session.told():

@@ -12,7 +12,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import duckdb
 import pyarrow as pa
 
-from agentwatch.forensics.export import to_parquet
+from agentwatch.forensics import kept
 from agentwatch.forensics.parquet import schema_of
 from agentwatch.forensics.tables import TABLES
 from agentwatch.replay import Recording, recordings
@@ -93,11 +93,14 @@ def _named(tree: Any) -> Iterator[str]:
 
 
 @contextmanager
-def gathered(sources: Sequence[str], wanted: frozenset[str], jobs: int) -> Iterator[Inputs]:
-    """The Parquet files of these sources. Traces are converted first, the wanted tables alone.
+def gathered(
+    sources: Sequence[str], wanted: frozenset[str], jobs: int, keep: Path | None = None
+) -> Iterator[Inputs]:
+    """The Parquet files of these sources. Traces are converted first, what is asked about.
 
     A source is a trace, a Parquet file, a folder of `trace export`, or the URL of one of the
-    latter two. Raises `QueryError`.
+    latter two. What traces are converted to is kept in the folder `keep` for the next question.
+    Raises `QueryError`.
     """
     inputs = Inputs()
     traces = []
@@ -108,33 +111,49 @@ def gathered(sources: Sequence[str], wanted: frozenset[str], jobs: int) -> Itera
             _add_local(inputs, Path(source))
         else:
             traces.append(Path(source))
-    with tempfile.TemporaryDirectory(prefix="agentwatch-query-") as folder:
-        for told in _convert(recordings(traces), Path(folder), wanted | {"traces"}, jobs):
-            inputs.told.append(told)
-        _add_local(inputs, Path(folder), needed=False)
+    work = recordings(traces)
+    with ExitStack() as stack:
+        folders = [stack.enter_context(_folder(recording, keep)) for recording in work]
+        inputs.told += _convert(work, folders, wanted | {"traces"}, jobs)
+        for folder in folders:
+            for name in wanted | {"traces"}:
+                inputs.files[name] += map(str, sorted((folder / name).rglob("*.parquet")))
+        if keep is not None and work:
+            kept.prune(keep)
         yield inputs
 
 
-def _convert(work: list[Recording], folder: Path, wanted: frozenset[str], jobs: int) -> Iterator[Told]:
+@contextmanager
+def _folder(recording: Recording, keep: Path | None) -> Iterator[Path]:
+    """Where a recording's tables are, or are to be made."""
+    with ExitStack() as stack:
+        found = None if keep is None else stack.enter_context(kept.place(recording, keep))
+        if found is None:
+            found = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="agentwatch-query-")))
+        yield found.resolve()
+
+
+def _convert(work: list[Recording], folders: list[Path], wanted: frozenset[str], jobs: int) -> Iterator[Told]:
     """Each recording's tables, side by side; nothing is pickled but names and sentences."""
-    if len(work) < 2 or jobs < 2:
-        yield from (_told(recording, folder, wanted) for recording in work)
+    lacking = [pair for pair in zip(work, folders, strict=True) if kept.lacks(pair[1], wanted)]
+    if len(lacking) < 2 or jobs < 2:
+        yield from (_told(recording, folder, wanted) for recording, folder in lacking)
         return
-    with ProcessPoolExecutor(min(jobs, len(work)), get_context("spawn")) as pool:
-        yield from pool.map(_told, work, [folder] * len(work), [wanted] * len(work))
+    with ProcessPoolExecutor(min(jobs, len(lacking)), get_context("spawn")) as pool:
+        yield from pool.map(_told, *zip(*lacking, strict=True), [wanted] * len(lacking))
 
 
 def _told(recording: Recording, folder: Path, wanted: frozenset[str]) -> Told:
-    story = to_parquet(recording, folder, [name for name in TABLES if name in wanted])
+    story = kept.fill(recording, folder, wanted)
     return Told(story.name, tuple(story.incomplete + story.unseen), story.outcome.damaged)
 
 
-def _add_local(inputs: Inputs, path: Path, needed: bool = True) -> None:
+def _add_local(inputs: Inputs, path: Path) -> None:
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     found = [file for file in files if not file.name.startswith(".")]
     for file in found:
         inputs.files[_table_of(file.parts, str(file))].append(str(file.resolve()))
-    if needed and not found:
+    if not found:
         raise QueryError(f"{path} holds no Parquet files")
 
 
