@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from threading import Timer
@@ -159,6 +160,8 @@ def _add_local(inputs: Inputs, path: Path) -> None:
 
 def _add_remote(inputs: Inputs, url: str) -> None:
     """One file, or a folder of which every table is looked for."""
+    if url.endswith((".awt", ".trace")):
+        raise QueryError(f"{url}: traces are read from files alone; of URLs, what was exported from them")
     if url.endswith(".parquet"):
         inputs.files[_table_of(tuple(url.split("/")), url)].append(url)
         return
@@ -205,30 +208,38 @@ class Session:
         self._set("temp_directory", self._spill.name)
         self._set("max_temp_directory_size", SPILLED_MAX)
         self._set("TimeZone", "UTC")
-        files = [file for name in wanted | {"traces"} for file in self._inputs.files[name]]
-        if any(urlsplit(file).scheme in _REMOTE for file in files):
-            self._go_remote(files)
-        else:
-            self._duck.execute("SET allowed_paths = $files", {"files": files})
-        for name in wanted | {"traces"}:
-            self._view(name, self._inputs.files[name])
+        files = {name: self._inputs.files[name] for name in wanted | {"traces"}}
+        schemes = {urlsplit(file).scheme for found in files.values() for file in found}.intersection(_REMOTE)
+        if schemes:
+            self._go_remote(schemes)
+            files = {name: [*self._expanded(found)] for name, found in files.items()}
+        self._duck.execute("SET allowed_paths = $files", {"files": [*chain(*files.values())]})
+        for name, found in files.items():
+            self._view(name, found)
         self._set("enable_external_access", False)
         self._set("lock_configuration", True)
 
     def _set(self, name: str, value: object) -> None:
         self._duck.execute(f"SET {name} = $value", {"value": value})
 
-    def _go_remote(self, files: Sequence[str]) -> None:
-        """Object storage and web servers, through DuckDB's extension httpfs if it is installed."""
+    def _go_remote(self, schemes: Collection[str]) -> None:
+        """Object storage and web servers: DuckDB's extension httpfs if it is installed, else s3fs."""
         try:
             self._duck.execute("LOAD httpfs")
-        except duckdb.Error as error:
-            raise QueryError(f"URLs need DuckDB's extension httpfs: {error}") from None
+        except duckdb.Error:
+            self._duck.register_filesystem(_bucket(schemes, os.environ))
+            return
         if any(os.environ.get(name) for name in _KEYS):
             self._duck.execute(_secret(os.environ))
-        # What a pattern stands for is known only to the server: all below what comes before it.
-        folders = [file.split("*")[0].rpartition("/")[0] + "/" for file in files]
-        self._duck.execute("SET allowed_directories = $folders", {"folders": sorted(set(folders))})
+
+    def _expanded(self, files: Sequence[str]) -> Iterator[str]:
+        """What patterns stand for."""
+        for file in files:
+            if "*" in file:
+                rows = self._duck.execute("SELECT file FROM glob($file) ORDER BY file", {"file": file})
+                yield from (str(name) for (name,) in rows.fetchall())
+            else:
+                yield file
 
     def _view(self, name: str, files: Sequence[str]) -> None:
         """A view of this table's files, empty where there are none."""
@@ -237,7 +248,7 @@ class Session:
             return
         listed = ", ".join(_quoted(file) for file in files)
         options = "union_by_name = true, hive_partitioning = false"
-        if all("/host=" in file or "*" in file for file in files):
+        if all("/host=" in file for file in files):
             options = _PARTITIONED
         self._duck.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{listed}], {options})")
 
@@ -284,6 +295,23 @@ def _empty(schema: pa.Schema) -> pa.RecordBatch:
 
 def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
+
+
+def _bucket(schemes: Collection[str], environment: Mapping[str, str]) -> Any:
+    """S3 through s3fs, with credentials from the usual variables or wherever botocore finds some."""
+    if set(schemes) != {"s3"}:
+        raise QueryError("URLs other than s3:// need DuckDB's extension httpfs, which is not installed")
+    try:
+        import s3fs  # noqa: PLC0415 - rarely there
+    except ImportError:
+        raise QueryError(
+            "s3:// needs DuckDB's extension httpfs (INSTALL httpfs) or the package s3fs: neither is installed"
+        ) from None
+    key, secret, token, region, endpoint = (environment.get(name) or None for name in _KEYS)
+    return s3fs.S3FileSystem(
+        key=key, secret=secret, token=token, endpoint_url=endpoint,
+        client_kwargs={"region_name": region} if region else {}, skip_instance_cache=True,
+    )  # fmt: skip
 
 
 def _secret(environment: Mapping[str, str]) -> str:
