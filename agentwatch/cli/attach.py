@@ -30,7 +30,7 @@ def attach(target: str, **values: Any) -> None:
     Example: agentwatch attach --mode enforce /sys/fs/cgroup/system.slice/trainer.service
     """
     require_root()
-    settings = Settings(**values)
+    settings = Settings.given(**values)
     with explained(), ExitStack() as stack:
         daemon = settings.daemon()
         runner = _served(stack, settings, daemon, target) if daemon else _alone(stack, settings, target)

@@ -35,7 +35,7 @@ def run(command: tuple[str, ...], **values: Any) -> None:
     Example: agentwatch run --mode enforce --record job.trace -- python train.py
     """
     require_root()
-    settings = Settings(**values)
+    settings = Settings.given(**values)
     name = settings.agent_name(Path(command[0]).name)
     if settings.name is None:
         name += f"-{os.getpid()}"  # it becomes that of a cgroup

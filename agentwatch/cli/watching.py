@@ -8,11 +8,12 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from agentwatch.cli.exits import Exit, Failure
+from agentwatch.cli.paths import STANDARD_OUTPUT, trace_file
 from agentwatch.control import SOCKET, VARIABLE
 from agentwatch.kernel.cgroup import CgroupError
 from agentwatch.kernel.errors import KernelError
@@ -80,6 +81,13 @@ class Settings:
         }
         return [option for option, value in given.items() if value]
 
+    @classmethod
+    def given(cls, **values: Any) -> Settings:
+        """From the options as they were given."""
+        if values["alerts"] == STANDARD_OUTPUT:
+            values |= {"alerts": None, "as_json": True}
+        return cls(**values)
+
     def watch(self, name: str, command: tuple[str, ...] = (), *, running: bool = False) -> Options:
         """How the agent is watched."""
         return Options(name, self.mode or "monitor", command, running, self.max_response or "kill")
@@ -142,9 +150,18 @@ _OPTIONS = (
         help="What rules are not to say of whom, until when: a file; may be repeated.",
     ),
     click.option(
-        "--alerts", type=click.Path(path_type=Path), help="Write alerts to FILE, one JSON object a line."
+        "--alerts",
+        type=click.Path(path_type=Path, allow_dash=True),
+        metavar="FILE",
+        help="Write alerts to FILE, one JSON object a line; - is --json.",
     ),
-    click.option("--record", type=click.Path(path_type=Path), help="Record a trace to FILE, for `replay`."),
+    click.option(
+        "--record",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        callback=trace_file,
+        help="Record a trace to FILE, for `replay`.",
+    ),
     click.option(
         "--sign",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
