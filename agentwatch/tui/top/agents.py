@@ -8,6 +8,7 @@ from agentwatch.tui.top.model import (
     Column,
     Context,
     Line,
+    Listing,
     Question,
     Rates,
     Row,
@@ -59,16 +60,15 @@ class Agents(Screen):
             Column("LAST ALERT", 24, grow=5),
         )
 
-    def rows(self, context: Context) -> list[Row]:
+    def rows(self, context: Context) -> Listing:
         agents = sorted(
             context.answers.get("agents", ()),
             key=lambda agent: (agent["state"] != "paused", -agent["risk"], agent["name"]),
         )
-        return [
-            _row(agent, context.rates.get(agent["name"], Rates()), context)
-            for agent in agents
-            if context.agent in (None, agent["name"])
-        ]
+        return Listing(
+            ((agent["name"], agent) for agent in agents if context.agent in (None, agent["name"])),
+            lambda name, agent: _row(agent, context.rates.get(name, Rates()), context),
+        )
 
     def summary(self, row: Row, context: Context) -> list[Line]:
         agent = row.record

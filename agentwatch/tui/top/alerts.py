@@ -10,6 +10,7 @@ from agentwatch.tui.top.model import (
     Column,
     Context,
     Line,
+    Listing,
     Question,
     Row,
     Screen,
@@ -46,10 +47,13 @@ class Alerts(Screen):
             Column("TO", 21, grow=1, rank=2),
         )
 
-    def rows(self, context: Context) -> list[Row]:
+    def rows(self, context: Context) -> Listing:
         answer = context.answers.get("alerts", {})
-        pairs = zip(answer.get("numbers", ()), answer.get("alerts", ()), strict=False)
-        return [_row(number, alert, context) for number, alert in pairs][::-1]
+        pairs = list(zip(answer.get("numbers", ()), answer.get("alerts", ()), strict=False))
+        return Listing(
+            ((str(number), alert) for number, alert in pairs[::-1]),
+            lambda key, alert: _row(key, alert, context),
+        )
 
     def summary(self, row: Row, context: Context) -> list[Line]:
         alert = row.record
@@ -168,7 +172,7 @@ def _rule(alert: Any, rule: Any) -> list[Line]:
     return lines
 
 
-def _row(number: int, alert: Any, context: Context) -> Row:
+def _row(key: str, alert: Any, context: Context) -> Row:
     flow, rule = alert["flow"], alert["rule"]
     level = rule["level"] if rule["level"] != "informational" else "inform."
     title = rule["title"] if alert["verdict"] == "match" else f"undecided: {rule['title']}"
@@ -193,4 +197,4 @@ def _row(number: int, alert: Any, context: Context) -> Row:
         "Acted": alert["acted"],
         "Verdict": alert["verdict"],
     }
-    return Row(str(number), alert["agent"], cells, fields, alert)
+    return Row(key, alert["agent"], cells, fields, alert)

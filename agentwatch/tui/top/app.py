@@ -106,6 +106,7 @@ class Top(App[None]):
         self._chosen: dict[str, Filter] = {}
         self._search = ""
         self._message: list[Line] = []
+        self._filled: dict[str, tuple[int, tuple[Line, ...]]] = {}  # what the widgets show, for a width
         self._goal: int | None = None  # where in a recording one is on the way to
         self._submit: Callable[[str], None] = lambda text: None
 
@@ -202,10 +203,6 @@ class Top(App[None]):
 
         self.run_worker(run, thread=True)
 
-    def on_rows_moved(self) -> None:
-        """Say more about the row that is selected now."""
-        self._draw_summary()
-
     def on_resize(self, event: events.Resize) -> None:
         """All lines are made for a width."""
         self._draw()
@@ -218,7 +215,7 @@ class Top(App[None]):
         screen = self._current
         rows = screen.rows(context)
         if chosen := self._chosen.get(screen.name):
-            rows = [row for row in rows if chosen.holds(row.fields)]
+            rows = rows.where(chosen.holds)
         known = all(question.verb in context.answers for question in screen.requests(context))
         empty = "" if not known else "Nothing passes the filter." if chosen else screen.empty
         self._table.show(screen.columns(context), rows, empty=empty, at_top=screen.newest_first)
@@ -227,16 +224,16 @@ class Top(App[None]):
 
     def _draw_lines(self) -> None:
         width = self.size.width
-        self._put("title", title_line(self.backend, self._seen, self._readonly), width)
-        self._put("status", status_line(self._look), width)
-        self._put("tabs", tabs_line(self._current.name), width)
+        self._put("title", title_line(self.backend, self._seen, self._readonly))
+        self._put("status", status_line(self._look))
+        self._put("tabs", tabs_line(self._current.name))
         if self.backend.timeline is not None:
-            self._put("timeline", timeline_line(self.backend.timeline, width), width)
+            self._put("timeline", timeline_line(self.backend.timeline, width))
         self._draw_message()
         spans: list[tuple[str, str]] = []
         for shown, label in keys.footer(self._keys, width, reading=self._page.display):
             spans += [(shown, "bold reverse"), (f" {label}  ", "")]
-        self._put("footer", tuple(spans), width)
+        self._put("footer", tuple(spans))
 
     def _draw_summary(self) -> None:
         """What is left out, where one is, and, below rows, more about the one selected."""
@@ -260,8 +257,8 @@ class Top(App[None]):
         elif self._message and self._message[0][0][0].startswith("replaying"):
             self._say("")
 
-    def _put(self, name: str, content: Line, width: int) -> None:
-        self.query_one(f"#{name}", Static).update(drawn(content, width), layout=False)
+    def _put(self, name: str, content: Line) -> None:
+        self._fill(name, [content])
 
     def _say(self, text: str, style: str = "") -> None:
         self._message = [line((text, style))] if text else []
@@ -273,7 +270,14 @@ class Top(App[None]):
         self._fill("message", fitting(self._message, width, 2) or [()])
 
     def _fill(self, name: str, rows: Sequence[Line]) -> None:
-        """Rows into a widget, which is made as high as they are: only then is the screen laid out anew."""
+        """Rows into a widget, which is made as high as they are: only then is the screen laid out anew.
+
+        What it shows already costs nothing.
+        """
+        shown = self.size.width, tuple(rows)
+        if self._filled.get(name) == shown:
+            return
+        self._filled[name] = shown
         widget = self.query_one(f"#{name}", Static)
         widget.styles.height = len(rows)
         widget.update(Text("\n").join(drawn(one, self.size.width) for one in rows), layout=False)
@@ -405,7 +409,11 @@ class Top(App[None]):
 
     def action_found(self, direction: int) -> None:
         """To the next row that was searched for."""
-        if self._search and not self._table.find(self._search, direction):
+        if not self._search:
+            return
+        if self._table.find(self._search, direction):
+            self._draw_summary()
+        else:
             self._say(f"No row has {self._search!r}.", "bold")
 
     def action_filter(self) -> None:

@@ -9,6 +9,7 @@ from agentwatch.tui.top.model import (
     Column,
     Context,
     Line,
+    Listing,
     Question,
     Row,
     Screen,
@@ -44,16 +45,19 @@ class Events(Screen):
             Column("WHAT", 20, grow=6),
         )
 
-    def rows(self, context: Context) -> list[Row]:
+    def rows(self, context: Context) -> Listing:
         events = context.answers.get("recent", {}).get("events", [])
-        return [self._row(event, context) for event in reversed(events)]
+        return Listing(
+            ((str(event["number"]), event) for event in reversed(events)),
+            lambda key, event: self._row(key, event, context),
+        )
 
     def remark(self, context: Context) -> str:
         shown = len(context.answers.get("recent", {}).get("events", []))
         seen = context.answers.get("recent", {}).get("last", 0)
         return f"the latest {shown:,} of {seen:,} events" if seen > shown else ""
 
-    def _row(self, event: Any, context: Context) -> Row:
+    def _row(self, key: str, event: Any, context: Context) -> Row:
         cells = (
             (event["time"][11:23], ""),
             *(() if context.agent else ((event["agent"], ""),)),
@@ -62,7 +66,7 @@ class Events(Screen):
             (self.what(event), ""),
         )
         fields = {**event["fields"], "Agent": event["agent"], "Category": event["category"]}
-        return Row(str(event["number"]), event["agent"], cells, fields, event)
+        return Row(key, event["agent"], cells, fields, event)
 
     def what(self, event: Any) -> str:
         """What happened, in a line: what is special to the event, and with whom; or the command line."""

@@ -8,6 +8,7 @@ from agentwatch.tui.top.model import (
     Column,
     Context,
     Line,
+    Listing,
     Question,
     Row,
     Screen,
@@ -40,9 +41,9 @@ class Gpus(Screen):
             Column("GPU TIME", 9, rank=3, right=True),
         )
 
-    def rows(self, context: Context) -> list[Row]:
+    def rows(self, context: Context) -> Listing:
         answer = context.answers.get("gpus", {})
-        rows = []
+        rows: list[Row] = []
         for gpu in answer.get("gpus", ()):
             rows.append(_gpu(gpu))
             rows += [
@@ -50,7 +51,7 @@ class Gpus(Screen):
                 for use in answer["uses"]
                 if use["uuid"] == gpu["uuid"] and context.agent in (None, use["agent"])
             ]
-        return rows
+        return Listing((row.key, row) for row in rows)
 
     def summary(self, row: Row, context: Context) -> list[Line]:
         record = row.record

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from agentwatch.tui.top.model import Column, Context, Line, Question, Row, Screen, line
+from agentwatch.tui.top.model import Column, Context, Line, Listing, Question, Row, Screen, line
 
 _GOOD, _BAD = ("ok", "green"), ("!", "bold yellow")
 _LATE_US = 50_000
@@ -22,11 +22,12 @@ class Health(Screen):
     def columns(self, context: Context) -> tuple[Column, ...]:
         return Column("", 2), Column("WHAT", 10), Column("", 40, grow=1)
 
-    def rows(self, context: Context) -> list[Row]:
+    def rows(self, context: Context) -> Listing:
         status, health = context.answers.get("status"), context.answers.get("health")
         if status is None or health is None:
-            return []
-        return [_row(number, *item) for number, item in enumerate(_items(status, health))]
+            return Listing()
+        rows = (_row(number, *item) for number, item in enumerate(_items(status, health)))
+        return Listing((row.key, row) for row in rows)
 
     def summary(self, row: Row, context: Context) -> list[Line]:
         return [line(row.cells[2]), line(str(row.record["more"]))]

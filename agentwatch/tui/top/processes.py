@@ -6,7 +6,18 @@ import signal
 from typing import Any
 
 from agentwatch.tui.text import short_program
-from agentwatch.tui.top.model import Column, Context, Line, Question, Row, Screen, clock, line, line_of_field
+from agentwatch.tui.top.model import (
+    Column,
+    Context,
+    Line,
+    Listing,
+    Question,
+    Row,
+    Screen,
+    clock,
+    line,
+    line_of_field,
+)
 from agentwatch.tui.tree import tree
 
 _SHOWN = 500  # of an agent's processes
@@ -35,9 +46,12 @@ class Processes(Screen):
             Column("COMMAND (! an alert is about it)", 30, grow=8),
         )
 
-    def rows(self, context: Context) -> list[Row]:
+    def rows(self, context: Context) -> Listing:
         found = context.answers.get("ps", {}).get("processes", [])
-        return [_row(row, depth, context) for row, depth in tree(found)]
+        return Listing(
+            ((_key(process), (process, depth)) for process, depth in tree(found)),
+            lambda key, item: _row(key, item[0], item[1], context),
+        )
 
     def remark(self, context: Context) -> str:
         more = context.answers.get("ps", {}).get("more", 0)
@@ -84,7 +98,11 @@ def ended_words(status: int | None) -> str:
     return f"exit {status >> 8 & 0xFF}"
 
 
-def _row(process: Any, depth: int, context: Context) -> Row:
+def _key(process: Any) -> str:
+    return f"{process['agent']} {process['pid']} {process['start_time']}"
+
+
+def _row(key: str, process: Any, depth: int, context: Context) -> Row:
     ended = ended_words(process["status"])
     style = "bold red" if process["alerted"] else "dim" if ended else ""
     program, *arguments = process["argv"] or [process["exe"] or "?"]
@@ -109,5 +127,4 @@ def _row(process: Any, depth: int, context: Context) -> Row:
         "CurrentDirectory": process["cwd"],
         "Ended": ended or None,
     }
-    key = f"{process['agent']} {process['pid']} {process['start_time']}"
     return Row(key, process["agent"], cells, fields, process)
