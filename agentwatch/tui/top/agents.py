@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from agentwatch.tui.text import gpu_share, gpu_words
 from agentwatch.tui.top.model import (
     Column,
     Context,
@@ -52,7 +53,7 @@ class Agents(Screen):
             *live,
             Column("SENT", 9 if live else 7, rank=2, right=True),
             Column("RECEIVED", 9 if live else 8, rank=7, right=True),
-            *((Column("GPU", 5, rank=1, right=True),) if gpu else ()),
+            *((Column("GPU", 6, rank=1, right=True),) if gpu else ()),
             *((Column("CPU TREND", _TREND + 1, rank=6),) if live else ()),
             Column("PROCS", 5, rank=8, right=True),
             Column("FLOWS", 5, rank=9, right=True),
@@ -105,11 +106,11 @@ def _state(agent: Any) -> Line:
     if agent["state"] == "killed":
         return line(name, " was ", state_span("killed"), f"{by}; {processes} left")
     acted = f"; last act{by}" if by else ""
-    return line(name, f" is running: {processes}, {many(agent['flows'], 'connection')}{acted}")
+    using = "".join(f", {text}" for text in [gpu_words(agent["gpu"])] if text)
+    return line(name, f" is running: {processes}, {many(agent['flows'], 'connection')}{using}{acted}")
 
 
 def _row(agent: Any, rates: Rates, context: Context) -> Row:
-    gpu = agent["gpu"]
     uses_gpu = any(one["gpu"] for one in context.answers.get("agents", ()))
     risk = "bold red" if agent["risk"] >= _RISK_HIGH else "bold yellow" if agent["risk"] else ""
     live = (
@@ -127,7 +128,7 @@ def _row(agent: Any, rates: Rates, context: Context) -> Row:
         (str(agent["risk"]), risk),
         *(() if context.replay else live),
         *traffic,
-        *((((percent(gpu["percent"]) if gpu else ""), "bold"),) if uses_gpu else ()),
+        *(((gpu_share(agent["gpu"]), "bold"),) if uses_gpu else ()),
         *(() if context.replay else ((sparkline(rates.history, _TREND, _WHOLE_CPU), "cyan"),)),
         (str(agent["processes"]), ""),
         (str(agent["flows"]), ""),
