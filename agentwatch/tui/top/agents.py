@@ -6,6 +6,7 @@ from typing import Any
 
 from agentwatch.tui.text import gpu_share, gpu_words
 from agentwatch.tui.top.model import (
+    WARNING,
     Column,
     Context,
     Line,
@@ -89,9 +90,7 @@ class Agents(Screen):
         since = f" Watched since {clock(agent['since'])} UTC." if "since" in agent else ""
         lines.append(line(f"{rules} ({agent['mode']}{most}).{since} Cgroup {agent['cgroup']}"))
         if agent["lost"]:
-            lines.append(
-                line((f"{agent['lost']:,} of its events were lost: not all was seen.", "bold yellow"))
-            )
+            lines.append(line((f"{agent['lost']:,} of its events were lost: not all was seen.", WARNING)))
         if context.may_act and agent["state"] != "killed":
             keys = "r lets it go on" if agent["state"] == "paused" else "p freezes it"
             lines.append(line((f"{keys}, K kills it, enter shows its processes", "bold")))
@@ -102,7 +101,7 @@ def _state(agent: Any) -> Line:
     name, processes = (agent["name"], "bold"), many(agent["processes"], "process")
     by = f" by {agent['acted_by']}" if agent["acted_by"] else ""
     if agent["state"] == "paused":
-        return line(name, " was ", state_span("paused"), f"{by}; {processes} in all")
+        return line(name, " was ", state_span("paused"), f"{by}; {processes}")
     if agent["state"] == "killed":
         return line(name, " was ", state_span("killed"), f"{by}; {processes} left")
     acted = f"; last act{by}" if by else ""
@@ -112,7 +111,7 @@ def _state(agent: Any) -> Line:
 
 def _row(agent: Any, rates: Rates, context: Context) -> Row:
     uses_gpu = any(one["gpu"] for one in context.answers.get("agents", ()))
-    risk = "bold red" if agent["risk"] >= _RISK_HIGH else "bold yellow" if agent["risk"] else ""
+    risk = "bold red" if agent["risk"] >= _RISK_HIGH else WARNING if agent["risk"] else ""
     live = (
         (percent(rates.cpu), ""),
         (size(agent.get("memory")), ""),
@@ -129,7 +128,7 @@ def _row(agent: Any, rates: Rates, context: Context) -> Row:
         *(() if context.replay else live),
         *traffic,
         *(((gpu_share(agent["gpu"]), "bold"),) if uses_gpu else ()),
-        *(() if context.replay else ((sparkline(rates.history, _TREND, _WHOLE_CPU), "cyan"),)),
+        *(() if context.replay else ((sparkline(rates.history, _TREND, _WHOLE_CPU), ""),)),
         (str(agent["processes"]), ""),
         (str(agent["flows"]), ""),
         (str(agent["alerts"]), ""),

@@ -142,7 +142,7 @@ def _cells(mark: str, agent: str, what: str, use: Any) -> tuple[Span, ...]:
         (percent(use["percent"]), ""),
         (size(use["memory"]), ""),
         *(nothing, nothing, nothing),
-        (f"{use['busy_ms'] / 1000:,.1f} s", ""),
+        ("-" if use["percent"] is None and not use["busy_ms"] else f"{use['busy_ms'] / 1000:,.1f} s", ""),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Final, NamedTuple
@@ -13,13 +13,13 @@ from agentwatch.tui.text import byte_count
 HISTORY: Final = 60  # samples of an agent's activity kept
 _BARS: Final = "▁▂▃▄▅▆▇█"
 
-STATE_STYLES: Final = {"paused": "black on yellow", "killed": "white on red", "running": "green"}
+# Colours that can be read on dark and on light, and only where something asks for attention.
+WARNING: Final = "bold magenta"
+STATE_STYLES: Final = {"paused": "black on yellow", "killed": "white on red"}
 LEVEL_STYLES: Final = {
     "critical": "white on red",
     "high": "bold red",
-    "medium": "bold yellow",
-    "low": "cyan",
-    "informational": "",
+    "medium": WARNING,
 }
 STATE_WORDS: Final = {"paused": "FROZEN", "killed": "KILLED", "running": "running"}
 
@@ -155,8 +155,8 @@ class Screen:
     """Said where there is no row."""
     newest_first: ClassVar[bool] = False
     """Whether who stands on the first row wants to stay there."""
-    fields: ClassVar[Collection[str]] = ()
-    """What filters may name."""
+    fields: ClassVar[Sequence[str]] = ()
+    """What filters may name, the most useful first."""
 
     def requests(self, context: Context) -> list[Question]:
         """What to ask for, again and again."""
