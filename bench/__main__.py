@@ -7,7 +7,7 @@ import sys
 
 NAMES = (
     *("start", "latency", "reading", "overhead", "rules"),
-    *("pipeline", "trace", "replay", "gpu", "recorder", "forensics"),
+    *("pipeline", "trace", "replay", "gpu", "top", "recorder", "forensics"),
 )
 LONG = ("soak",)  # takes hours
 

@@ -16,7 +16,7 @@ from agentwatch.control import SOCKET, VARIABLE
 from agentwatch.control.client import Client, NoDaemon
 from agentwatch.control.protocol import ProtocolError
 from agentwatch.markers import parse
-from agentwatch.tui.text import byte_count, printable
+from agentwatch.tui.text import byte_count, gpu_words, printable
 from agentwatch.tui.tree import tree
 
 Function = TypeVar("Function", bound=Callable[..., None])
@@ -83,8 +83,9 @@ def status(path: Path, as_json: bool) -> None:
     for name, sink in sorted(state["sinks"].items()):
         _print(f"sink     {name}: {_account(sink)}")
     _print("")
+    gpu = ("GPU",) if any(agent["gpu"] for agent in agents) else ()
     _table(
-        ("AGENT", "STATE", "MODE", "PROCS", "FLOWS", "SENT", "MEMORY", "RISK", "ALERTS", "LAST ALERT"),
+        ("AGENT", "STATE", "MODE", "PROCS", "FLOWS", "SENT", "MEMORY", *gpu, "RISK", "ALERTS", "LAST ALERT"),
         [
             (
                 agent["name"],
@@ -94,6 +95,7 @@ def status(path: Path, as_json: bool) -> None:
                 str(agent["flows"]),
                 byte_count(agent["bytes_out"]),
                 "-" if agent["memory"] is None else byte_count(agent["memory"]),
+                *((gpu_words(agent["gpu"]),) if gpu else ()),
                 str(agent["risk"]),
                 str(agent["alerts"]),
                 printable(agent["last_alert"], 60),
@@ -118,13 +120,15 @@ def ps(path: Path, as_json: bool, ended: bool, agent: str | None) -> None:
     """Show the processes of AGENT, of all agents where none is named, as trees."""
     with _asking(path) as client:
         found = client.ask("ps", agent=agent)
+        agents = client.ask("agents")
     rows = [row for row in found["processes"] if ended or row["status"] is None]
     if as_json:
         for row in rows:
             _json(row)
         return
+    uses = any(row["gpu"] for row in rows)
     _table(
-        ("AGENT", "PID", "USER", "STARTED", "", "COMMAND"),
+        ("AGENT", "PID", "USER", "STARTED", "", *(("GPU",) if uses else ()), "COMMAND"),
         [
             (
                 row["agent"],
@@ -132,11 +136,15 @@ def ps(path: Path, as_json: bool, ended: bool, agent: str | None) -> None:
                 printable(row["user"], 16),
                 _clock(row["start_time"])[11:],
                 "!" if row["alerted"] else "" if row["status"] is None else "x",
+                *((gpu_words(row["gpu"]),) if uses else ()),
                 "  " * depth + printable(" ".join(row["argv"]) or row["exe"], 200),
             )
             for row, depth in tree(rows)
         ],
     )
+    for one in agents:
+        if one["gpu"] and agent in (None, one["name"]):
+            _print(f"{one['name']} in all: {gpu_words(one['gpu'])}")
     if found["more"]:
         click.echo(f"{found['more']} more are not shown: name an agent", err=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +49,8 @@ def top(path: Path, trace: Path | None, rule_paths: tuple[Path, ...], readonly: 
         raise click.UsageError("--rules goes with --replay: the daemon has rules of its own")
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise Failure("top needs a terminal; `agentwatch status` and `agentwatch alerts` do not")
+    if os.environ.get("TERM", "dumb") in ("", "dumb"):
+        raise Failure("top needs a terminal that moves its cursor; TERM says that this is none")
     from agentwatch.tui.top.app import Top  # noqa: PLC0415 - no other verb pays for Textual
 
     backend = _backend(path, trace, rule_paths)

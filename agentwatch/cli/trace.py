@@ -189,7 +189,10 @@ def _lines(path: Path, found: Report) -> Iterator[tuple[str, str]]:
     yield "host", f"{header.host}, kernel {header.kernel}, boot {header.boot_id}"
     yield "agents", f"{', '.join(header.agents)} ({header.mode})"
     if (why := header.extra.get("incident")) and isinstance(why, dict):
-        cause = why.get("title") or f"saved by {why.get('saved_by')}"
+        origin = (
+            f"goes on from {why['continues']}" if "continues" in why else f"saved by {why.get('saved_by')}"
+        )
+        cause = why.get("title") or origin
         yield "incident", f"{cause}; begins midway, with what was known then"
     for kind in ("cut", "merge"):
         if kind in header.extra:

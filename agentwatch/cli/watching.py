@@ -20,6 +20,7 @@ from agentwatch.kernel.errors import KernelError
 from agentwatch.markers import VARIABLE as MARKERS
 from agentwatch.markers import parse
 from agentwatch.rules.levels import LEVELS
+from agentwatch.rules.model import RuleError
 from agentwatch.trace.error import TraceError
 from agentwatch.watch import Options
 
@@ -244,5 +245,7 @@ def explained() -> Iterator[None]:
         raise Failure(str(error), Exit.PRIVILEGE) from None
     except KernelError as error:
         raise Failure(f"{error}\n`agentwatch doctor` says what this host lacks.", Exit.PRIVILEGE) from None
+    except RuleError as error:
+        raise Failure(f"the rules cannot be used:\n{error}") from None
     except TraceError as error:
         raise Failure(f"the trace cannot be written: {error}") from None

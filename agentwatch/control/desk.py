@@ -53,7 +53,11 @@ class Desk(View):
         }
 
     def health(self, arguments: Arguments) -> dict[str, Any]:
-        return {**super().health(arguments), "lag_us": self._session.lag // 1000}
+        return {
+            **super().health(arguments),
+            "lag_us": self._session.lag // 1000,
+            "probes": self._session.probes.loaded,
+        }
 
     def agents(self, arguments: Arguments) -> list[dict[str, Any]]:
         return [

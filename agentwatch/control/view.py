@@ -216,12 +216,13 @@ class View:
             one for one in found if one.status is not None
         ]
         limit = arguments.get("limit", ROWS)
+        gpus = self._state.gpus.current()
         return {
-            "processes": [self._process(process) for process in found[:limit]],
+            "processes": [self._process(process, gpus.get(process.key, [])) for process in found[:limit]],
             "more": max(0, len(found) - limit),
         }
 
-    def _process(self, process: Process) -> dict[str, Any]:
+    def _process(self, process: Process, gpus: list[GpuUse]) -> dict[str, Any]:
         agent = self._state.agent(process.agent)
         tally = self._tallies.get(agent.name)
         return {
@@ -236,6 +237,7 @@ class View:
             "status": process.status,
             "markers": self._state.markers(process),
             "alerted": tally is not None and process.pid in tally.pids,
+            "gpu": _gpu_sum(gpus),
         }
 
     def flows(self, arguments: Arguments) -> dict[str, Any]:
@@ -359,12 +361,19 @@ def _known(value: int) -> int | None:
     return None if value == UNKNOWN else value
 
 
-def _gpu_sum(uses: list[GpuUse]) -> dict[str, int | None] | None:
-    """What is used of GPUs in all; None where nothing is."""
+def _gpu_sum(uses: list[GpuUse]) -> dict[str, Any] | None:
+    """What is used of GPUs in all, and of which; None where nothing is.
+
+    `percent` is None where none of the shares is known, as of MIG instances.
+    """
     if not uses:
         return None
     shares = [use.sm for use in uses if use.sm != UNKNOWN]
-    return {"percent": sum(shares) if shares else None, "memory": sum(use.memory for use in uses)}
+    return {
+        "on": sorted({use.gpu.label for use in uses}),
+        "percent": sum(shares) if shares else None,
+        "memory": sum(use.memory for use in uses),
+    }
 
 
 def _gpu_row(gpu: Gpu) -> dict[str, Any]:

@@ -110,12 +110,19 @@ class IncidentWriter:
             incident.until = self._clock() + self._limits.after
 
     def save(self, number: int, name: str, who: str) -> Path:
-        """Write what is kept of an agent now. Raises `TraceError`."""
-        incident = self._running.get(number) or self._begin(number, name, {"saved_by": who})
+        """Write what is kept of an agent now, as a whole trace. Raises `TraceError`.
+
+        An incident that is being written ends with it, and goes on in the next trace.
+        """
+        running = self._running.get(number)
+        incident = running or self._begin(number, name, {"saved_by": who})
         if incident is None:
             raise TraceError("it cannot be written: see the daemon's log")
         if not incident.writer.flush():
             raise TraceError(f"{incident.path}: {incident.writer.status().last_error or 'the disk is slow'}")
+        self._end(number)
+        if running is not None and (rest := self._begin(number, name, {"continues": running.path.name})):
+            rest.until = running.until
         return incident.path
 
     def gone(self, number: int) -> None:

@@ -552,6 +552,11 @@ class Probes:
             of_cpus = pairs[number::_TYPES]
             yield number, sum(sent for sent, _ in of_cpus), sum(lost for _, lost in of_cpus)
 
+    @property
+    def loaded(self) -> list[str]:
+        """Names of the loaded programs."""
+        return sorted(self._loaded)
+
     def programs(self) -> Iterator[tuple[str, ProgramInfo]]:
         """What the kernel says of each loaded program."""
         for name, program in self._loaded.items():

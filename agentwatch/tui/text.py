@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Mapping
+from typing import Any
 
 # Invisible, reordering or without agreed meaning: controls, formats (bidi, zero width, tags),
 # surrogates, private use, unassigned, line and paragraph separators, spaces that are not a space.
@@ -61,3 +63,19 @@ def byte_count(count: int) -> str:
             break
         value /= 1000
     return f"{value:.1f} {unit}" if value < 9.95 and unit != "B" else f"{value:.0f} {unit}"
+
+
+def gpu_share(use: Mapping[str, Any] | None) -> str:
+    """How much of GPUs is used, as the control socket tells it, in a cell: the share; where drivers tell
+    none, as of MIG instances, the memory. Empty where nothing is used."""
+    if use is None:
+        return ""
+    return byte_count(use["memory"]) if use["percent"] is None else f"{use['percent']} %"
+
+
+def gpu_words(use: Mapping[str, Any] | None) -> str:
+    """All of it: `GPU 0/1: 97 %, 2.1 GB`. Empty where nothing is used."""
+    if use is None:
+        return ""
+    share = "" if use["percent"] is None else f"{use['percent']} %, "
+    return f"GPU {','.join(use['on'])}: {share}{byte_count(use['memory'])}"

@@ -128,7 +128,20 @@ def test_gpus_and_who_uses_them() -> None:
     assert (told["gpus"][0]["percent"], told["gpus"][0]["encoder"]) == (97, None)
     (one,) = told["uses"]
     assert (one["agent"], one["pid"], one["percent"]) == ("tester", 100, 97)
-    assert view.answer("agents", {})[0]["gpu"] == {"percent": 97, "memory": 1 << 30}
+    whole = {"on": ["0"], "percent": 97, "memory": 1 << 30}
+    assert view.answer("agents", {})[0]["gpu"] == whole
+    assert [one["gpu"] for one in view.answer("ps", {})["processes"]] == [whole]
+
+
+def test_a_share_that_no_driver_tells_is_none_and_the_instance_is_named() -> None:
+    agent = notes((int(Type.AGENT), at(0), 1, 0, 0, "tester", "/t", 5, "monitor"))
+    device = (int(Type.GPU_DEVICE), at(1), 0, 0, 0, "m-1", "0/1", "MIG", "u-1", 1, 10 << 30, "1")
+    sample = (int(Type.GPU_SAMPLE), at(2), 0, 0, 0, "m-1", -1, -1, -1, 1 << 30, -1, -1, -1, -1, 1)
+    use = (int(Type.GPU_USE), at(2), 0, 100, 0, "m-1", -1, -1, -1, -1, 1 << 30)
+    view = view_of(rule_set(), agent, run("train", 100, at(1)), notes(device), notes(sample), notes(use))
+    assert view.answer("ps", {})["processes"][0]["gpu"] == {
+        "on": ["0/1"], "percent": None, "memory": 1 << 30,
+    }  # fmt: skip
 
 
 def test_health_tells_losses_by_agent_and_kind(view: View) -> None:

@@ -300,3 +300,13 @@ def test_a_thousand_processes_under_a_storm_are_paused_and_killed_by_command(dae
         sleepers.wait()
         storm.wait()
         eventually(lambda: daemon.ask("agents") == [])
+
+
+def test_rules_that_cannot_be_used_are_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "bad.yml").write_text("title: [")
+    command = [sys.executable, "-m", "agentwatch", "daemon", "--run-dir", str(tmp_path / "run")]
+    done = subprocess.run(
+        [*command, "--rules", str(tmp_path / "bad.yml")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "the rules cannot be used" in done.stderr and "Traceback" not in done.stderr

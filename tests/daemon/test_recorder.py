@@ -103,6 +103,7 @@ def test_the_tape_is_written_when_somebody_asks(tmp_path: Path) -> None:
         with TraceReader(path) as reader:
             assert reader.header.extra["incident"]["saved_by"].startswith("root (uid 0")
             assert any(b"sleep" in batch.data for one in reader for batch in one)
+        assert verify(path).whole
         with pytest.raises(ProtocolError, match="no agent nobody"):
             daemon.ask("save", agent="nobody")
         loop.kill()
@@ -199,6 +200,28 @@ def test_an_incident_goes_on_while_alerts_come_and_no_longer_than_allowed(tmp_pa
     (path,) = (tmp_path / "incidents").iterdir()
     with TraceReader(path) as reader:
         assert list(reader) == rounds[:23]  # from the beginning until 10 s after the second alert
+
+
+def test_what_is_saved_is_whole_and_its_incident_goes_on_in_the_next_trace(tmp_path: Path) -> None:
+    clock = Clock()
+    writer = writer_in(tmp_path / "incidents", clock, [])
+    rounds = connections(30)
+    for second, batches in enumerate(rounds):
+        clock.now = second
+        writer.append(batches)
+        if second == 3:
+            writer.alert(1, "demo", HIGH)
+        if second == 5:
+            saved = writer.save(1, "demo", "root")
+            assert verify(saved).whole
+        writer.tick()
+    writer.close()
+    (rest,) = {*(tmp_path / "incidents").iterdir()} - {saved}
+    with TraceReader(saved) as reader:
+        assert list(reader) == rounds[:6]
+    with TraceReader(rest) as reader:
+        assert reader.header.extra["incident"]["continues"] == saved.name
+        assert list(reader) == rounds[:14]  # with what is kept, until 10 s after the alert
 
 
 def test_alerts_below_the_level_write_nothing(tmp_path: Path) -> None:

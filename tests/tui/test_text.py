@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentwatch.tui.text import byte_count, printable
+from agentwatch.tui.text import byte_count, gpu_share, gpu_words, printable
 
 ANY = st.text(alphabet=st.characters(codec=None, categories=None))
 
@@ -65,3 +65,11 @@ def test_cut_is_marked() -> None:
 )
 def test_byte_count(count: int, words: str) -> None:
     assert byte_count(count) == words
+
+
+def test_use_of_gpus_in_words_and_in_a_cell() -> None:
+    known = {"on": ["0", "1"], "percent": 97, "memory": 2 << 30}
+    instance = {"on": ["1/0"], "percent": None, "memory": 1 << 30}
+    assert (gpu_words(known), gpu_share(known)) == ("GPU 0,1: 97 %, 2.1 GB", "97 %")
+    assert (gpu_words(instance), gpu_share(instance)) == ("GPU 1/0: 1.1 GB", "1.1 GB")
+    assert (gpu_words(None), gpu_share(None)) == ("", "")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from agentwatch.tui.text import gpu_share, gpu_words
 from agentwatch.tui.top.model import (
+    WARNING,
     Column,
     Context,
     Line,
+    Listing,
     Question,
     Rates,
     Row,
@@ -51,7 +54,7 @@ class Agents(Screen):
             *live,
             Column("SENT", 9 if live else 7, rank=2, right=True),
             Column("RECEIVED", 9 if live else 8, rank=7, right=True),
-            *((Column("GPU", 5, rank=1, right=True),) if gpu else ()),
+            *((Column("GPU", 6, rank=1, right=True),) if gpu else ()),
             *((Column("CPU TREND", _TREND + 1, rank=6),) if live else ()),
             Column("PROCS", 5, rank=8, right=True),
             Column("FLOWS", 5, rank=9, right=True),
@@ -59,16 +62,15 @@ class Agents(Screen):
             Column("LAST ALERT", 24, grow=5),
         )
 
-    def rows(self, context: Context) -> list[Row]:
+    def rows(self, context: Context) -> Listing:
         agents = sorted(
             context.answers.get("agents", ()),
             key=lambda agent: (agent["state"] != "paused", -agent["risk"], agent["name"]),
         )
-        return [
-            _row(agent, context.rates.get(agent["name"], Rates()), context)
-            for agent in agents
-            if context.agent in (None, agent["name"])
-        ]
+        return Listing(
+            ((agent["name"], agent) for agent in agents if context.agent in (None, agent["name"])),
+            lambda name, agent: _row(agent, context.rates.get(name, Rates()), context),
+        )
 
     def summary(self, row: Row, context: Context) -> list[Line]:
         agent = row.record
@@ -88,9 +90,7 @@ class Agents(Screen):
         since = f" Watched since {clock(agent['since'])} UTC." if "since" in agent else ""
         lines.append(line(f"{rules} ({agent['mode']}{most}).{since} Cgroup {agent['cgroup']}"))
         if agent["lost"]:
-            lines.append(
-                line((f"{agent['lost']:,} of its events were lost: not all was seen.", "bold yellow"))
-            )
+            lines.append(line((f"{agent['lost']:,} of its events were lost: not all was seen.", WARNING)))
         if context.may_act and agent["state"] != "killed":
             keys = "r lets it go on" if agent["state"] == "paused" else "p freezes it"
             lines.append(line((f"{keys}, K kills it, enter shows its processes", "bold")))
@@ -101,17 +101,17 @@ def _state(agent: Any) -> Line:
     name, processes = (agent["name"], "bold"), many(agent["processes"], "process")
     by = f" by {agent['acted_by']}" if agent["acted_by"] else ""
     if agent["state"] == "paused":
-        return line(name, " was ", state_span("paused"), f"{by}; {processes} in all")
+        return line(name, " was ", state_span("paused"), f"{by}; {processes}")
     if agent["state"] == "killed":
         return line(name, " was ", state_span("killed"), f"{by}; {processes} left")
     acted = f"; last act{by}" if by else ""
-    return line(name, f" is running: {processes}, {many(agent['flows'], 'connection')}{acted}")
+    using = "".join(f", {text}" for text in [gpu_words(agent["gpu"])] if text)
+    return line(name, f" is running: {processes}, {many(agent['flows'], 'connection')}{using}{acted}")
 
 
 def _row(agent: Any, rates: Rates, context: Context) -> Row:
-    gpu = agent["gpu"]
     uses_gpu = any(one["gpu"] for one in context.answers.get("agents", ()))
-    risk = "bold red" if agent["risk"] >= _RISK_HIGH else "bold yellow" if agent["risk"] else ""
+    risk = "bold red" if agent["risk"] >= _RISK_HIGH else WARNING if agent["risk"] else ""
     live = (
         (percent(rates.cpu), ""),
         (size(agent.get("memory")), ""),
@@ -127,8 +127,8 @@ def _row(agent: Any, rates: Rates, context: Context) -> Row:
         (str(agent["risk"]), risk),
         *(() if context.replay else live),
         *traffic,
-        *((((percent(gpu["percent"]) if gpu else ""), "bold"),) if uses_gpu else ()),
-        *(() if context.replay else ((sparkline(rates.history, _TREND, _WHOLE_CPU), "cyan"),)),
+        *(((gpu_share(agent["gpu"]), "bold"),) if uses_gpu else ()),
+        *(() if context.replay else ((sparkline(rates.history, _TREND, _WHOLE_CPU), ""),)),
         (str(agent["processes"]), ""),
         (str(agent["flows"]), ""),
         (str(agent["alerts"]), ""),

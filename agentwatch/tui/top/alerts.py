@@ -7,9 +7,11 @@ from typing import Any
 from agentwatch.rules.explain import event_of_alert
 from agentwatch.schema.fields import FIELDS
 from agentwatch.tui.top.model import (
+    WARNING,
     Column,
     Context,
     Line,
+    Listing,
     Question,
     Row,
     Screen,
@@ -22,6 +24,11 @@ from agentwatch.tui.top.model import (
 
 _SHOWN = 300
 _DONE = {"pause": "frozen", "kill": "killed", "block": "blocked"}
+_OPERATORS = {
+    "eq": "is", "eq_cased": "is", "wild": "is like", "wild_cased": "is like", "lt": "is below",
+    "lte": "is at most", "gt": "is above", "gte": "is at least", "cidr": "is in", "re": "is like",
+    "startswith": "starts with", "endswith": "ends with", "null": "is absent",
+}  # fmt: skip
 _OF_ALERT = ("Agent", "Rule", "RuleId", "Level", "Tag", "Response", "Acted", "Verdict")
 
 
@@ -29,7 +36,9 @@ class Alerts(Screen):
     name = "alerts"
     empty = "No alert was raised."
     newest_first = True
-    fields = frozenset((*_OF_ALERT, *(one.name for _, fields in FIELDS.values() for one in fields)))
+    fields = tuple(
+        dict.fromkeys((*_OF_ALERT, *(one.name for _, fields in FIELDS.values() for one in fields)))
+    )
 
     def requests(self, context: Context) -> list[Question]:
         return [Question("alerts", {"agent": context.agent, "limit": _SHOWN})]
@@ -46,10 +55,13 @@ class Alerts(Screen):
             Column("TO", 21, grow=1, rank=2),
         )
 
-    def rows(self, context: Context) -> list[Row]:
+    def rows(self, context: Context) -> Listing:
         answer = context.answers.get("alerts", {})
-        pairs = zip(answer.get("numbers", ()), answer.get("alerts", ()), strict=False)
-        return [_row(number, alert, context) for number, alert in pairs][::-1]
+        pairs = list(zip(answer.get("numbers", ()), answer.get("alerts", ()), strict=False))
+        return Listing(
+            ((str(number), alert) for number, alert in pairs[::-1]),
+            lambda key, alert: _row(key, alert, context),
+        )
 
     def summary(self, row: Row, context: Context) -> list[Line]:
         alert = row.record
@@ -93,7 +105,7 @@ def completeness(alert: Any) -> Line:
     """Whether the evidence is whole."""
     if alert["completeness"]["state"] == "complete":
         return line("Nothing is missing from the evidence.")
-    return line(("Evidence is partial: " + ", ".join(alert["completeness"]["why"]), "bold yellow"))
+    return line(("Evidence is partial: " + ", ".join(alert["completeness"]["why"]), WARNING))
 
 
 def explanation(answer: Any) -> list[Line]:
@@ -112,6 +124,10 @@ def explanation(answer: Any) -> list[Line]:
         to = f"{flow['protocol']} to {flow['remote']}{name} from {flow['local']}"
         lines.append(line_of_field(("connection", to)))
     lines += [line(), line(("why", "bold")), *_why(answer)]
+    if rule is not None:
+        paragraphs = rule["description"].split("\n\n")
+        lines += [line(), line(("what it means", "bold"))]
+        lines += [line("  " + " ".join(part.split())) for part in paragraphs]
     lines += [
         line(),
         line(("all that is known", "bold")),
@@ -148,7 +164,7 @@ def _why(answer: Any) -> list[Line]:
             line(
                 "  ",
                 (detail["selection"] or "condition", "bold"),
-                f": {detail['field']} {detail['op']} ",
+                f": {detail['field']} {_OPERATORS.get(detail['op'], detail['op'])} ",
                 (repr(detail["wanted"]), "bold"),
             )
         )
@@ -157,8 +173,7 @@ def _why(answer: Any) -> list[Line]:
 
 
 def _rule(alert: Any, rule: Any) -> list[Line]:
-    lines = [line("  " + " ".join(part.split())) for part in rule["description"].split("\n\n")]
-    lines.append(line_of_field(("  asks for", rule["response"])))
+    lines = [line_of_field(("  asks for", rule["response"]))]
     if alert["rule"]["tags"]:
         lines.append(line_of_field(("  tags", alert["rule"]["tags"])))
     if rule["falsepositives"]:
@@ -168,7 +183,7 @@ def _rule(alert: Any, rule: Any) -> list[Line]:
     return lines
 
 
-def _row(number: int, alert: Any, context: Context) -> Row:
+def _row(key: str, alert: Any, context: Context) -> Row:
     flow, rule = alert["flow"], alert["rule"]
     level = rule["level"] if rule["level"] != "informational" else "inform."
     title = rule["title"] if alert["verdict"] == "match" else f"undecided: {rule['title']}"
@@ -193,4 +208,4 @@ def _row(number: int, alert: Any, context: Context) -> Row:
         "Acted": alert["acted"],
         "Verdict": alert["verdict"],
     }
-    return Row(str(number), alert["agent"], cells, fields, alert)
+    return Row(key, alert["agent"], cells, fields, alert)

@@ -25,7 +25,7 @@ from agentwatch.tui.top.flows import Flows
 from agentwatch.tui.top.gpu import Gpus
 from agentwatch.tui.top.health import Health
 from agentwatch.tui.top.lines import help_page, rule_line, status_line, tabs_line, timeline_line, title_line
-from agentwatch.tui.top.model import Context, Line, Meter, Question, Row, Screen, line
+from agentwatch.tui.top.model import Context, Line, Meter, Question, Row, Screen, clock, line
 from agentwatch.tui.top.page import Page, fitting
 from agentwatch.tui.top.poll import Look, Poller
 from agentwatch.tui.top.processes import Processes
@@ -37,6 +37,11 @@ SCREENS: Final[dict[str, Callable[[], Screen]]] = {
 _BOUND: Final = frozenset(key.action.partition("(")[0] for key in keys.KEYS)
 _STATES_AFTER: Final = {"pause": "paused", "resume": "running", "kill": "killed"}
 _SUMMARY: Final = 4  # lines about the row that is selected
+_GONE: Final = (
+    "Agents stay as they are, frozen ones frozen; what they do now is not seen. "
+    "Start the daemon: systemctl start agentwatch"
+)
+_DIGITS: Final = dict(zip("¡™£¢∞§¶•", "12345678", strict=True))
 _BUSY_SECONDS: Final = 0.25  # between two looks at what a backend is at
 _COMMANDS: Final = "agent NAME, all, pause, resume, kill, seek TIME, filter TERMS, quit, " + ", ".join(
     keys.SCREENS
@@ -105,7 +110,9 @@ class Top(App[None]):
         self._look_up_keys()
         self._chosen: dict[str, Filter] = {}
         self._search = ""
+        self._said = ""
         self._message: list[Line] = []
+        self._filled: dict[str, tuple[int, tuple[Line, ...]]] = {}  # what the widgets show, for a width
         self._goal: int | None = None  # where in a recording one is on the way to
         self._submit: Callable[[str], None] = lambda text: None
 
@@ -171,6 +178,10 @@ class Top(App[None]):
         if not self.is_running:  # it ends: there is nothing to draw on any more
             return
         look = arrived.look
+        if look.gone and not self._look.gone:
+            self._say(_GONE, "bold")
+        elif self._look.gone and not look.gone and self._said == _GONE:
+            self._say("")
         # What was known before stays on the screen where a look is not whole or is of another screen.
         if look.error or look.wanted != self._wish:
             look.answers = {**self._look.answers, **look.answers}
@@ -185,6 +196,7 @@ class Top(App[None]):
         """Go on with an answer, or say why there is none."""
         if not self.is_running:
             return
+        self._draw_busy()
         if answered.error:
             self._goal = None
             self._say(answered.error, "bold red")
@@ -202,8 +214,8 @@ class Top(App[None]):
 
         self.run_worker(run, thread=True)
 
-    def on_rows_moved(self) -> None:
-        """Say more about the row that is selected now."""
+    def on_page_arranged(self) -> None:
+        """Say which part of it is in sight."""
         self._draw_summary()
 
     def on_resize(self, event: events.Resize) -> None:
@@ -218,7 +230,7 @@ class Top(App[None]):
         screen = self._current
         rows = screen.rows(context)
         if chosen := self._chosen.get(screen.name):
-            rows = [row for row in rows if chosen.holds(row.fields)]
+            rows = rows.where(chosen.holds)
         known = all(question.verb in context.answers for question in screen.requests(context))
         empty = "" if not known else "Nothing passes the filter." if chosen else screen.empty
         self._table.show(screen.columns(context), rows, empty=empty, at_top=screen.newest_first)
@@ -227,16 +239,20 @@ class Top(App[None]):
 
     def _draw_lines(self) -> None:
         width = self.size.width
-        self._put("title", title_line(self.backend, self._seen, self._readonly), width)
-        self._put("status", status_line(self._look), width)
-        self._put("tabs", tabs_line(self._current.name), width)
+        self._put("title", title_line(self.backend, self._seen, self._readonly))
+        self._put("status", status_line(self._look, self._known_at(), width))
+        self._put("tabs", tabs_line(self._current.name))
         if self.backend.timeline is not None:
-            self._put("timeline", timeline_line(self.backend.timeline, width), width)
+            self._put("timeline", timeline_line(self.backend.timeline, width))
         self._draw_message()
         spans: list[tuple[str, str]] = []
         for shown, label in keys.footer(self._keys, width, reading=self._page.display):
             spans += [(shown, "bold reverse"), (f" {label}  ", "")]
-        self._put("footer", tuple(spans), width)
+        self._put("footer", tuple(spans))
+
+    def _known_at(self) -> str:
+        """The time of day of what is shown."""
+        return clock(self._look.answers.get("status", {}).get("time", ""))
 
     def _draw_summary(self) -> None:
         """What is left out, where one is, and, below rows, more about the one selected."""
@@ -257,13 +273,14 @@ class Top(App[None]):
     def _draw_busy(self) -> None:
         if self.backend.busy:
             self._say(self.backend.busy)
-        elif self._message and self._message[0][0][0].startswith("replaying"):
+        elif self._said.startswith("replaying"):
             self._say("")
 
-    def _put(self, name: str, content: Line, width: int) -> None:
-        self.query_one(f"#{name}", Static).update(drawn(content, width), layout=False)
+    def _put(self, name: str, content: Line) -> None:
+        self._fill(name, [content])
 
     def _say(self, text: str, style: str = "") -> None:
+        self._said = text
         self._message = [line((text, style))] if text else []
         if self.is_running:
             self._draw_message()
@@ -273,7 +290,14 @@ class Top(App[None]):
         self._fill("message", fitting(self._message, width, 2) or [()])
 
     def _fill(self, name: str, rows: Sequence[Line]) -> None:
-        """Rows into a widget, which is made as high as they are: only then is the screen laid out anew."""
+        """Rows into a widget, which is made as high as they are: only then is the screen laid out anew.
+
+        What it shows already costs nothing.
+        """
+        shown = self.size.width, tuple(rows)
+        if self._filled.get(name) == shown:
+            return
+        self._filled[name] = shown
         widget = self.query_one(f"#{name}", Static)
         widget.styles.height = len(rows)
         widget.update(Text("\n").join(drawn(one, self.size.width) for one in rows), layout=False)
@@ -405,14 +429,18 @@ class Top(App[None]):
 
     def action_found(self, direction: int) -> None:
         """To the next row that was searched for."""
-        if self._search and not self._table.find(self._search, direction):
+        if not self._search:
+            return
+        if self._table.find(self._search, direction):
+            self._draw_summary()
+        else:
             self._say(f"No row has {self._search!r}.", "bold")
 
     def action_filter(self) -> None:
         chosen = self._chosen.get(self._current.name)
-        names = ", ".join(sorted(self._current.fields)[:6])
-        self._ask_line(f"Show rows where (Field|modifier: value and ...; {names}, ...):",
-                       chosen.text if chosen else "", self._set_filter)  # fmt: skip
+        names = ", ".join(self._current.fields[:6])
+        label = f"Show rows where FIELD|MODIFIER: VALUE and ... (? tells more). Fields: {names}, ..."
+        self._ask_line(label, chosen.text if chosen else "", self._set_filter)
 
     def _set_filter(self, text: str) -> None:
         self._chosen.pop(self._current.name, None)
@@ -499,18 +527,37 @@ class Top(App[None]):
 
     def on_key(self, event: events.Key) -> None:
         """Only a question that stands is answered here; all other keys are bound."""
+        if self.query_one(Confirm).display:
+            event.stop()
+            event.prevent_default()
+            self._answer(event.key)
+
+    def _answer(self, key: str) -> None:
         confirm = self.query_one(Confirm)
-        if not confirm.display:
-            return
-        event.stop()
-        event.prevent_default()
         confirm.display = False
         self._say("")
         self._moving().focus()
-        if event.character == "y":
+        if key == "y":
             confirm.then()
         else:
             self._say("Nothing was done.")
+
+    async def on_event(self, event: events.Event) -> None:
+        """Escape and the key after it come as one over a slow line: they are still two keys."""
+        second = self._after_escape(event) if isinstance(event, events.Key) else None
+        if second is None:
+            await super().on_event(event)
+        elif self.query_one(Confirm).display:
+            self._answer("escape")
+        else:
+            self.action_leave()
+            self.call_later(self.post_message, events.Key(second, second))
+
+    def _after_escape(self, event: events.Key) -> str | None:
+        """The key that came with an escape: Textual takes it for Alt, a digit for what a Mac makes of it."""
+        if event.key.startswith("alt+"):
+            return event.character
+        return None if self._prompt.display else _DIGITS.get(event.character or "")
 
     def _kill(self, name: str, typed: str) -> None:
         if typed == name:
@@ -528,16 +575,15 @@ class Top(App[None]):
     def _did(self, verb: str, done: Any) -> None:
         for agent in self._look.answers.get("agents", ()):  # the next look may be half a second away
             if agent["name"] == done.get("agent"):
-                agent["state"] = _STATES_AFTER.get(verb, agent["state"])
+                agent["state"], agent["acted_by"] = _STATES_AFTER.get(verb, agent["state"]), "you"
+                agent["processes"] = done.get("processes", agent["processes"])
         self._draw()
         took = f" in {done['took_us'] / 1000:.1f} ms" if "took_us" in done else ""
         late = "" if done.get("settled", True) else "; the kernel has not finished yet"
         what = {"pause": "FROZEN", "resume": "running again", "kill": "killed"}.get(verb, verb)
         left = done.get("processes", 0)
         rest = f", {left} processes are LEFT" if verb == "kill" and left else ""
-        self._say(
-            f"{done.get('agent', '')} is {what}{took}{rest}{late}", "bold red" if rest else "bold green"
-        )
+        self._say(f"{done.get('agent', '')} is {what}{took}{rest}{late}", "bold red" if rest else "bold")
 
     def action_save(self) -> None:
         """Save what the daemon recorded of the agent."""

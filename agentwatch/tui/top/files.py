@@ -29,9 +29,9 @@ class Files(Events):
     def remark(self, context: Context) -> str:
         return ""
 
-    def _row(self, event: Any, context: Context) -> Row:
+    def _row(self, key: str, event: Any, context: Context) -> Row:
         fields = event["fields"]
-        row = super()._row(event, context)
+        row = super()._row(key, event, context)
         cells = (
             (clock(event["time"]), ""),
             *(() if context.agent else ((event["agent"], ""),)),

@@ -9,6 +9,7 @@ from agentwatch.tui.top.model import (
     Column,
     Context,
     Line,
+    Listing,
     Question,
     Row,
     Screen,
@@ -48,10 +49,13 @@ class Flows(Screen):
             Column("OPENED", 8, rank=4),
         )
 
-    def rows(self, context: Context) -> list[Row]:
+    def rows(self, context: Context) -> Listing:
         found = context.answers.get("flows", {}).get("flows", [])
-        newest = found[::-1]
-        return [_row(flow, context) for flow in sorted(newest, key=lambda flow: bool(flow["closed"]))]
+        newest_first = found[::-1]
+        open_first = sorted(newest_first, key=lambda flow: bool(flow["closed"]))
+        return Listing(
+            ((str(flow["id"]), flow) for flow in open_first), lambda key, flow: _row(key, flow, context)
+        )
 
     def remark(self, context: Context) -> str:
         more = context.answers.get("flows", {}).get("more", 0)
@@ -125,7 +129,7 @@ def hex_lines(data: bytes) -> list[str]:
     return lines
 
 
-def _row(flow: Any, context: Context) -> Row:
+def _row(key: str, flow: Any, context: Context) -> Row:
     style = "dim" if flow["closed"] else ""
     remote = flow["remote"] or (f"at {flow['local']}" if flow["local"] else "-")
     cells = (
@@ -153,4 +157,4 @@ def _row(flow: Any, context: Context) -> Row:
     for side, end in (("Source", flow["local"]), ("Destination", flow["remote"])):
         address, _, port = (end or "").rpartition(":")
         fields[f"{side}Ip"], fields[f"{side}Port"] = address.strip("[]") or None, port or None
-    return Row(str(flow["id"]), flow["agent"], cells, fields, flow)
+    return Row(key, flow["agent"], cells, fields, flow)

@@ -11,7 +11,7 @@ from agentwatch.sinks.alerts import timestamp
 from agentwatch.tui.text import printable
 from agentwatch.tui.top import keys
 from agentwatch.tui.top.backend import Backend, Timeline
-from agentwatch.tui.top.model import Context, Line, Span, line, many
+from agentwatch.tui.top.model import WARNING, Context, Line, Span, line, many
 from agentwatch.tui.top.poll import Look
 
 _SEVERE: Final = ("high", "critical")
@@ -36,11 +36,13 @@ def title_line(backend: Backend, context: Context, readonly: bool) -> Line:
     return line(*spans)
 
 
-def status_line(look: Look) -> Line:
-    """Whether what is shown is whole and fresh: always in sight."""
+def status_line(look: Look, known_at: str, width: int) -> Line:
+    """Whether what is shown is whole and fresh: always in sight. What gaps cost is told as far as there is
+    room for it."""
     spans: list[Span | str] = []
     if look.gone:
-        spans.append((f" NO DAEMON: what is shown is old. {look.error}; trying again ", "bold white on red"))
+        old = f"this is of {known_at} UTC" if known_at else "nothing is known"
+        spans.append((f" NO DAEMON: {old}. Asking again. {look.error} ", "bold white on red"))
         return line(*spans)
     if look.error:
         spans += [(f" {look.error} ", "bold reverse"), "  "]
@@ -52,16 +54,19 @@ def status_line(look: Look) -> Line:
     lost = sum(status["lost"].values())
     if lost:
         kinds = ", ".join(f"{count:,} {name}" for name, count in sorted(status["lost"].items()))
-        spans.append((f"LOST {lost:,} events ({kinds})", "bold yellow"))
+        spans.append((f"LOST {lost:,} events ({kinds})", WARNING))
     else:
-        spans.append(("nothing lost", "green"))
+        spans.append("nothing lost")
     gaps = status["coverage"]
     if gaps:
         costs = "; ".join(gap["cost"] for gap in gaps)
-        text = f"NOT SEEN: {many(len(gaps), 'gap')} in coverage (8 tells them): {costs}"
-        spans += ["   ", (text, "bold yellow")]
+        text = f"NOT SEEN: {many(len(gaps), 'gap')} in coverage, 8 tells them"
+        room = width - len(text) - sum(cell_len(one if isinstance(one, str) else one[0]) for one in spans) - 3
+        if cell_len(costs) + 2 <= room:
+            text += f": {costs}"
+        spans += ["   ", (text, WARNING)]
     else:
-        spans += ["   ", ("no gap in coverage", "green")]
+        spans.append("   no gap in coverage")
     return line(*spans)
 
 
@@ -78,8 +83,8 @@ def rule_line(agent: str | None, chosen: str, place: str, width: int) -> Line:
     spans: list[Span] = [("──", "dim")]
     parts = (
         (place, ""),
-        (f"only agent {agent}, esc: all" if agent else "", "bold cyan"),
-        (f"filter {chosen}, esc: none" if chosen else "", "bold cyan"),
+        (f"only agent {agent}, esc: all" if agent else "", "bold"),
+        (f"filter (esc: none) {chosen}" if chosen else "", "bold"),
     )
     for text, style in parts:
         if text:
@@ -104,7 +109,7 @@ def timeline_line(timeline: Timeline, width: int) -> Line:
     for mark in timeline.marks:
         at = place(mark.time)
         if cells[at][0] != "!" or mark.level in _SEVERE:
-            cells[at] = ("!", "bold red" if mark.level in _SEVERE else "bold yellow")
+            cells[at] = ("!", "bold red" if mark.level in _SEVERE else WARNING)
     at = place(timeline.time)
     cells[at] = ("O", "bold reverse")
     return (("[", ""), *cells, ("]", ""), (text, "bold"))
@@ -125,11 +130,13 @@ _WORDS: Final[Sequence[tuple[str, Any]]] = (
     ("RISK", "sum over its alerts: low 1, medium 4, high 10, critical 20"),
     ("CPU", "of one CPU: 200 % is two CPUs; CPU TREND is the last 8 looks, a full bar is 100 %"),
     ("SENT", "bytes to the network, in a second; in a recording in all"),
-    ("DONE", "what was done because of an alert; - nothing; FAILED the kernel refused"),
+    ("DONE", "what was done because of an alert; - nothing, FAILED the kernel refused"),
     ("monitor", "rules only tell, they do not act on this agent"),
     ("enforce", "rules freeze or kill this agent where they say so"),
     ("LOST", "events that came faster than they were read: what they said is not known"),
-    ("NOT SEEN", "what this kernel gives no way to see"),
+    ("NOT SEEN", "what this host gives no way to see"),
+    ("GPU", "how busy it keeps GPUs; where drivers do not tell that, as of MIG, the memory it holds"),
+    ("-", "not known, or nothing"),
     ("undecided", "a value was cut short, so that the rule may match or not"),
     (
         "filters",

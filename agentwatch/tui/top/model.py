@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, Final, NamedTuple
@@ -13,13 +13,13 @@ from agentwatch.tui.text import byte_count
 HISTORY: Final = 60  # samples of an agent's activity kept
 _BARS: Final = "▁▂▃▄▅▆▇█"
 
-STATE_STYLES: Final = {"paused": "black on yellow", "killed": "white on red", "running": "green"}
+# Colours that can be read on dark and on light, and only where something asks for attention.
+WARNING: Final = "bold magenta"
+STATE_STYLES: Final = {"paused": "black on yellow", "killed": "white on red"}
 LEVEL_STYLES: Final = {
     "critical": "white on red",
     "high": "bold red",
-    "medium": "bold yellow",
-    "low": "cyan",
-    "informational": "",
+    "medium": WARNING,
 }
 STATE_WORDS: Final = {"paused": "FROZEN", "killed": "KILLED", "running": "running"}
 
@@ -50,6 +50,37 @@ class Row(NamedTuple):
     cells: tuple[Span, ...]
     fields: Mapping[str, Any]
     record: Mapping[str, Any]
+
+
+class Listing:
+    """Rows in their order. Each is made when somebody looks at it: of a flood only those in sight are.
+
+    `items` are the rows' keys with what they are about, of which `make` makes a row.
+    """
+
+    def __init__(
+        self, items: Iterable[tuple[str, Any]] = (), make: Callable[[str, Any], Row] = lambda key, item: item
+    ) -> None:
+        self._items, self._make = list(items), make
+        self._made: dict[int, Row] = {}
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, place: int) -> Row:
+        row = self._made.get(place)
+        if row is None:
+            row = self._made[place] = self._make(*self._items[place])
+        return row
+
+    def place(self, key: str) -> int | None:
+        """Where the row of this key stands."""
+        return next((place for place, (found, _) in enumerate(self._items) if found == key), None)
+
+    def where(self, holds: Callable[[Mapping[str, Any]], bool]) -> Listing:
+        """Those whose fields are so."""
+        rows = (self[place] for place in range(len(self)))
+        return Listing((row.key, row) for row in rows if holds(row.fields))
 
 
 class Question(NamedTuple):
@@ -124,8 +155,8 @@ class Screen:
     """Said where there is no row."""
     newest_first: ClassVar[bool] = False
     """Whether who stands on the first row wants to stay there."""
-    fields: ClassVar[Collection[str]] = ()
-    """What filters may name."""
+    fields: ClassVar[Sequence[str]] = ()
+    """What filters may name, the most useful first."""
 
     def requests(self, context: Context) -> list[Question]:
         """What to ask for, again and again."""
@@ -134,7 +165,7 @@ class Screen:
     def columns(self, context: Context) -> tuple[Column, ...]:
         raise NotImplementedError
 
-    def rows(self, context: Context) -> list[Row]:
+    def rows(self, context: Context) -> Listing:
         raise NotImplementedError
 
     def remark(self, context: Context) -> str:

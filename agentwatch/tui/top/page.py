@@ -8,6 +8,7 @@ from rich.cells import cell_len, chop_cells
 from rich.segment import Segment
 from rich.style import Style
 from textual.geometry import Size
+from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
@@ -64,6 +65,9 @@ class Page(ScrollView, can_focus=True):
 
     DEFAULT_CSS = "Page { height: 1fr; background: ansi_default; overflow-x: hidden; scrollbar-size: 0 0; }"
 
+    class Arranged(Message):
+        """It has a size, and knows which lines are in sight."""
+
     def __init__(self) -> None:
         super().__init__()
         self._lines: Sequence[Line] = ()
@@ -94,14 +98,18 @@ class Page(ScrollView, can_focus=True):
         self.refresh()
 
     def _arrange(self) -> None:
+        if not self.size:  # it has been hidden until now: there will be a resize
+            self._wrapped = []
+            return
         width = max(8, self.size.width)
         self._wrapped = [row for line in self._lines for row in wrapped(line, width)]
-        self.virtual_size = Size(self.size.width, len(self._wrapped))
+        self.set_reactive(Page.virtual_size, Size(self.size.width, len(self._wrapped)))
 
     def on_resize(self) -> None:
         """Another width wraps otherwise."""
         self._arrange()
         self.refresh()
+        self.post_message(self.Arranged())
 
     def move(self, by: int) -> None:
         """Scroll by lines."""

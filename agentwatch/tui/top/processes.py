@@ -5,8 +5,19 @@ from __future__ import annotations
 import signal
 from typing import Any
 
-from agentwatch.tui.text import short_program
-from agentwatch.tui.top.model import Column, Context, Line, Question, Row, Screen, clock, line, line_of_field
+from agentwatch.tui.text import gpu_share, gpu_words, short_program
+from agentwatch.tui.top.model import (
+    Column,
+    Context,
+    Line,
+    Listing,
+    Question,
+    Row,
+    Screen,
+    clock,
+    line,
+    line_of_field,
+)
 from agentwatch.tui.tree import tree
 
 _SHOWN = 500  # of an agent's processes
@@ -26,18 +37,23 @@ class Processes(Screen):
 
     def columns(self, context: Context) -> tuple[Column, ...]:
         agent = () if context.agent else (Column("AGENT", 10, grow=1, rank=1),)
+        gpu = (Column("GPU", 6, right=True),) if _use_gpus(context) else ()
         return (
             *agent,
             Column("PID", 7, right=True),
             Column("USER", 8, rank=2),
             Column("STARTED", 8, rank=3),
             Column("ENDED", 8),
+            *gpu,
             Column("COMMAND (! an alert is about it)", 30, grow=8),
         )
 
-    def rows(self, context: Context) -> list[Row]:
-        found = context.answers.get("ps", {}).get("processes", [])
-        return [_row(row, depth, context) for row, depth in tree(found)]
+    def rows(self, context: Context) -> Listing:
+        found, uses_gpus = context.answers.get("ps", {}).get("processes", []), _use_gpus(context)
+        return Listing(
+            ((_key(process), (process, depth)) for process, depth in tree(found)),
+            lambda key, item: _row(key, item[0], item[1], context, uses_gpus),
+        )
 
     def remark(self, context: Context) -> str:
         more = context.answers.get("ps", {}).get("more", 0)
@@ -51,6 +67,7 @@ class Processes(Screen):
                 f"{process['exe']} in {process['cwd']}, as {process['user']}, "
                 f"since {clock(process['start_time'])} UTC"
             ),
+            line(gpu_words(process["gpu"])),
             line("An alert is about it: 4 shows alerts" if process["alerted"] else ""),
         ]
 
@@ -65,6 +82,7 @@ class Processes(Screen):
             line_of_field(("parent", process["parent"])),
             line_of_field(("started", process["start_time"])),
             line_of_field(("ended", ended_words(process["status"]) or "it runs")),
+            line_of_field(("uses", gpu_words(process["gpu"]) or "no GPU")),
             line_of_field(("an alert is about it", "yes" if process["alerted"] else "no")),
             line(),
             line(("arguments, one a line", "bold")),
@@ -84,7 +102,15 @@ def ended_words(status: int | None) -> str:
     return f"exit {status >> 8 & 0xFF}"
 
 
-def _row(process: Any, depth: int, context: Context) -> Row:
+def _use_gpus(context: Context) -> bool:
+    return any(process["gpu"] for process in context.answers.get("ps", {}).get("processes", ()))
+
+
+def _key(process: Any) -> str:
+    return f"{process['agent']} {process['pid']} {process['start_time']}"
+
+
+def _row(key: str, process: Any, depth: int, context: Context, uses_gpus: bool) -> Row:
     ended = ended_words(process["status"])
     style = "bold red" if process["alerted"] else "dim" if ended else ""
     program, *arguments = process["argv"] or [process["exe"] or "?"]
@@ -96,6 +122,7 @@ def _row(process: Any, depth: int, context: Context) -> Row:
         (process["user"], style),
         (clock(process["start_time"]), style),
         (ended, style),
+        *(((gpu_share(process["gpu"]), "bold"),) if uses_gpus else ()),
         (f"{'! ' if process['alerted'] else ''}{indent}{command}", style),
     )
     fields = {
@@ -109,5 +136,4 @@ def _row(process: Any, depth: int, context: Context) -> Row:
         "CurrentDirectory": process["cwd"],
         "Ended": ended or None,
     }
-    key = f"{process['agent']} {process['pid']} {process['start_time']}"
     return Row(key, process["agent"], cells, fields, process)

@@ -8,16 +8,18 @@ from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from rich.style import Style
 from textual.geometry import Region, Size
-from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
 from agentwatch.tui.text import printable
-from agentwatch.tui.top.model import Column, Row, Span
+from agentwatch.tui.top.model import Column, Listing, Row, Span
 
 _GAP = 1  # cells between columns
 _HEADER = Style.parse("bold underline")
 _SELECTED = Style.parse("reverse")
+
+_Drawn = tuple[Sequence[Span] | str, Style | None]
+"""What stands in a line: cells or a remark, and the style that all of them have."""
 
 
 def layout(columns: Sequence[Column], width: int) -> list[tuple[int, int]]:
@@ -53,14 +55,12 @@ class Rows(ScrollView, can_focus=True):
 
     DEFAULT_CSS = "Rows { height: 1fr; background: ansi_default; overflow-x: hidden; scrollbar-size: 0 0; }"
 
-    class Moved(Message):
-        """Another row is selected."""
-
     def __init__(self) -> None:
         super().__init__()
         self._columns: Sequence[Column] = ()
-        self._rows: Sequence[Row] = ()
+        self._rows = Listing()
         self._layout: list[tuple[int, int]] = []
+        self._drawn: tuple[object, list[_Drawn]] = (), []
         self._cursor = 0
         self._empty = ""
 
@@ -74,19 +74,18 @@ class Rows(ScrollView, can_focus=True):
         return f"row {self._cursor + 1:,} of {len(self._rows):,}" if self._rows else ""
 
     @property
-    def rows(self) -> Sequence[Row]:
+    def rows(self) -> Listing:
         """All of them, in their order."""
         return self._rows
 
-    def show(self, columns: Sequence[Column], rows: Sequence[Row], *, empty: str, at_top: bool) -> None:
+    def show(self, columns: Sequence[Column], rows: Listing, *, empty: str, at_top: bool) -> None:
         """Other rows. The cursor stays with its row; with `at_top` it stays at the top when it is there."""
         before = self.selected
         if before is not None and not (at_top and self._cursor == 0):
-            place = next((place for place, row in enumerate(rows) if row.key == before.key), None)
+            place = rows.place(before.key)
             moved = (place if place is not None else min(self._cursor, len(rows) - 1)) - self._cursor
         else:
             moved = -self._cursor
-        old = (self._columns, self._rows, self._cursor, self._empty)
         # The row under the cursor stays where it is on the screen, too.
         scroll = self.scroll_offset.y + moved if moved and self.scroll_offset.y else None
         self._columns, self._rows, self._empty = columns, rows, empty
@@ -95,15 +94,14 @@ class Rows(ScrollView, can_focus=True):
         if scroll is not None:
             self.scroll_to(y=max(0, scroll), animate=False, force=True, immediate=True)
         self._keep_in_sight()
-        if (self._columns, self._rows, self._cursor, self._empty) != old:
-            self.refresh()
+        self._draw_changes()
 
     def clear(self) -> None:
         """No rows; the cursor is forgotten."""
-        self._rows, self._cursor = (), 0
+        self._rows, self._cursor = Listing(), 0
         self._arrange()
         self.scroll_to(y=0, animate=False, force=True, immediate=True)
-        self.refresh()
+        self._draw_changes()
 
     def move(self, by: int) -> None:
         """The cursor down, or up."""
@@ -115,8 +113,7 @@ class Rows(ScrollView, can_focus=True):
         if place != self._cursor:
             self._cursor = place
             self._keep_in_sight()
-            self.refresh()
-            self.post_message(self.Moved())
+            self._draw_changes()
 
     def page(self, pages: int) -> None:
         """The cursor by as many rows as are in sight."""
@@ -135,7 +132,8 @@ class Rows(ScrollView, can_focus=True):
 
     def _arrange(self) -> None:
         self._layout = layout(self._columns, self.size.width)
-        self.virtual_size = Size(self.size.width, len(self._rows) + 1)
+        # Without scroll bars another number of rows is no reason to lay out the whole screen.
+        self.set_reactive(Rows.virtual_size, Size(self.size.width, len(self._rows) + 1))
 
     def _keep_in_sight(self) -> None:
         height = max(1, self.size.height - 1)
@@ -149,24 +147,34 @@ class Rows(ScrollView, can_focus=True):
         """Another width has room for other columns."""
         self._arrange()
         self._keep_in_sight()
-        self.refresh()
+        self._drawn = (), []
+        self._draw_changes()
 
-    def on_click(self, event: object) -> None:
-        """A click selects a row."""
-        y = getattr(event, "y", 0)
-        if y:
-            self.move_to(int(self.scroll_offset.y) + y - 1)
+    def _draw_changes(self) -> None:
+        """Have those lines drawn anew that are not what they were."""
+        layout, lines = self._drawn
+        self._drawn = self._layout, [self._line(y) for y in range(self.size.height)]
+        if layout != self._layout or len(lines) != self.size.height:
+            self.refresh()
+            return
+        pairs = enumerate(zip(lines, self._drawn[1], strict=True))
+        if changed := [y for y, (old, new) in pairs if old != new]:
+            self.refresh(*(Region(0, y, self.size.width, 1) for y in changed))
 
-    def render_line(self, y: int) -> Strip:
-        width = self.size.width
+    def _line(self, y: int) -> _Drawn:
+        """What stands in a line of the widget."""
         if y == 0:
-            return self._strip([(column.title, "") for column in self._columns], width, _HEADER)
+            return [(column.title, "") for column in self._columns], _HEADER
         place = int(self.scroll_offset.y) + y - 1
         if place < len(self._rows):
-            selected = place == self._cursor
-            return self._strip(self._rows[place].cells, width, _SELECTED if selected else None)
-        text = self._empty if not self._rows and y == 2 else ""
-        return Strip([Segment(fitted(f" {text}", width))], width)
+            return self._rows[place].cells, _SELECTED if place == self._cursor else None
+        return self._empty if not self._rows and y == 2 else "", None
+
+    def render_line(self, y: int) -> Strip:
+        width, (content, over) = self.size.width, self._line(y)
+        if isinstance(content, str):
+            return Strip([Segment(fitted(f" {content}", width))], width)
+        return self._strip(content, width, over)
 
     def _strip(self, cells: Sequence[Span], width: int, over: Style | None) -> Strip:
         segments = []

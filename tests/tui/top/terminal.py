@@ -69,6 +69,14 @@ class Terminal:
         except pytest.fail.Exception:
             pytest.fail(f"{texts} not in sight:\n{self.screen()}")
 
+    def hides(self, text: str, seconds: float = 20) -> None:
+        """Wait until this is in sight no longer."""
+        eventually(lambda: text not in self.screen(), seconds)
+
+    def resize(self, width: int, height: int) -> None:
+        size = ["-x", str(width), "-y", str(height)]
+        subprocess.run([*self._tmux, "resize-window", *size], check=True)
+
     def close(self) -> None:
         subprocess.run([*self._tmux, "kill-server"], check=False, stderr=subprocess.DEVNULL)
 

@@ -275,3 +275,14 @@ def test_a_look_that_comes_when_it_ends_is_let_go(recording: Path) -> None:
 
     drive(recording, steps)
     ended[0].on_arrived(Arrived(Look(error="too late")))
+
+
+def test_what_was_done_by_hand_is_not_said_to_be_a_rules(recording: Path) -> None:
+    async def steps(pilot: Pilot[None]) -> None:
+        app = pilot.app
+        assert isinstance(app, Top)
+        app._did("kill", {"agent": "tester", "processes": 0})
+        (agent,) = app._look.answers["agents"]  # as it is shown until the next look
+        assert (agent["state"], agent["acted_by"], agent["processes"]) == ("killed", "you", 0)
+
+    drive(recording, steps)

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from agentwatch.tui.top.model import Meter, many, nanoseconds, percent, size, sparkline, speed, words
+from agentwatch.tui.top.model import (
+    Listing,
+    Meter,
+    Row,
+    many,
+    nanoseconds,
+    percent,
+    size,
+    sparkline,
+    speed,
+    words,
+)
 
 BEGIN = {"name": "job", "cpu_us": 0, "bytes_out": 100, "bytes_in": 0}
 LATER = {"name": "job", "cpu_us": 3_000_000, "bytes_out": 2100, "bytes_in": 0}
@@ -47,3 +58,19 @@ def test_values_for_people() -> None:
     )
     assert words(["a", None, {"b": 1}]) == "a  -  b=1"
     assert nanoseconds("1970-01-01T00:00:01.000000005Z") == 1_000_000_005
+
+
+def test_rows_are_made_when_one_looks_at_them_and_once() -> None:
+    made: list[str] = []
+
+    def make(key: str, item: int) -> Row:
+        made.append(key)
+        return Row(key, "job", (), {"Number": item}, {})
+
+    rows = Listing(((str(number), number) for number in range(10_000)), make)
+    assert (len(rows), rows.place("9999"), rows.place("x"), made) == (10_000, 9999, None, [])
+    assert rows[7].fields == {"Number": 7} and rows[7].key == "7"
+    assert made == ["7"]
+    few = rows.where(lambda fields: fields["Number"] > 9997)
+    assert [few[place].key for place in range(len(few))] == ["9998", "9999"]
+    assert few.place("9999") == 1

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.daemon.configured import configured
 from tests.daemon.service import Service, service
 from tests.daemon.test_core import MINER
 from tests.lab import Cgroup, eventually
@@ -110,12 +111,102 @@ def test_a_flow_shows_what_was_said(daemon: Service) -> None:
         terminal.shows('{"id":1,"method":"mining.subscribe"', "7b 22 69 64")
 
 
-def test_what_was_saved_is_named(daemon: Service) -> None:
-    with miner(daemon), Terminal(top("--socket", daemon.socket), 200, 60) as terminal:
+def test_what_was_saved_is_named_whole_and_told_again(daemon: Service) -> None:
+    with miner(daemon) as agent, Terminal(top("--socket", daemon.socket), 200, 60) as terminal:
         terminal.shows("job-7", "running")
+        agent.mine()
+        terminal.shows("FROZEN")
         terminal.send("w")
         seen = terminal.shows("saved: ", ".trace")
-        assert Path(seen.partition("saved: ")[2].split()[0]).is_file()
+        path = Path(seen.partition("saved: ")[2].split()[0])
+    verify = [sys.executable, "-m", "agentwatch", "trace", "verify", str(path)]
+    done = subprocess.run(verify, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with Terminal(top("--replay", path), 80, 24) as terminal:
+        terminal.shows("recording", "FROZEN", "Stratum")
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_screens_of_a_real_daemon(tmp_path: Path, size: tuple[int, int]) -> None:
+    sink = f'[sinks.jsonl]\nenabled = true\npath = "{tmp_path}/alerts.jsonl"'
+    with (
+        configured(tmp_path, sink) as daemon,
+        miner(daemon) as agent,
+        Terminal(top("--socket", daemon.socket), *size) as terminal,
+    ):
+        terminal.shows("job-7", "running", "nothing lost")
+        agent.mine()
+        terminal.shows("FROZEN")
+        terminal.send("8")
+        terminal.shows("loss", "coverage", "probes", "lag", "ms from event to verdict", "jsonl: ", "sent")
+        terminal.send("5")
+        terminal.shows("process_creation", "network_connection")
+        terminal.send("f")
+        terminal.shows("Show rows where")
+        terminal.enter("Category: network_connection and DestinationPort|gt: 1")
+        terminal.hides("process_creation")
+        terminal.shows("network_connection", "filter (esc: none) Category")
+        terminal.send("f")
+        terminal.shows("Show rows where")
+        terminal.enter(" and Imag: x")
+        terminal.shows("there is no field Imag here; perhaps Image")
+        terminal.send("2")
+        terminal.shows("COMMAND", "row 1 of")
+        terminal.send("/")
+        terminal.shows("Find a row")
+        terminal.enter("no such process")
+        terminal.shows("No row has 'no such process'.")
+        terminal.send("/")
+        terminal.shows("Find a row")
+        terminal.enter("mining.subscribe")
+        terminal.hides("Find a row")
+        terminal.send(":")
+        terminal.shows("Command (")
+        terminal.enter("nonsense")
+        terminal.shows("There is no command nonsense. Commands: agent NAME")
+        terminal.send(":")
+        terminal.shows("Command (")
+        terminal.enter("agent job-7")
+        terminal.shows("only agent job-7, esc: all")
+        terminal.send("?")
+        terminal.shows("keys", "look into the selected row", "lines 1 to" if size[1] == 24 else "FROZEN")
+
+
+def test_escape_and_a_key_that_come_as_one_are_two_keys(tmp_path: Path) -> None:
+    with Terminal(top("--replay", trace(tmp_path)), 80, 24) as terminal:
+        terminal.shows("event 7 of 7", "FROZEN")
+        terminal.send("?")
+        terminal.shows("look into")
+        terminal.send("Escape", "4")
+        terminal.shows("LEVEL", "Mines")
+        terminal.send("?")
+        terminal.shows("look into")
+        terminal.send("Escape", "j")
+        terminal.shows("LEVEL", "row 2 of")
+
+
+def test_another_size_is_filled_at_once(tmp_path: Path) -> None:
+    with Terminal(top("--replay", trace(tmp_path)), 80, 24) as terminal:
+        terminal.shows("event 7 of 7", "FROZEN")
+        terminal.send("4")
+        terminal.shows("LEVEL", "Mines")
+        terminal.resize(160, 40)
+        terminal.shows("WHO", "127.0.0.1:3333")
+        terminal.resize(40, 12)
+        terminal.hides("WHO")
+        terminal.shows("LEVEL", "Mines", "row 1 of")
+        terminal.resize(10, 3)
+        terminal.resize(80, 24)
+        terminal.shows("q quit", "Mines")
+
+
+def test_a_terminal_that_moves_no_cursor_is_refused_and_an_old_one_will_do(tmp_path: Path) -> None:
+    recording = trace(tmp_path)
+    command = ["sh", "-c", '"$@"; echo "left with $?"; read -r _', "sh", *top("--replay", recording)]
+    with Terminal(["env", "TERM=dumb", *command], 80, 24) as terminal:
+        terminal.shows("needs a terminal that moves its cursor", "left with 1")
+    with Terminal(["env", "TERM=vt100", *top("--replay", recording)], 80, 24) as terminal:
+        terminal.shows("FROZEN", "event 7 of 7", "q quit")
 
 
 def test_read_only_has_no_key_that_acts(daemon: Service) -> None:
@@ -131,10 +222,11 @@ def test_a_daemon_that_is_gone_is_said_and_the_next_one_is_found(daemon: Service
     with miner(daemon), Terminal(top("--socket", daemon.socket), 80, 24) as terminal:
         terminal.shows("job-7", "nothing lost")
         daemon.kill()
-        terminal.shows("NO DAEMON", "job-7")
+        terminal.shows("NO DAEMON", "job-7", "systemctl start agentwatch")
         terminal.send("p", "y")
         daemon.start()
         terminal.shows("nothing lost", "job-7", seconds=30)
+        terminal.hides("systemctl")
 
 
 def test_without_a_daemon_it_says_so_and_can_be_left(tmp_path: Path) -> None:
@@ -161,8 +253,9 @@ def test_colours_are_the_terminals_own(tmp_path: Path) -> None:
         assert "\x1b[38;2;" not in styled and "\x1b[48;2;" not in styled
 
 
-def test_a_recording_is_stepped_through(tmp_path: Path) -> None:
-    with Terminal(top("--replay", trace(tmp_path)), 80, 24) as terminal:
+@pytest.mark.parametrize("size", SIZES)
+def test_a_recording_is_stepped_through(tmp_path: Path, size: tuple[int, int]) -> None:
+    with Terminal(top("--replay", trace(tmp_path)), *size) as terminal:
         terminal.shows("event 7 of 7", "FROZEN")
         terminal.send("5", ",")
         terminal.shows("event 6 of 7")
