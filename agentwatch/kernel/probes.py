@@ -51,7 +51,7 @@ _COUNT = struct.Struct("<QQ")  # struct count
 _TASK_ROW = struct.Struct("<IIQQII")  # struct task_row
 _FILE_ID = struct.Struct("<QII")  # struct file_id
 _LOOK = struct.Struct("<16sII")  # struct look
-_SCRATCH_BYTES = 2 * 16 + 512 + WATCHED_NAME + 8 + 4 * WATCHED_LEVELS + 8  # struct scratch
+_SCRATCH_BYTES = 2 * 16 + 512 + WATCHED_NAME + 8 + 4 * WATCHED_LEVELS + 16  # struct scratch
 _SOCKET_ROW = struct.Struct("<IIQQHHHxx")  # struct socket_row
 
 MAPS = {
@@ -74,7 +74,12 @@ MAPS = {
     )
 }
 
-KFUNCS = {900_001: "bpf_cast_to_kern_ctx"}
+KFUNCS = {
+    900_001: "bpf_cast_to_kern_ctx",
+    900_002: "bpf_iter_num_new",
+    900_003: "bpf_iter_num_next",
+    900_004: "bpf_iter_num_destroy",
+}
 
 FILES = ("process.c", "file.c", "privileged.c", "socket.c", "payload.c", "unix.c", "control.c", "inventory.c")
 
@@ -328,6 +333,7 @@ def recipe() -> Recipe:
     text = "".join(f'#line 1 "{name}"\n{(PROBES / name).read_text()}\n' for name in FILES)
     chosen = [probe for choice in CHOICES for way in choice.ways for probe in way.probes]
     targets = {probe.spec.target for probe in (*PROBES_TABLE, *chosen) if probe.spec.target}
+    kfuncs = {f"func {name}" for name in KFUNCS.values()} if bpf.calls_kernel_functions() else set()
     return Recipe(
         text=text,
         stub=PROBES / "include" / "stub",
@@ -335,7 +341,7 @@ def recipe() -> Recipe:
         headers={"aw_events.h": c_header.emit(), "aw_maps.h": _maps_header()},
         required=_TYPES_NEEDED,
         optional=_TYPES_OPTIONAL,
-        btf_ids=tuple(sorted(targets | {f"func {name}" for name in KFUNCS.values()})),
+        btf_ids=tuple(sorted(targets | kfuncs)),
     )
 
 
