@@ -288,6 +288,7 @@ _TYPES_NEEDED: dict[str, tuple[str, ...]] = {
         "exit_code",
         "cred",
         "nsproxy",
+        "bpf_storage",
     ),
     "sock_common": ("skc_family", "skc_cookie"),
     "sock": ("__sk_common", "sk_protocol", "sk_type", "sk_err", "sk_socket"),
