@@ -363,6 +363,9 @@ class Probes:
         self._stack = ExitStack()
         self._loaded: dict[str, Handle] = {}
         self._iterators: dict[str, Handle] = {}
+        self._ends: list[tuple[Probe, Handle, Mapping[str, int]]] = []
+        self._events: list[Handle] = []  # that are attached to ends of system calls
+        self._detaching: Background[None] | None = None
         with self._stack:
             making = Background(lambda: create_maps(MAPS.values()))
             try:
@@ -422,10 +425,14 @@ class Probes:
             begun = [self._loading(compiled, probe) for probe in way.probes]
             programs = [stack.enter_context(program) for program in results(begun)]
             for probe, program in zip(way.probes, programs, strict=True):
-                if probe.calls:
-                    stack.enter_context(tracefs.attach_ends(program, probe.calls))
-                else:
+                if not probe.calls:
                     stack.enter_context(bpf.attach_tracing(program))
+            ends = [
+                (probe, program, tracefs.find_ends(probe.calls))
+                for probe, program in zip(way.probes, programs, strict=True)
+                if probe.calls
+            ]
+            self._ends += ends
             self._loaded |= {probe.name: program for probe, program in zip(way.probes, programs, strict=True)}
             return stack.pop_all()
 
@@ -444,6 +451,25 @@ class Probes:
         self._stack.enter_context(link)
         if probe.is_iterator:
             self._iterators[probe.spec.name] = link
+
+    def watch_calls(self) -> None:
+        """Attach to the ends of system calls, where that is the way to see something. Meanwhile every
+        system call of the host takes a little longer, so it is done while there is an agent."""
+        if self._events:
+            return
+        for end in list(self._ends):
+            probe, program, tracepoints = end
+            try:
+                self._events += tracefs.attach_ends(program, tracepoints)
+            except BpfError as error:
+                self._ends.remove(end)
+                self._miss(probe, error)
+
+    def unwatch_calls(self) -> None:
+        """Detach from them, beside all else: it takes the kernel tens of ms."""
+        events, self._events = self._events, []
+        if events:
+            self._detaching = Background(partial(tracefs.detach_ends, events))
 
     def map(self, name: str) -> Handle:
         """A map by its name in `MAPS`."""
@@ -566,6 +592,9 @@ class Probes:
 
     def close(self) -> None:
         """Detach and free everything."""
+        self.unwatch_calls()
+        if self._detaching is not None:
+            self._detaching.result()
         self._stack.close()
 
     def __enter__(self) -> Probes:
