@@ -1,6 +1,6 @@
 """Attaching to the tracepoints of system calls, which perf gives and raw tracepoints do not.
 
-Such a tracepoint costs every system call of the host a little (docs/kernels.md): it is for kernels on
+Such a tracepoint costs every system call of the host a little (docs/threat-model.md): it is for kernels on
 which nothing better can be had, and only while somebody is watched. Events are found through the tracefs
 that systemd mounts; where none is, through one of our own, which no path leads to and which takes
 CAP_SYS_ADMIN to have.
