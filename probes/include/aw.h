@@ -223,8 +223,8 @@ INLINE bool is_monitor(u32 tgid) {
     return monitor && *monitor == tgid;
 }
 
-/* The agent of the task that runs now, 0 if it is none. Most tasks of a host have no storage at all,
- * and a look at the pointer costs them less than the helper. */
+/* The agent of the task that runs now, 0 if it is none. Most tasks of a host have no storage at
+ * all, and a look at the pointer costs them less than the helper. */
 INLINE struct tag *current_tag(void) {
     struct task_struct *task = bpf_get_current_task_btf();
 
