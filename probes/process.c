@@ -129,8 +129,9 @@ INLINE void emit_environment(struct mm_struct *mm, const struct aw_header *like)
     READ(end, mm->env_end);
     REPEAT(i, ENVIRONMENT_STEPS) {
         read = read_user_str(text, sizeof(text), (void *)at);
-        if (read <= 0)
+        if (read < 0)
             break;
+        read += 1 ^ any(read); /* kernels up to 6.12 or so call an empty text 0 bytes long, not 1 */
         /* 0 or 1. Behind the environment lie a few bytes more, then nothing to read. */
         taken = fresh & ~harmless(text) & (at - end) >> 63;
         /* Or LLVM 19, which sees that too, makes branches of what follows. The verifier does where
