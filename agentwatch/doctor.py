@@ -110,6 +110,7 @@ def _gpus() -> Check:
 def _probes() -> Iterator[Check]:
     try:
         with Probes() as probes:
+            probes.watch_calls()
             missing = {one.probe: one for one in probes.missing}
             ways = {f"probe {probe.spec.name}": "" for probe in PROBES_TABLE}
             ways |= {choice.name: probes.ways.get(choice.name, "") for choice in CHOICES}

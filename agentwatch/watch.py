@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from agentwatch.sources.inventory import Inventory
 
 FIRST_NS = 2_000_000  # for what is found of an agent before anything else goes on
+REST_NS = 10_000_000_000  # after the last agent, while another may come
 AGENT = 1  # the number of the first agent: where there is one alone, its number
 
 
@@ -81,10 +82,11 @@ class Watch:
     def __init__(self) -> None:
         self.agents: dict[int, Watched] = {}
         self._last = 0
-        self.began = now()
+        self.began = self._left = now()  # `_left`: when the last agent went
         with ExitStack() as stack:
             self.probes = stack.enter_context(Probes())
             self.source = KernelSource(self.probes)
+            self.source.sweeps.append(self._rest)
             stack.callback(self.source.close)
             self.probes.guard_monitor(os.getpid())
             self.probes.know_initial()
@@ -100,6 +102,7 @@ class Watch:
         """
         number = self._free_number()
         began = now()
+        self.probes.watch_calls()
         self.source.watch(number)
         self.source.note(Type.AGENT, number, options.name, cgroup.name, cgroup.id, options.mode, time=began)
         self._note_policy(number, options, began)
@@ -174,6 +177,12 @@ class Watch:
         self.source.unwatch(number)
         self.agents.pop(number).close()
         self.probes.untag(number)  # what goes on is no agent any more, and its number another's soon
+        self._left = now()
+
+    def _rest(self) -> None:
+        """With nobody to watch for a while, let the host's system calls go at their full speed."""
+        if not self.agents and now() - self._left > REST_NS:
+            self.probes.unwatch_calls()
 
     def _free_number(self) -> int:
         """Not one that was given back a moment ago: its last records may not have been read."""

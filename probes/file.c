@@ -43,11 +43,12 @@ INLINE bool path_watched(struct path *path, u32 level, u32 use) {
     struct vfsmount *vfsmount = 0;
     struct mount *mount, *above = 0;
     const u8 *text = 0;
+    int i;
 
     READ(dentry, path->dentry);
     READ(vfsmount, path->mnt);
     mount = mount_of(vfsmount);
-    for (int i = 0; i < AW_WATCHED_LEVELS + MOUNTS_CROSSED; i++) {
+    REPEAT(i, AW_WATCHED_LEVELS + MOUNTS_CROSSED) {
         struct name name = {};
 
         if (level >= AW_WATCHED_LEVELS)
@@ -245,6 +246,7 @@ int on_open_end(struct syscall_end *ctx) {
 
 #ifdef HAVE_pt_regs__di
 
+#define NAMES 2 /* that a system call takes */
 #define NR_truncate 76
 #define NR_rename 82
 #define NR_link 86
@@ -264,12 +266,14 @@ struct asked {
 /* Value of SCRATCH, one a CPU: these programs are not preempted. Kept in memory, so that the
  * verifier does not follow every combination. */
 struct scratch {
-    struct asked asked[2];
+    struct asked asked[NAMES];
     char text[1 + TEXT_BYTES + AW_WATCHED_NAME]; /* after a slash */
     u8 unused[7];
     u32 begin[AW_WATCHED_LEVELS]; /* of names, the last one first */
     u32 names;
     u32 within; /* 1: a name's end was found, but not its beginning */
+    u32 found;  /* 1: a name is watched */
+    u32 last;
 };
 
 _Static_assert(sizeof(struct scratch) == AW_SCRATCH_BYTES, "value size of the map SCRATCH");
@@ -277,9 +281,11 @@ _Static_assert(sizeof(struct scratch) == AW_SCRATCH_BYTES, "value size of the ma
 /* Finds the last names of a path of so many bytes; false if they lie further back than is looked.
  * Without branches but the ends of the loop, as what the verifier takes long for. */
 INLINE bool split(struct scratch *scratch, u64 length) {
+    int i;
+
     scratch->names = 0;
     scratch->within = 0;
-    for (u32 i = 0; i < SPLIT_BYTES; i++) {
+    REPEAT(i, SPLIT_BYTES) {
         u64 at = length - i, slash, found;
         u32 *begin;
 
@@ -315,7 +321,7 @@ INLINE struct path *folder_of(s32 fd) {
 INLINE bool text_watched(struct scratch *scratch, const struct asked *asked) {
     u32 use = asked->access == AW_ACCESS_READ ? AW_WATCHED_READ : AW_WATCHED_WRITE;
     struct path *folder;
-    u32 begin;
+    u32 begin, level;
     bool absolute;
     long length;
 
@@ -328,12 +334,12 @@ INLINE bool text_watched(struct scratch *scratch, const struct asked *asked) {
     absolute = scratch->text[1] == '/';
     if (!split(scratch, length - 1))
         return true;
-    for (u32 level = 0; level < AW_WATCHED_LEVELS; level++) {
+    REPEAT(level, AW_WATCHED_LEVELS) {
         struct name name = {};
 
         if (level >= scratch->names)
             break;
-        begin = scratch->begin[level];
+        begin = scratch->begin[level & (AW_WATCHED_LEVELS - 1)];
         asm volatile("" : "+r"(begin));
         if (read_kernel_str(name.text, sizeof(name.text),
                             scratch->text + (begin & (TEXT_BYTES - 1))) <= 0)
@@ -387,14 +393,15 @@ INLINE void ask(struct asked *asked, s32 folder, u64 text, u32 access) {
 
 /* Emits all the names that were asked for if one of them is watched. */
 INLINE void judge(struct scratch *scratch, u32 agent) {
-    bool found = false;
-
-    for (int i = 0; i < 2; i++)
-        if (!found && scratch->asked[i].access)
-            found = text_watched(scratch, &scratch->asked[i]);
-    if (!found)
+    scratch->found = 0;
+#pragma unroll
+    for (int i = 0; i < NAMES; i++)
+        if (scratch->asked[i].access && text_watched(scratch, &scratch->asked[i]))
+            scratch->found = 1;
+    if (!scratch->found)
         return;
-    for (int i = 0; i < 2; i++)
+#pragma unroll
+    for (int i = 0; i < NAMES; i++)
         if (scratch->asked[i].access)
             emit_text(&scratch->asked[i], agent);
 }

@@ -157,8 +157,7 @@ INLINE void account_udp(struct flow *flow, const struct packet *packet) {
 }
 
 INLINE void increment(u16 *counter) {
-    if (*counter < 0xffff)
-        (*counter)++;
+    *counter += any(*counter ^ 0xffff);
 }
 
 INLINE void emit_progress(const struct flow *flow, const struct packet *packet, u32 agent) {

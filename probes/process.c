@@ -53,6 +53,7 @@ INLINE void argv_piece(u64 start, u32 offset, u64 length, u32 capacity,
 /* Emits argv in pieces, to the limit; how long it is, the exec says. */
 INLINE void emit_argv(u64 start, u32 length, const struct aw_header *like) {
     u32 offset = 0;
+    int i;
 
     if (length <= SMALL_PIECE) {
         argv_piece(start, 0, length, SMALL_PIECE, like);
@@ -62,7 +63,7 @@ INLINE void emit_argv(u64 start, u32 length, const struct aw_header *like) {
         argv_piece(start, 0, length, MIDDLE_PIECE, like);
         return;
     }
-    for (int i = 0; i < ARGV_CHUNKS; i++) {
+    REPEAT(i, ARGV_CHUNKS) {
         offset = i * LARGE_PIECE;
         if (offset >= length)
             break;
@@ -118,31 +119,36 @@ INLINE void variable_piece(u64 address, const struct aw_header *like) {
 /* Emits the variables of the new image that load code. The loop has but one branch: each costs the
  * verifier a walk through all that follows. */
 INLINE void emit_environment(struct mm_struct *mm, const struct aw_header *like) {
-    u64 text[ENVIRONMENT_STEP / sizeof(u64)], found[VARIABLES] = {};
-    u64 at = 0, end = 0, fresh = 1, taken, left = VARIABLES;
+    u64 text[ENVIRONMENT_STEP / sizeof(u64)], found[VARIABLES];
+    u64 at = 0, end = 0, fresh = 1, taken, at_variable, left = VARIABLES;
     long read = 0;
+    int i;
 
+    forgotten(found, sizeof(found));
     READ(at, mm->env_start);
     READ(end, mm->env_end);
-    for (int i = 0; i < ENVIRONMENT_STEPS; i++) {
+    REPEAT(i, ENVIRONMENT_STEPS) {
         read = read_user_str(text, sizeof(text), (void *)at);
-        if (read <= 0)
+        if (read < 0)
             break;
-        /* All bits or none. Behind the environment lie a few bytes more, then nothing to read. */
+        read += 1 ^ any(read); /* kernels up to 6.12 or so call an empty text 0 bytes long, not 1 */
+        /* 0 or 1. Behind the environment lie a few bytes more, then nothing to read. */
         taken = fresh & ~harmless(text) & (at - end) >> 63;
-        /* Or LLVM 19, which sees that it is 0 or 1, makes branches of what follows. */
+        /* Or LLVM 19, which sees that too, makes branches of what follows. The verifier does where
+         * all bits or none are set: hence the products. */
         asm volatile("" : "+r"(taken));
-        taken = -taken;
         for (int k = VARIABLES - 1; k > 0; k--)
-            found[k] = (found[k - 1] & taken) | (found[k] & ~taken);
-        found[0] = (at & taken) | (found[0] & ~taken);
-        left += taken;
+            found[k] += taken * (found[k - 1] - found[k]);
+        found[0] += taken * (at - found[0]);
+        left -= taken;
         fresh = any(read ^ ENVIRONMENT_STEP);
         at += read - 1 + fresh; /* of a longer one the rest follows */
     }
-    for (int k = VARIABLES - 1; k >= 0; k--)
-        if (found[k])
-            variable_piece(found[k], like);
+    REPEAT(i, VARIABLES) {
+        at_variable = found[(VARIABLES - 1 - i) & (VARIABLES - 1)];
+        if (at_variable)
+            variable_piece(at_variable, like);
+    }
     if (at < end || (s64)left < 0)
         variable_piece(0, like);
 }
@@ -158,14 +164,14 @@ INLINE void emit_streams(struct task_struct *task, const struct aw_header *like)
     submit(piece, RESERVED);
 }
 
-INLINE u16 executable(struct aw_exec *event, struct file *file) {
+INLINE void executable(struct aw_exec *event, struct file *file) {
     struct inode *inode = 0;
     struct super_block *super = 0;
     struct dentry *dentry = 0, *parent = 0;
     u64 magic = 0;
     struct file_id id;
     u32 links = 1;
-    u16 mode = 0, flags = 0;
+    u16 mode = 0, *flags = &event->header.flags;
 
     READ(inode, file->f_inode);
     READ(event->inode, inode->i_ino);
@@ -178,14 +184,13 @@ INLINE u16 executable(struct aw_exec *event, struct file *file) {
     READ(dentry, file->f_path.dentry);
     READ(parent, dentry->d_parent);
     if (!links)
-        flags |= AW_EXEC_DELETED;
+        *flags |= AW_EXEC_DELETED;
     /* A memfd is an unlinked tmpfs file whose dentry hangs nowhere. */
     if (!links && magic == TMPFS_MAGIC && parent == dentry)
-        flags |= AW_EXEC_MEMFD;
+        *flags |= AW_EXEC_MEMFD;
     id = identify(inode);
     if (bpf_map_lookup_elem(MAP(WRITTEN), &id))
-        flags |= AW_EXEC_WRITTEN;
-    return flags;
+        *flags |= AW_EXEC_WRITTEN;
 }
 
 INLINE void credentials(struct aw_exec *event, struct task_struct *task) {
@@ -290,7 +295,7 @@ int on_exec(u64 *ctx) {
     parent_of(event, task);
     credentials(event, task);
     namespaces(event, task);
-    event->header.flags = executable(event, file);
+    executable(event, file);
     submit(event, URGENT);
     return 0;
 }

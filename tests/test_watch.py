@@ -6,16 +6,19 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from agentwatch.kernel.cgroup import Cgroup, create
+from agentwatch.kernel.probes import ENDS
 from agentwatch.respond.cgroup import kill
 from agentwatch.schema import decode
 from agentwatch.schema.decode import AGENT, TYPE
 from agentwatch.schema.events import Type
 from agentwatch.sources.base import BatchKind
 from agentwatch.watch import Options, TooMany, Watch
+from tests.lab import hooks_on_calls
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
@@ -39,10 +42,10 @@ def agent(name: str) -> Iterator[Cgroup]:
         kill(made)
 
 
-def started(cgroup: Cgroup) -> subprocess.Popen[bytes]:
-    """A shell that runs `true` for each line that it is given, and says so."""
+def started(cgroup: Cgroup, work: str = "/bin/true") -> subprocess.Popen[bytes]:
+    """A shell that does some work for each line that it is given, and says so."""
     process = subprocess.Popen(
-        ["sh", "-c", "echo done; while read -r _; do /bin/true; echo done; done"],
+        ["sh", "-c", f"echo done; while read -r _; do {work}; echo done; done"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
@@ -64,13 +67,13 @@ def order(process: subprocess.Popen[bytes]) -> None:
     await_done(process)
 
 
-def execs(watch: Watch, until: Callable[[list[int]], bool]) -> list[int]:
-    """The agents that executed something, in order, until that is as wanted."""
+def execs(watch: Watch, until: Callable[[list[int]], bool], kind: Type = Type.EXEC) -> list[int]:
+    """The agents that executed (did) something, in order, until that is as wanted."""
     agents: list[int] = []
     while not until(agents):
         for batch in watch.source.poll(0.05):
             if batch.kind is BatchKind.RECORDS:
-                agents += [row[AGENT] for row in decode.records(batch.data) if row[TYPE] == Type.EXEC]
+                agents += [row[AGENT] for row in decode.records(batch.data) if row[TYPE] == kind]
     return agents
 
 
@@ -102,6 +105,25 @@ def test_an_agent_that_is_watched_no_more_says_nothing_and_its_number_waits(
         assert execs(watch, bool) == [3]
         one.kill()
         two.kill()
+
+
+def test_system_calls_are_hooked_only_while_somebody_is_watched(
+    first: Cgroup, second: Cgroup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("agentwatch.watch.REST_NS", 0)
+    with Watch() as watch, started(second, f": >{tmp_path}/.netrc") as process:
+        if watch.probes.ways["files"] != ENDS:
+            pytest.skip("this kernel has a better way to see files")
+        assert not hooks_on_calls()
+        watch.add(Options("one", "monitor"), first)
+        assert hooks_on_calls()
+        watch.remove(1)
+        while hooks_on_calls():
+            watch.source.poll()
+        watch.add(Options("two", "monitor", running=True), second)
+        order(process)
+        assert execs(watch, bool, Type.FILE_ACCESS) == [2]
+        process.kill()
 
 
 def test_there_is_an_end_to_the_numbers(

@@ -190,7 +190,9 @@ class Facts:
     def _connection(self, change: Change) -> dict[str, Value]:
         flow = change.flow
         assert flow is not None
-        return {**flow_fields(flow), "Protocol": flow.transport}
+        fields = flow_fields(flow)
+        fields["Protocol"] = flow.transport
+        return fields
 
     def _socket(self, change: Change) -> dict[str, Value]:
         family, socktype, protocol = change.fields[5:8]

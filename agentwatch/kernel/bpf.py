@@ -410,6 +410,14 @@ def map_keys(map: Handle, key_size: int) -> Iterator[bytes]:
         raise BpfError(ct.get_errno(), "walk a map")
 
 
+def calls_kernel_functions() -> bool:
+    """Whether programs may call kfuncs: they are made into machine code (net.core.bpf_jit_enable)."""
+    try:
+        return Path("/proc/sys/net/core/bpf_jit_enable").read_text(encoding="ascii").strip() != "0"
+    except OSError:  # a kernel without the setting
+        return True
+
+
 @cache
 def possible_cpus() -> int:
     """How many values an element of a per-CPU map has (/sys/devices/system/cpu/possible)."""

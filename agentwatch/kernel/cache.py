@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import logging
 import os
 import stat
 from collections.abc import Iterable, Mapping
@@ -16,17 +15,17 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from agentwatch.kernel.background import Background
 from agentwatch.kernel.bytecode import VMLINUX, Object, Spec
 
 FOLDER = Path("/var/cache/agentwatch/probes")
 TYPES_HEADER = "kernel_types.h"
 """The name by which probes include the header made from BTF."""
 
-_FORMAT = b"agentwatch probes 2\n"  # starts every file; change it when the layout changes
+_FORMAT = b"agentwatch probes 3\n"  # starts every file; change it when the layout changes
 _DIGEST_SIZE = 32
 _LARGEST = 16 << 20  # bytes
 _KEPT = 8  # files
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Recipe:
 
     `required` and `optional` are the kernel types of `TYPES_HEADER`; `headers` further generated
     ones by name. `btf_ids` are "kind name" of BTF entries whose ids the loader needs; those that
-    this kernel lacks are left out of the object.
+    this kernel lacks are left out of the object, for the others the C has HAVE_<kind>_<name>.
     """
 
     text: str
@@ -55,21 +54,22 @@ class Recipe:
         from agentwatch.kernel.types_header import kernel_header  # noqa: PLC0415
 
         types = KernelTypes(btf)
-        headers = {TYPES_HEADER: kernel_header(types, self.required, self.optional), **self.headers}
-        compiled = compile_object(
-            self.text, stub=self.stub, include_dirs=self.include_dirs, headers=headers, cflags=self.cflags
-        )
         ids = {}
         for key in self.btf_ids:
             kind, name = key.split()
             with suppress(MissingType):
                 ids[key] = types.type_id(Kind[kind.upper()], name)
+        there = "".join(f"#define HAVE_{key.replace(' ', '_')} 1\n" for key in ids)
+        headers = {TYPES_HEADER: there + kernel_header(types, self.required, self.optional), **self.headers}
+        compiled = compile_object(
+            self.text, stub=self.stub, include_dirs=self.include_dirs, headers=headers, cflags=self.cflags
+        )
         return replace(compiled, btf_ids=ids)
 
-    def digest(self, btf: bytes) -> bytes:
-        """32 bytes that change with every input of `build`."""
+    def digest(self) -> bytes:
+        """32 bytes that change with every input of `build` but the BTF."""
         digest = hashlib.sha256(_FORMAT)
-        for part in (bcc_version(), hashlib.sha256(btf).digest(), *self._parts()):
+        for part in (bcc_version(), *self._parts()):
             digest.update(len(part).to_bytes(8, "little") + part)
         return digest.digest()
 
@@ -99,8 +99,10 @@ def cached_object(recipe: Recipe, folder: Path = FOLDER, vmlinux: Path = VMLINUX
 
     A cache that cannot be trusted or written costs a log message and a compilation, no more.
     """
-    btf = vmlinux.read_bytes()
-    digest = recipe.digest(btf)
+    hashing = Background(lambda: _hashed(vmlinux))  # some ms, and the kernel's and OpenSSL's work
+    own = recipe.digest()
+    btf, of_btf = hashing.result()
+    digest = hashlib.sha256(own + of_btf).digest()
     path = folder / f"{digest.hex()}.probes"
     try:
         _check_folder(folder)
@@ -108,13 +110,24 @@ def cached_object(recipe: Recipe, folder: Path = FOLDER, vmlinux: Path = VMLINUX
     except FileNotFoundError:
         pass
     except (Untrusted, OSError, ValueError) as error:
-        _log.warning("the probe cache is not used: %s", error)
+        _warn("the probe cache is not used: %s", error)
     compiled = recipe.build(btf)
     try:
         _write(path, digest, compiled)
     except (Untrusted, OSError) as error:
-        _log.warning("the compiled probes are not kept: %s", error)
+        _warn("the compiled probes are not kept: %s", error)
     return compiled
+
+
+def _warn(message: str, error: Exception) -> None:
+    import logging  # noqa: PLC0415 (a warm start has nothing to say, and would pay 3 ms)
+
+    logging.getLogger(__name__).warning(message, error)
+
+
+def _hashed(path: Path) -> tuple[bytes, bytes]:
+    data = path.read_bytes()
+    return data, hashlib.sha256(data).digest()
 
 
 class Untrusted(Exception):

@@ -51,7 +51,7 @@ _COUNT = struct.Struct("<QQ")  # struct count
 _TASK_ROW = struct.Struct("<IIQQII")  # struct task_row
 _FILE_ID = struct.Struct("<QII")  # struct file_id
 _LOOK = struct.Struct("<16sII")  # struct look
-_SCRATCH_BYTES = 2 * 16 + 512 + WATCHED_NAME + 8 + 4 * WATCHED_LEVELS + 8  # struct scratch
+_SCRATCH_BYTES = 2 * 16 + 512 + WATCHED_NAME + 8 + 4 * WATCHED_LEVELS + 16  # struct scratch
 _SOCKET_ROW = struct.Struct("<IIQQHHHxx")  # struct socket_row
 
 MAPS = {
@@ -74,7 +74,12 @@ MAPS = {
     )
 }
 
-KFUNCS = {900_001: "bpf_cast_to_kern_ctx"}
+KFUNCS = {
+    900_001: "bpf_cast_to_kern_ctx",
+    900_002: "bpf_iter_num_new",
+    900_003: "bpf_iter_num_next",
+    900_004: "bpf_iter_num_destroy",
+}
 
 FILES = ("process.c", "file.c", "privileged.c", "socket.c", "payload.c", "unix.c", "control.c", "inventory.c")
 
@@ -283,6 +288,7 @@ _TYPES_NEEDED: dict[str, tuple[str, ...]] = {
         "exit_code",
         "cred",
         "nsproxy",
+        "bpf_storage",
     ),
     "sock_common": ("skc_family", "skc_cookie"),
     "sock": ("__sk_common", "sk_protocol", "sk_type", "sk_err", "sk_socket"),
@@ -328,6 +334,7 @@ def recipe() -> Recipe:
     text = "".join(f'#line 1 "{name}"\n{(PROBES / name).read_text()}\n' for name in FILES)
     chosen = [probe for choice in CHOICES for way in choice.ways for probe in way.probes]
     targets = {probe.spec.target for probe in (*PROBES_TABLE, *chosen) if probe.spec.target}
+    kfuncs = {f"func {name}" for name in KFUNCS.values()} if bpf.calls_kernel_functions() else set()
     return Recipe(
         text=text,
         stub=PROBES / "include" / "stub",
@@ -335,7 +342,7 @@ def recipe() -> Recipe:
         headers={"aw_events.h": c_header.emit(), "aw_maps.h": _maps_header()},
         required=_TYPES_NEEDED,
         optional=_TYPES_OPTIONAL,
-        btf_ids=tuple(sorted(targets | {f"func {name}" for name in KFUNCS.values()})),
+        btf_ids=tuple(sorted(targets | kfuncs)),
     )
 
 
@@ -356,6 +363,9 @@ class Probes:
         self._stack = ExitStack()
         self._loaded: dict[str, Handle] = {}
         self._iterators: dict[str, Handle] = {}
+        self._ends: list[tuple[Probe, Handle, Mapping[str, int]]] = []
+        self._events: list[Handle] = []  # that are attached to ends of system calls
+        self._detaching: Background[None] | None = None
         with self._stack:
             making = Background(lambda: create_maps(MAPS.values()))
             try:
@@ -415,10 +425,14 @@ class Probes:
             begun = [self._loading(compiled, probe) for probe in way.probes]
             programs = [stack.enter_context(program) for program in results(begun)]
             for probe, program in zip(way.probes, programs, strict=True):
-                if probe.calls:
-                    stack.enter_context(tracefs.attach_ends(program, probe.calls))
-                else:
+                if not probe.calls:
                     stack.enter_context(bpf.attach_tracing(program))
+            ends = [
+                (probe, program, tracefs.find_ends(probe.calls))
+                for probe, program in zip(way.probes, programs, strict=True)
+                if probe.calls
+            ]
+            self._ends += ends
             self._loaded |= {probe.name: program for probe, program in zip(way.probes, programs, strict=True)}
             return stack.pop_all()
 
@@ -437,6 +451,25 @@ class Probes:
         self._stack.enter_context(link)
         if probe.is_iterator:
             self._iterators[probe.spec.name] = link
+
+    def watch_calls(self) -> None:
+        """Attach to the ends of system calls, where that is the way to see something. Meanwhile every
+        system call of the host takes a little longer, so it is done while there is an agent."""
+        if self._events:
+            return
+        for end in list(self._ends):
+            probe, program, tracepoints = end
+            try:
+                self._events += tracefs.attach_ends(program, tracepoints)
+            except BpfError as error:
+                self._ends.remove(end)
+                self._miss(probe, error)
+
+    def unwatch_calls(self) -> None:
+        """Detach from them, beside all else: it takes the kernel tens of ms."""
+        events, self._events = self._events, []
+        if events:
+            self._detaching = Background(partial(tracefs.detach_ends, events))
 
     def map(self, name: str) -> Handle:
         """A map by its name in `MAPS`."""
@@ -564,6 +597,9 @@ class Probes:
 
     def close(self) -> None:
         """Detach and free everything."""
+        self.unwatch_calls()
+        if self._detaching is not None:
+            self._detaching.result()
         self._stack.close()
 
     def __enter__(self) -> Probes:

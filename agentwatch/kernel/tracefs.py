@@ -1,8 +1,9 @@
 """Attaching to the tracepoints of system calls, which perf gives and raw tracepoints do not.
 
-Such a tracepoint costs every system call of the host a little (bench/overhead.py): it is for kernels
-on which nothing better can be had. Events are found through the tracefs that systemd mounts; where none
-is, through one of our own, which no path leads to and which takes CAP_SYS_ADMIN to have.
+Such a tracepoint costs every system call of the host a little (docs/threat-model.md): it is for kernels on
+which nothing better can be had, and only while somebody is watched. Events are found through the tracefs
+that systemd mounts; where none is, through one of our own, which no path leads to and which takes
+CAP_SYS_ADMIN to have.
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ import fcntl
 import os
 import platform
 import struct
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -28,24 +28,31 @@ _PERF_TYPE_TRACEPOINT, _PERF_FLAG_CLOEXEC, _ATTR_SIZE = 2, 8, 128
 _IOC_ENABLE, _IOC_SET_BPF = 0x2400, 0x40042408  # PERF_EVENT_IOC_*
 
 
-def attach_ends(program: Handle, calls: Iterable[str]) -> ExitStack:
-    """Run a program (type TRACEPOINT) at the end of each of these system calls, until closed.
+def find_ends(calls: Iterable[str]) -> dict[str, int]:
+    """The tracepoints of the ends of these system calls, by call, for `attach_ends`.
 
     Calls that this architecture lacks are left out. Raises `BpfError` where there are none.
     """
-    with ExitStack() as links:
-        events: list[Handle] = []
-        links.callback(_close, events)
-        for call in calls:
-            number = _event(f"syscalls/sys_exit_{call}")
-            if number is not None:
-                events.append(_attach(program, number, call))
-        if not events:
-            raise BpfError(2, "attach to system calls: this kernel has no tracepoints of them")
-        return links.pop_all()
+    found = {call: _event(f"syscalls/sys_exit_{call}") for call in calls}
+    ends = {call: number for call, number in found.items() if number is not None}
+    if not ends:
+        raise BpfError(2, "attach to system calls: this kernel has no tracepoints of them")
+    return ends
 
 
-def _close(events: Iterable[Handle]) -> None:
+def attach_ends(program: Handle, ends: Mapping[str, int]) -> list[Handle]:
+    """Run a program (type TRACEPOINT) at each of these ends, until what is returned is detached."""
+    events: list[Handle] = []
+    try:
+        for call, number in ends.items():
+            events.append(_attach(program, number, call))
+    except BpfError:
+        detach_ends(events)
+        raise
+    return events
+
+
+def detach_ends(events: Iterable[Handle]) -> None:
     """Side by side: for each the kernel waits, tens of ms, until nothing runs the program any more."""
     results([Background(event.close) for event in events])
 

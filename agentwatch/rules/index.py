@@ -119,19 +119,25 @@ class Plan:
             self._tests.append(compile_condition(expr, atoms, searched))
             self._read.append(_fields_read(expr))
         self._indexes = [FieldIndex(name, guarded[name], atoms) for name in sorted(guarded)]
+        names = [index.name for index in self._indexes]
+        # All that the guards look at, where it is short enough to be remembered as a whole.
+        self._looked_at = tuple(names) if all(map(_is_short, names)) else None
+        self._passed_over = Memory(REMEMBERED_EVENTS)
         self._reads = Memory(REMEMBERED_EVENTS)
         self._memory = Memory(REMEMBERED_EVENTS)
 
     def evaluate(self, event: Event) -> Verdicts:
         """(place of the rule, undecided) for each rule that holds or may hold, in order."""
+        looked_at = None
+        if self._looked_at is not None and not event.truncated:
+            looked_at = tuple(map(event.fields.get, self._looked_at))
+            if self._passed_over.get(looked_at):
+                return ()
         facts = Facts(event)
-        held = self._without
-        for index in self._indexes:
-            held |= index.candidates(facts)
-        candidates = held & self._every
-        for part in range(1, GUARDS):
-            candidates &= held >> part * self._count
+        candidates = self._candidates(facts)
         if not candidates:
+            if looked_at is not None and _small(looked_at):
+                self._passed_over.put(looked_at, True)
             return ()
         key = self._key(candidates, event)
         found: Verdicts | None = None if key is None else self._memory.get(key)
@@ -140,6 +146,16 @@ class Plan:
             if key is not None:
                 self._memory.put(key, found)
         return found
+
+    def _candidates(self, facts: Facts) -> int:
+        """The rules whose guards all hold or may hold."""
+        held = self._without
+        for index in self._indexes:
+            held |= index.candidates(facts)
+        candidates = held & self._every
+        for part in range(1, GUARDS):
+            candidates &= held >> part * self._count
+        return candidates
 
     def _key(self, candidates: int, event: Event) -> tuple[Any, ...] | None:
         """All that the candidates' verdicts depend on; None where it is too much to be remembered."""
@@ -168,6 +184,11 @@ class Plan:
             if verdict is not False:
                 found.append((self._numbers[rule], verdict is None))
         return tuple(found)
+
+
+def _is_short(name: str) -> bool:
+    """Whether a guard's field is one whose value is neither long nor a list of the agent's making."""
+    return name not in (*_LONG, "Argv", ANY_FIELD, AGENT_FIELD) and "#" not in name
 
 
 def _bits(number: int) -> Iterator[int]:

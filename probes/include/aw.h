@@ -26,6 +26,11 @@ static long (*read_user_str)(void *, u32, const void *) = (void *)BPF_FUNC_probe
 /* Reads a kernel field without trusting the pointer. */
 #define READ(destination, source) read_kernel(&(destination), sizeof(destination), &(source))
 
+/* Sets to 0 what the verifier is to know nothing of: a read that fails does. */
+INLINE void forgotten(void *value, u32 size) {
+    read_kernel(value, size, 0);
+}
+
 #define S_IFMT 0170000 /* of i_mode: include/uapi/linux/stat.h */
 #define S_IFSOCK 0140000
 #define S_IFREG 0100000
@@ -58,6 +63,39 @@ INLINE u64 any(u64 bits) {
     asm volatile("" : "+r"(negative));
     return (bits | negative) >> 63;
 }
+
+/* for (i = 0; i < times; i++). From kernel 6.4 on the verifier walks through the body until it
+ * learns nothing new, two or three times; before, as often as it is told. To it `i` may be any
+ * number then. `times` is a constant, and at the end of the body all paths should know equally
+ * little. */
+#ifdef HAVE_func_bpf_iter_num_new
+struct count_up { /* struct bpf_iter_num of the kernel */
+    u64 opaque;
+};
+
+static int (*iter_num_new)(struct count_up *, int, int) = (void *)KFUNC_bpf_iter_num_new;
+static int *(*iter_num_next)(struct count_up *) = (void *)KFUNC_bpf_iter_num_next;
+static void (*iter_num_destroy)(struct count_up *) = (void *)KFUNC_bpf_iter_num_destroy;
+
+INLINE void end_count(struct count_up *count) {
+    iter_num_destroy(count);
+}
+
+INLINE struct count_up *begin_count(struct count_up *count, int times) {
+    iter_num_new(count, 0, times);
+    return count;
+}
+
+#define REPEAT(i, times)                                                                           \
+    for (struct count_up _count __attribute__((cleanup(end_count))),                               \
+         *_counting = begin_count(&_count, times);                                                 \
+         ({                                                                                        \
+             int *_next = iter_num_next(_counting);                                                \
+             _next ? (i = *_next, true) : false;                                                   \
+         });)
+#else
+#define REPEAT(i, times) for (i = 0; i < (times); i++)
+#endif
 
 /* A length from 1 to `limit`, where the verifier sees it: one of 6.1 learns nothing from a test for
  * 0.
@@ -185,7 +223,10 @@ INLINE bool is_monitor(u32 tgid) {
     return monitor && *monitor == tgid;
 }
 
-/* The agent of the task that runs now, 0 if it is none. */
+/* The agent of the task that runs now, 0 if it is none. Most tasks of a host have no storage at
+ * all, and a look at the pointer costs them less than the helper. */
 INLINE struct tag *current_tag(void) {
-    return bpf_task_storage_get(MAP(TAGS), bpf_get_current_task_btf(), 0, 0);
+    struct task_struct *task = bpf_get_current_task_btf();
+
+    return task->bpf_storage ? bpf_task_storage_get(MAP(TAGS), task, 0, 0) : 0;
 }

@@ -27,12 +27,13 @@ INLINE bool write_path(struct path *path, u8 *data, u16 *length) {
     const u8 *name = 0;
     u32 used;
     long written;
+    int i;
 
     READ(dentry, path->dentry);
     READ(vfsmount, path->mnt);
     mount = mount_of(vfsmount);
     *length = 0;
-    for (int i = 0; i < PATH_DEPTH; i++) {
+    REPEAT(i, PATH_DEPTH) {
         used = *length;
         READ(root, mount->mnt.mnt_root);
         READ(parent, dentry->d_parent);

@@ -6,10 +6,10 @@ import os
 
 import pytest
 
-from agentwatch.kernel.probes import SLOTS_BYTES
+from agentwatch.kernel.probes import RECORDS_BYTES, SLOTS_BYTES
 from agentwatch.kernel.ring import Ring
 from agentwatch.schema import decode
-from agentwatch.schema.events import SLOT_SIZE, Type
+from agentwatch.schema.events import SLOT_SIZE, Piece, Type
 from tests.lab import compiled
 from tests.lab.watched import watched
 
@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="ne
 def test_slots_come_in_order_and_none_is_missed_however_often_the_ring_turns() -> None:
     """More than twice the ring's size of connects, read in batches of odd sizes."""
     wanted = 2 * SLOTS_BYTES // SLOT_SIZE + 1000
-    with watched([str(compiled("flood")), "udp-connect", "200000", "1"]) as agent:
+    with watched([str(compiled("flood")), "udp-connect", "200000", "3"]) as agent:
         ring: Ring = agent.session.source._slots
         seen, last, size = 0, 0, 1
         while agent.cgroup.populated() or ring.pending():
@@ -43,6 +43,26 @@ def test_records_are_taken_whole_whatever_the_limit() -> None:
             rows += decode.records(ring.take_records(100))
     executed = [row for row in rows if row[decode.TYPE] == Type.EXEC]
     assert len(executed) == 9
+
+
+def test_a_record_that_goes_past_the_end_of_the_ring_is_whole() -> None:
+    """More than twice the ring's size of arguments; a turn of it ends within one of their pieces."""
+    text, times = 30_000, 320
+    with watched(["sh", "-c", f"for i in $(seq {times}); do /bin/true $0; done", "x" * text]) as agent:
+        ring: Ring = agent.session.source._records
+        taken, rows = 0, []
+        while agent.cgroup.populated() or ring.pending():
+            batch = ring.take_records(1 << 20)
+            taken += len(batch)
+            rows += decode.records(batch)
+    assert taken > 2 * RECORDS_BYTES
+    assert sum(row[decode.TYPE] == Type.EXEC for row in rows) == times + 2  # sh, seq
+    characters = 0
+    for row in rows:
+        if row[decode.TYPE] == Type.EXEC_PIECE:
+            _, length, kind = decode.unpack(row)
+            characters += decode.tail(row, length).count(b"x") if kind == Piece.ARGV else 0
+    assert characters == text * (times + 1)
 
 
 def test_a_full_ring_counts_what_it_refuses_and_goes_on_afterwards() -> None:
