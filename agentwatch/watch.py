@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING
 
 from agentwatch.clock import now
 from agentwatch.enrich import watched_files
+from agentwatch.kernel import denials
 from agentwatch.kernel.cgroup import Cgroup
+from agentwatch.kernel.denials import DenialError
 from agentwatch.kernel.errors import ProbeError
 from agentwatch.kernel.probes import MAX_AGENTS, Probes
 from agentwatch.schema.events import Type
@@ -98,6 +100,7 @@ class Watch:
         self.source.watch(number)
         self.source.note(Type.AGENT, number, options.name, cgroup.name, cgroup.id, options.mode, time=began)
         self._note_policy(number, options, began)
+        self._guard(number, options)
         watched = Watched(options, cgroup, began, ExitStack())
         try:
             if options.running:
@@ -108,6 +111,7 @@ class Watch:
             self.source.unwatch(number)
             watched.close()
             self.probes.untag(number)
+            self.probes.denials.forget(number)
             raise
         self.agents[number] = watched
         return number
@@ -149,6 +153,17 @@ class Watch:
         """Watch an agent on other terms from now on; its name stays."""
         self.agents[number].options = options
         self._note_policy(number, options, now())
+        self._guard(number, options)
+
+    def _guard(self, number: int, options: Options) -> None:
+        """Have the kernel keep an agent that may be acted on from ending the watch, where it can."""
+        if options.mode != "enforce" or options.max_response == "alert":
+            self.probes.denials.unguard(number)
+            return
+        try:
+            self.probes.denials.guard(number)
+        except DenialError as error:
+            self.source.note(Type.COVERAGE, number, "denials", str(error), denials.LOST)
 
     def _note_policy(self, number: int, options: Options, time: int) -> None:
         terms = options.terms
@@ -164,6 +179,7 @@ class Watch:
         self.source.unwatch(number)
         self.agents.pop(number).close()
         self.probes.untag(number)  # what goes on is no agent any more, and its number another's soon
+        self.probes.denials.forget(number)
 
     def _free_number(self) -> int:
         """Not one that was given back a moment ago: its last records may not have been read."""

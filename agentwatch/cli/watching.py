@@ -88,7 +88,7 @@ _OPTIONS = (
     ),
     click.option(
         "--max-response",
-        type=click.Choice(["alert", "pause", "kill"]),
+        type=click.Choice(["alert", "block", "pause", "kill"]),
         default="kill",
         show_default=True,
         help="With --mode enforce: never do more than this. A rule that says kill then pauses, say.",

@@ -13,7 +13,12 @@ from agentwatch.tui.text import byte_count
 HISTORY: Final = 60  # samples of an agent's activity kept
 _BARS: Final = "▁▂▃▄▅▆▇█"
 
-STATE_STYLES: Final = {"paused": "black on yellow", "killed": "white on red", "running": "green"}
+STATE_STYLES: Final = {
+    "paused": "black on yellow",
+    "blocked": "black on yellow",
+    "killed": "white on red",
+    "running": "green",
+}
 LEVEL_STYLES: Final = {
     "critical": "white on red",
     "high": "bold red",
@@ -21,7 +26,7 @@ LEVEL_STYLES: Final = {
     "low": "cyan",
     "informational": "",
 }
-STATE_WORDS: Final = {"paused": "FROZEN", "killed": "KILLED", "running": "running"}
+STATE_WORDS: Final = {"paused": "FROZEN", "blocked": "BLOCKED", "killed": "KILLED", "running": "running"}
 
 Span = tuple[str, str]
 """A text and its style, as rich writes styles."""
