@@ -239,7 +239,8 @@ def tests(*paths: str) -> None:
 def demonstration() -> None:
     """The README's own, without a terminal: the agent goes on after each freeze."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-I", "-m", "agentwatch.demo", "--out", folder]
+        # Not isolated: a linked environment may be another checkout's, and this one is to be shown.
+        command = [sys.executable, "-m", "agentwatch.demo", "--out", folder]
         status = None
         try:
             done = subprocess.run(
