@@ -159,7 +159,10 @@ def document(results: Results) -> Iterator[str]:
         "`sudo ./dev vm --host` (the kernel it is run on); not to be edited by hand. Each line is one "
         "machine: a Debian kernel booted in QEMU over the root file system of the system it is run on. The "
         "demonstration is the README's own, under `--max-response pause`; where machines are emulated its "
-        "pip may give up for want of time, which changes nothing of what is caught."
+        "pip may give up for want of time, which changes nothing of what is caught. Denials: whether the "
+        "programs on LSM hooks attach, so that the response `block` is available and the monitor is guarded. "
+        "In modes other than `unified` the tests and the verifier's work are left out. Seconds are those of "
+        "emulated machines on a host with other work."
     )
     yield from _machines(results)
     yield from _not_run(results)
