@@ -221,7 +221,7 @@ def _not_run(results: Results) -> Iterator[str]:
             "",
             "### Not run",
             "",
-            "Pinned in `vm-tests/kernels.toml`, booted in none of these modes yet:",
+            "Pinned in `vm-tests/kernels.toml`, without a run in this table:",
             "",
         )
         yield from (f"- {kernel}: {', '.join(names)}" for kernel, names in left.items() if names)
