@@ -12,6 +12,7 @@ from agentwatch.kernel.bpf import BpfError
 from agentwatch.kernel.bytecode import VMLINUX, BuildError
 from agentwatch.kernel.cache import bcc_version
 from agentwatch.kernel.cgroup import CgroupError, controllers, find_mount
+from agentwatch.kernel.denials import LOST, DenialError
 from agentwatch.kernel.errors import ProbeError
 from agentwatch.kernel.probes import CHOICES, PROBES_TABLE, Probes
 from agentwatch.resources import RULES
@@ -114,6 +115,7 @@ def _probes() -> Iterator[Check]:
             missing = {one.probe: one for one in probes.missing}
             ways = {f"probe {probe.spec.name}": "" for probe in PROBES_TABLE}
             ways |= {choice.name: probes.ways.get(choice.name, "") for choice in CHOICES}
+            refusals = _denials(probes)
     except (ProbeError, BpfError, BuildError) as error:
         yield Check("probes", MISSING, str(error), _remedy())
         return
@@ -123,6 +125,15 @@ def _probes() -> Iterator[Check]:
             yield Check(name, OK, way)
         else:
             yield Check(name, DEGRADED, f"{lacking.error}: {lacking.cost}")
+    yield refusals
+
+
+def _denials(probes: Probes) -> Check:
+    try:
+        probes.denials.try_all()
+    except DenialError as error:
+        return Check("denials", DEGRADED, f"{error}: {LOST}", "boot with bpf in lsm=")
+    return Check("denials", OK, "block is available, and agents under enforce are kept from the monitor")
 
 
 def _remedy() -> str:

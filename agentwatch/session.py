@@ -101,7 +101,7 @@ class Session:
         self.probes = watch.probes
         self.source = watch.source
         self.source.note(Type.RULES, HOST, rules.digest, b"", time=watch.began)
-        self.enforcer = Enforcer(watch.source)
+        self.enforcer = Enforcer(watch.source, watch.probes)
         for number, agent in watch.agents.items():
             self.enforcer.add(number, agent.cgroup, agent.options.max_response)
         self._writer: TraceWriter | None = None

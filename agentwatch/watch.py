@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from agentwatch.clock import now
 from agentwatch.enrich import watched_files
 from agentwatch.kernel.cgroup import Cgroup
+from agentwatch.kernel.denials import DenialError
 from agentwatch.kernel.errors import ProbeError
 from agentwatch.kernel.probes import MAX_AGENTS, Probes
 from agentwatch.schema.events import Type
@@ -108,6 +109,7 @@ class Watch:
         self._note_policy(number, options, began)
         if training := _training(options):
             self.source.note(Type.TRAINING, number, training, time=began)
+        self._guard(number, options)
         watched = Watched(options, cgroup, began, ExitStack())
         try:
             if options.running:
@@ -118,6 +120,7 @@ class Watch:
             self.source.unwatch(number)
             watched.close()
             self.probes.untag(number)
+            self.probes.denials.forget(number)
             raise
         self.agents[number] = watched
         return number
@@ -162,6 +165,16 @@ class Watch:
         self._note_policy(number, options, time)
         if _training(options) != _training(before):
             self.source.note(Type.TRAINING, number, _training(options), time=time)
+        self._guard(number, options)
+
+    def _guard(self, number: int, options: Options) -> None:
+        """Have the kernel keep an agent that may be acted on from ending the watch, where it can. Where it
+        cannot, no less is seen, so that it is no gap in coverage: `doctor` says so."""
+        if options.mode == "enforce" and options.max_response != "alert":
+            with suppress(DenialError):
+                self.probes.denials.guard(number)
+        else:
+            self.probes.denials.unguard(number)
 
     def _note_policy(self, number: int, options: Options, time: int) -> None:
         terms = options.terms
@@ -177,6 +190,7 @@ class Watch:
         self.source.unwatch(number)
         self.agents.pop(number).close()
         self.probes.untag(number)  # what goes on is no agent any more, and its number another's soon
+        self.probes.denials.forget(number)
         self._left = now()
 
     def _rest(self) -> None:

@@ -37,24 +37,27 @@ int on_cgroup_attach(u64 *ctx) {
     return 0;
 }
 
+INLINE void tell_signal(u32 agent, u32 sig, u32 target) {
+    struct aw_signal *event = slot(AW_SIGNAL, agent, URGENT);
+
+    if (!event)
+        return;
+    fill_current(&event->header);
+    event->signal = sig;
+    event->target = target;
+    submit(event, URGENT);
+}
+
 /* tp_btf/signal_generate(int sig, struct kernel_siginfo *, struct task_struct *task, int, int) */
 int on_signal(u64 *ctx) {
     struct task_struct *target = (void *)ctx[2];
     struct tag *tag = current_tag();
-    struct aw_signal *event;
     u32 tgid = 0;
 
     if (!tag || ctx[0] == SIGCHLD)
         return 0;
     READ(tgid, target->tgid);
-    if (!is_monitor(tgid))
-        return 0;
-    event = slot(AW_SIGNAL, tag->agent, URGENT);
-    if (!event)
-        return 0;
-    fill_current(&event->header);
-    event->signal = ctx[0];
-    event->target = tgid;
-    submit(event, URGENT);
+    if (is_monitor(tgid))
+        tell_signal(tag->agent, ctx[0], tgid);
     return 0;
 }

@@ -384,9 +384,11 @@ INLINE int packet(struct __sk_buff *skb, u8 direction) {
     return 1;
 }
 
-/* cgroup_skb/egress */
+/* cgroup_skb/egress: 0 drops the packet */
 int on_egress(struct __sk_buff *skb) {
-    return packet(skb, OUT);
+    struct agent *agent = bpf_get_local_storage(MAP(AGENTS), 0);
+
+    return agent->blocked ? 0 : packet(skb, OUT);
 }
 
 /* cgroup_skb/ingress */

@@ -17,6 +17,12 @@ mount -t tmpfs shm /dev/shm
 ln -sf /proc/self/fd /dev/fd
 mkdir -p /lib/modules
 ln -sfn "$MODULES" "/lib/modules/$(uname -r)"
+mkdir -p -m 700 /var/cache/agentwatch/probes
+cp "$PROBES"/*.probes /var/cache/agentwatch/probes/
+if [ -n "$HEADERS" ]; then
+    ln -s "$HEADERS"/usr/src/linux-headers-* /usr/src/
+    cp -a "$HEADERS/lib/modules/$(uname -r)/build" "$MODULES/build"
+fi
 mount -t securityfs security /sys/kernel/security
 mount -t tracefs tracing /sys/kernel/tracing
 mount -t bpf bpf /sys/fs/bpf

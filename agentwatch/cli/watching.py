@@ -132,7 +132,7 @@ _OPTIONS = (
     ),
     click.option(
         "--max-response",
-        type=click.Choice(["alert", "pause", "kill"]),
+        type=click.Choice(["alert", "block", "pause", "kill"]),
         help="With --mode enforce: never do more than this. A rule that says kill then pauses, say. Where it "
         "is not given: what the daemon's configuration says, without a daemon kill.",
     ),

@@ -63,7 +63,7 @@ class Policy:
     max_response: str = setting(
         "never do more than this; what asks for more is answered by this",
         "kill",
-        choices=("alert", "pause", "kill"),
+        choices=("alert", "block", "pause", "kill"),
     )
     only: tuple[str, ...] = setting(
         "the rules that speak of this agent: ids, names, tags (`attack.t1496`) or tactics (`impact`); all "

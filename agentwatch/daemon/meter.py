@@ -16,7 +16,7 @@ from agentwatch.sinks.metrics import resident_bytes
 
 INTERVAL_NS: Final = 1_000_000_000
 SCRAPED_NS: Final = 120_000_000_000  # after a scrape the kernel times the probes for so long
-_STATES: Final = ("running", "paused", "killed")
+_STATES: Final = ("running", "blocked", "paused", "killed")
 
 
 class Meter:

@@ -10,12 +10,12 @@ from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import Change, State
 from agentwatch.event import Value
 from agentwatch.schema.decode import DecodeError
-from agentwatch.schema.events import BpfCommand, Namespace, Operation, PrivilegedFlag, Type
+from agentwatch.schema.events import BpfCommand, Denial, Namespace, Operation, PrivilegedFlag, Type
 
 CATEGORIES: Final = frozenset(("privileged_operation", "tampering"))
 _CATEGORY: Final = "privileged_operation"
 _ANY_NAMESPACE: Final = sum(Namespace)
-_FORK, _EXEC = int(Type.FORK), int(Type.EXEC)
+_FORK, _EXEC, _DENIED = int(Type.FORK), int(Type.EXEC), int(Type.DENIED)
 
 _Fields = dict[str, Value]
 
@@ -23,7 +23,7 @@ _Fields = dict[str, Value]
 class Privileged:
     """Events of the categories in `wanted` for what takes privilege, or gives it."""
 
-    types: ClassVar[frozenset[int]] = frozenset((Type.PRIVILEGED, Type.FORK, Type.EXEC))
+    types: ClassVar[frozenset[int]] = frozenset((Type.PRIVILEGED, Type.DENIED, Type.FORK, Type.EXEC))
 
     def __init__(self, state: State, wanted: Collection[str]) -> None:
         self._state = state
@@ -39,6 +39,9 @@ class Privileged:
             if change.process.root_from is not None:
                 own: _Fields = {"Kind": "credentials", "UserId": change.process.root_from, "NewUserId": 0}
                 yield from self._tell(change, own)
+        elif change.type == _DENIED:
+            if change.fields[-1] == Denial.MODULE:  # that it was tried says as much
+                yield from self._tell(change, _module(change))
         else:
             yield from self._operation(change)
 

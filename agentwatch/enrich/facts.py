@@ -16,7 +16,8 @@ from agentwatch.enrich.processes import Process
 from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import Change, State
 from agentwatch.event import Value
-from agentwatch.schema.events import ExecFlag, Operation, Type
+from agentwatch.schema.decode import DecodeError
+from agentwatch.schema.events import Denial, ExecFlag, Operation, Type
 
 ANCESTORS = 16  # whose programs are told
 SOCKETS = 4096  # made and remembered, lest a sweep tell them again
@@ -168,6 +169,7 @@ class Facts:
             Type.UNIX_CONNECT: ("unix_connection", self._unix),
             Type.CGROUP_MOVE: ("tampering", self._tampering),
             Type.SIGNAL: ("tampering", self._tampering),
+            Type.DENIED: ("denial", self._denial),
             Type.LOSS: ("loss", self._loss),
         }
         self._made: dict[int, None] = {}  # inodes of sockets that were told as they were made
@@ -227,6 +229,15 @@ class Facts:
             return None  # below its own it is frozen and killed with the rest
         mover = self._state.processes.living(change.fields[1])
         return {"Kind": "cgroup_move", "Cgroup": cgroup, "ByAgent": str(mover is not None).lower()}
+
+    def _denial(self, change: Change) -> dict[str, Value]:
+        argument, target, number = change.fields
+        try:
+            what = Denial(number)
+        except ValueError:
+            raise DecodeError(f"there is no denial {number}") from None
+        signal = argument if what is Denial.SIGNAL else None
+        return {"Kind": what.name.lower(), "TargetProcessId": target or None, "Signal": signal}
 
     def _loss(self, change: Change) -> dict[str, Value]:
         number, lost, reason = change.fields

@@ -30,13 +30,18 @@ _INCOMING = int(PayloadFlag.IN)
 _ADDRESS = {socket.AF_INET: 4, socket.AF_INET6: 16}  # bytes
 
 
-AgentState = Literal["running", "paused", "killed"]
-_STATE_AFTER: dict[str, AgentState] = {"pause": "paused", "kill": "killed", "resume": "running"}
+AgentState = Literal["running", "blocked", "paused", "killed"]
+_STATE_AFTER: dict[str, AgentState] = {
+    "block": "blocked",
+    "pause": "paused",
+    "kill": "killed",
+    "resume": "running",
+}
 
 
 @dataclass(slots=True)
 class Agent:
-    """A process tree under watch. `state` is running, paused or killed."""
+    """A process tree under watch. `state` is running, blocked, paused or killed."""
 
     number: int
     since: int = 0  # sequence number of the record that it begins with
@@ -106,6 +111,7 @@ class State:
             Type.CLOSE: self._close,
             Type.FLOW_PROGRESS: self._progress,
             Type.SIGNAL: self._plain,
+            Type.DENIED: self._plain,
             Type.EXEC: self._exec,
             Type.EXEC_PIECE: self._piece,
             Type.PAYLOAD: self._payload,

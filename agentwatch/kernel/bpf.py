@@ -253,11 +253,18 @@ class _Libbpf:
         return int(self.library.bpf_create_map_xattr(ct.byref(attr)))
 
     def prog_load(
-        self, type: int, name: bytes, code: bytes, target: tuple[int, int], log: ct.Array[ct.c_char] | None
+        self,
+        type: int,
+        name: bytes,
+        code: bytes,
+        target: tuple[int, int],
+        log: ct.Array[ct.c_char] | None,
+        level: int = 1,
     ) -> int:
-        """`target` is the attach type and the BTF id of what a tracing program attaches to."""
+        """`target` is the attach type and the BTF id of what a tracing program attaches to; of a program that
+        is taken, `log` holds the whole only at `level` 2."""
         attach_type, btf_id = target
-        count, level = len(code) // 8, 1 if log else 0
+        count, level = len(code) // 8, level if log else 0
         if self.modern:
             opts = _ProgLoadOpts(expected_attach_type=attach_type, attach_btf_id=btf_id, log_level=level)
             opts.sz = ct.sizeof(opts)
@@ -337,6 +344,17 @@ def load_program(
     if fd >= 0:  # the first attempt met a passing lack of memory
         return Handle(fd)
     raise BpfError(number, f"load program {name}", log.value.decode(errors="replace").strip()[-_LOG_TAIL:])
+
+
+def verifier_log(
+    name: str, type: ProgramType, code: bytes, attach_type: AttachType = AttachType.NONE, btf_id: int = 0
+) -> str:
+    """All that the verifier says on loading a program that it takes. Raises `BpfError`: ENOSPC where that is
+    more than 16 MiB."""
+    log = ct.create_string_buffer(_LOG_SIZE)
+    fd = _libbpf().prog_load(type, name.encode()[:_NAME_LENGTH], code, (attach_type, btf_id), log, 2)
+    Handle(_checked(fd, f"load program {name}")).close()
+    return log.value.decode(errors="replace")
 
 
 def attach_cgroup(program: Handle, cgroup_fd: int, type: AttachType) -> Handle:

@@ -31,7 +31,7 @@ from agentwatch.kernel.bytecode import BccMissing, CompileError, Object, Program
 KFUNC_BASE = 900_000
 """Helper numbers from here on stand for kernel functions."""
 
-_TIME_LIMIT = 120  # seconds; a cold compile takes 0.3 s
+TIME_LIMIT = 120  # seconds; a cold compile takes 0.3 s
 _INSTRUCTION = struct.Struct("<BBhi")  # struct bpf_insn: code, registers (dst | src << 4), off, imm
 _LD_IMM64, _CALL = 0x18, 0x85
 _PSEUDO_MAP_FD, _PSEUDO_CALL = 1, 1
@@ -67,10 +67,10 @@ def _run_compiler(text: str, cflags: Sequence[str], stub: Path) -> dict[str, byt
     request = json.dumps({"text": text, "cflags": list(cflags)}).encode()
     try:
         done = subprocess.run(
-            command, input=request, capture_output=True, env=environment, timeout=_TIME_LIMIT, check=False
+            command, input=request, capture_output=True, env=environment, timeout=TIME_LIMIT, check=False
         )
     except subprocess.TimeoutExpired as error:
-        raise CompileError(f"the compiler did not end within {_TIME_LIMIT} s") from error
+        raise CompileError(f"the compiler did not end within {TIME_LIMIT} s") from error
     diagnostics = done.stderr.decode(errors="replace").strip()
     if done.returncode == bcc_child.NO_BCC:
         raise BccMissing(

@@ -70,14 +70,27 @@ def load_program(
 
     Raises `BpfError`, or `UnknownTarget` where the kernel lacks what the program needs.
     """
+    return bpf.load_program(spec.name, spec.type, *_prepared(compiled, spec, maps, kfuncs or {}))
+
+
+def verifier_log(
+    compiled: Object, spec: ProgramSpec, maps: Mapping[int, Handle], kfuncs: Mapping[int, str] | None = None
+) -> str:
+    """What the verifier has to say of a program that it takes; slow. Raises as `load_program` does."""
+    return bpf.verifier_log(spec.name, spec.type, *_prepared(compiled, spec, maps, kfuncs or {}))
+
+
+def _prepared(
+    compiled: Object, spec: ProgramSpec, maps: Mapping[int, Handle], kfuncs: Mapping[int, str]
+) -> tuple[bytes, bpf.AttachType, int]:
+    """The code with maps and kernel functions filled in, how it attaches, and the BTF id of its target."""
     target = _btf_id(compiled, spec.target, spec.name) if spec.target else 0
     program = compiled.programs.get(spec.name)
     if program is None:  # left out by its #ifdef
         raise UnknownTarget(f"{spec.name} needs types that this kernel lacks")
-    names = kfuncs or {}
-    calls = {number: _btf_id(compiled, f"func {names[number]}", spec.name) for _, number in program.kfuncs}
+    calls = {number: _btf_id(compiled, f"func {kfuncs[number]}", spec.name) for _, number in program.kfuncs}
     code = _linked(program, {id: maps[id].fileno() for _, id in program.maps}, calls)
-    return bpf.load_program(spec.name, spec.type, code, spec.attach_type, target)
+    return code, spec.attach_type, target
 
 
 def _btf_id(compiled: Object, key: str, program: str) -> int:

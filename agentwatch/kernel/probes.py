@@ -21,6 +21,7 @@ from agentwatch.kernel.background import Background, results
 from agentwatch.kernel.bpf import AttachType, BpfError, Handle, MapType, ProgramInfo, ProgramType
 from agentwatch.kernel.bytecode import Object
 from agentwatch.kernel.cache import Recipe, cached_object
+from agentwatch.kernel.denials import BLOCKED, DENIALS, GUARDED, Denials
 from agentwatch.kernel.errors import ProbeError
 from agentwatch.kernel.load import MapSpec, ProgramSpec, UnknownTarget, create_maps, load_program
 from agentwatch.resources import PROBES
@@ -71,6 +72,7 @@ MAPS = {
         MapSpec(7012, "LOOKED_AT", MapType.LRU_HASH, _LOOK.size, 8, 4096),
         MapSpec(7013, "SCRATCH", MapType.PERCPU_ARRAY, 4, _SCRATCH_BYTES, 1),
         MapSpec(7014, "INITIAL", MapType.ARRAY, 4, 4 * len(Namespace), 1),
+        MapSpec(7015, "DENIED", MapType.ARRAY, 4, 4, MAX_AGENTS),
     )
 }
 
@@ -81,7 +83,10 @@ KFUNCS = {
     900_004: "bpf_iter_num_destroy",
 }
 
-FILES = ("process.c", "file.c", "privileged.c", "socket.c", "payload.c", "unix.c", "control.c", "inventory.c")
+FILES = (
+    *("process.c", "file.c", "privileged.c", "socket.c", "payload.c", "unix.c", "control.c", "deny.c"),
+    "inventory.c",
+)
 
 
 class Probe(NamedTuple):
@@ -324,6 +329,8 @@ def _maps_header() -> str:
         f"#define AW_SCRATCH_BYTES {_SCRATCH_BYTES}",
         "#define AW_WATCHED_READ 1",
         f"#define AW_WATCHED_WRITE {1 << WATCHED_LEVELS}",
+        f"#define AW_GUARDED {GUARDED}",
+        f"#define AW_BLOCKED {BLOCKED}",
     ]
     return "\n".join(numbers + kfuncs + limits) + "\n"
 
@@ -333,7 +340,8 @@ def recipe() -> Recipe:
     # One translation unit, one compiler run; #line keeps the diagnostics true.
     text = "".join(f'#line 1 "{name}"\n{(PROBES / name).read_text()}\n' for name in FILES)
     chosen = [probe for choice in CHOICES for way in choice.ways for probe in way.probes]
-    targets = {probe.spec.target for probe in (*PROBES_TABLE, *chosen) if probe.spec.target}
+    specs = [*(probe.spec for probe in (*PROBES_TABLE, *chosen)), *DENIALS]
+    targets = {spec.target for spec in specs if spec.target}
     kfuncs = {f"func {name}" for name in KFUNCS.values()} if bpf.calls_kernel_functions() else set()
     return Recipe(
         text=text,
@@ -386,6 +394,9 @@ class Probes:
                 for probe in PROBES_TABLE:
                     begun = loading.get(probe.spec.name)
                     self._take(probe, begun.result if begun else partial(self._load, compiled, probe))
+            self.denials = self._stack.enter_context(
+                Denials(lambda spec: load_program(compiled, spec, self._by_id), self.map("DENIED"))
+            )
             self._stack = self._stack.pop_all()
 
     def _loading(self, compiled: Object, probe: Probe) -> Background[Handle]:
@@ -488,8 +499,23 @@ class Probes:
                     self._miss(probe, error)
             # The storage exists once a program that uses it is attached; until now the agent's
             # number is 0, for which every program does nothing.
-            bpf.map_update(self.map("AGENTS"), struct.pack("<Q", cgroup_id), struct.pack("<II", agent, 0))
+            self._own(agent, cgroup_id)
             return links.pop_all()
+
+    def block(self, agent: int, cgroup_id: int) -> None:
+        """Deny an agent what `Denials.block` does, and drop what it sends over IP. Raises `KernelError`."""
+        self.denials.block(agent)
+        self._own(agent, cgroup_id, blocked=True)
+
+    def unblock(self, agent: int, cgroup_id: int) -> None:
+        """Let it do all that again. Raises `KernelError`."""
+        self.denials.unblock(agent)
+        self._own(agent, cgroup_id)
+
+    def _own(self, agent: int, cgroup_id: int, *, blocked: bool = False) -> None:
+        """Tell the programs of a cgroup whose it is."""
+        value = struct.pack("<II", agent, blocked)
+        bpf.map_update(self.map("AGENTS"), struct.pack("<Q", cgroup_id), value)
 
     def tag(self, pid: int, agent: int) -> None:
         """Make a process and all it will create part of an agent. Its other threads stay untagged."""

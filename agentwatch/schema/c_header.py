@@ -52,6 +52,7 @@ def _constants() -> list[str]:
     lines += [f"#define AW_FILE_{f.name} {int(f)}" for f in events.FileFlag]
     lines += [f"#define AW_OPERATION_{o.name} {int(o)}" for o in events.Operation]
     lines += [f"#define AW_PRIVILEGED_{f.name} {int(f)}" for f in events.PrivilegedFlag]
+    lines += [f"#define AW_DENIAL_{d.name} {int(d)}" for d in events.Denial]
     lines += [f"#define AW_NAMESPACE_{n.name} {int(n)}" for n in events.Namespace]
     lines.append(f"#define AW_NAMESPACES {len(events.Namespace)}")
     lines.append(f"#define AW_BPF_TOLD {sum(1 << command for command in events.BpfCommand)}ULL")

@@ -62,6 +62,7 @@ class Type(IntEnum):
     SEND = 9
     CLOSE = 10
     SIGNAL = 11
+    DENIED = 12
     FLOW_PROGRESS = 23
     EXEC = 32
     EXEC_PIECE = 33
@@ -190,6 +191,18 @@ class PrivilegedFlag(IntEnum):
     INITIAL = 1  # a namespace of the host was entered
     MONITOR = 2  # the target is the monitor
     CUT = 4  # a text is cut short
+
+
+class Denial(IntEnum):
+    """`what` of a denial."""
+
+    EXEC = 1
+    CONNECT = 2
+    OPEN = 3  # of a file whose name is watched
+    PTRACE = 4  # tracing the monitor, or its memory
+    SIGNAL = 5  # at the monitor; argument: its number
+    BPF = 6  # argument: command of bpf(2)
+    MODULE = 7  # or another kernel; argument: enum kernel_read_file_id
 
 
 class Namespace(IntEnum):
@@ -346,6 +359,17 @@ EVENTS: tuple[EventType, ...] = (
         (
             Field("signal", "u32", "number of the signal"),
             Field("target", "u32", "process id of the receiver"),
+        ),
+    ),
+    EventType(
+        "denied",
+        Type.DENIED,
+        Ring.SLOTS,
+        "agentwatch had the kernel refuse this to an agent's process; the same once a second.",
+        (
+            Field("argument", "u64", "of a signal its number, of bpf(2) the command"),
+            Field("target", "u32", "process that it was aimed at; 0 none"),
+            Field("what", "u32", "which: enumeration Denial"),
         ),
     ),
     EventType(
@@ -506,7 +530,7 @@ EVENTS: tuple[EventType, ...] = (
         (
             Field("decision", "u64", "sequence number of the decisive record"),
             Field("rule", "str", "id of the rule, or the operator's name"),
-            Field("response", "str", "pause, kill, resume"),
+            Field("response", "str", "block, pause, kill, resume"),
             Field("result", "str", "done, already, failed, or held: not done on purpose"),
             Field("error", "str", "why it failed or was held; empty"),
             Field("acted", "u64", "when the kernel had been told, nanoseconds since boot"),
@@ -636,7 +660,7 @@ EVENTS: tuple[EventType, ...] = (
         (
             Field("table", "str", "id of the configuration's table of agents; empty: [policy]"),
             Field("mode", "str", "monitor or enforce"),
-            Field("max_response", "str", "no more than this is done: alert, pause or kill"),
+            Field("max_response", "str", "no more than this is done: alert, block, pause or kill"),
             Field("only", "strs", "ids, names, tags or tactics of the rules that speak of it; none: all"),
             Field("without", "strs", "the same of the rules that do not"),
             Field("limits", "strs", "what was asked for in its cgroup's files, as FILE=VALUE"),

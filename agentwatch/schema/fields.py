@@ -217,6 +217,16 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
             Field("Signal", "int", "number of the signal"),
         ),
     ),
+    "denial": (
+        "The kernel refused an agent's process something, because agentwatch had it do so.",
+        (
+            *PROCESS,
+            Field("Kind", "str", "exec, connect, open (of a blocked agent); ptrace, signal (at the monitor), "
+                  "bpf, module"),
+            Field("TargetProcessId", "int", "of ptrace and signal: the monitor"),
+            Field("Signal", "int", "number of the signal"),
+        ),
+    ),
     "gpu": (
         "A process of the agent uses a GPU (told once a second), or a GPU appeared or was lost.",
         (

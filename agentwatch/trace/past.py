@@ -22,6 +22,7 @@ from agentwatch.schema.decode import AGENT, TIME, TYPE, DecodeError, Row
 from agentwatch.schema.events import BY_NAME, HOST, Type
 from agentwatch.sources.base import Batch, BatchKind, Round
 
+_ACTS: Final = {"paused": "pause", "blocked": "block"}  # by the state that they lead to
 BEFORE: Final = "before this trace begins"
 FORGET_EXITS: Final = 1024  # processes that may have ended before those that nobody asks for are forgotten
 _NOTES_IN_ROUND: Final = 512
@@ -126,8 +127,8 @@ def _of_agent(agent: Agent) -> Iterable[_Note]:
         yield Type.LOSS, number, 0, 0, int(BY_NAME[name].number) if name in BY_NAME else 0, lost, BEFORE
     if agent.only or agent.without:
         yield Type.POLICY, number, 0, 0, "", agent.mode, "", agent.only, agent.without, (), BEFORE
-    if agent.state == "paused":
-        yield Type.ACTION, number, 0, 0, 0, agent.acted_by, "pause", "done", "", 0, 0
+    if (act := _ACTS.get(agent.state)) is not None:
+        yield Type.ACTION, number, 0, 0, 0, agent.acted_by, act, "done", "", 0, 0
     yield from _of_markers(number, 0, 0, agent.markers)
 
 

@@ -41,6 +41,7 @@ _SUMMARY = 7
 _LEAST = 2
 _STATES = {
     "running": "bold green",
+    "blocked": "bold black on yellow",
     "paused": "bold black on yellow",
     "killed": "bold white on red",
 }

@@ -33,7 +33,7 @@ _PACKET = 160 * 1024
 _CLOSE_SECONDS = 2.0
 _RESTORE = "\x1b[?1049l\x1b[?25h"  # leave the alternate screen, show the cursor
 
-State = Literal["starting", "running", "paused", "killed", "detached", "ended"]
+State = Literal["starting", "running", "blocked", "paused", "killed", "detached", "ended"]
 Choice = Literal["resume", "kill", "leave"]
 CHOICES: dict[str, Choice] = {"r": "resume", "k": "kill", "l": "leave"}
 QUESTION = "Frozen:  r resume   k kill   l leave it frozen"

@@ -116,7 +116,7 @@ struct tag {
 /* Value of the cgroup storage: the agent whose cgroup a program is attached to. */
 struct agent {
     u32 number;
-    u32 unused;
+    u32 blocked; /* 1: its packets go nowhere */
 };
 
 /* Of a value of COUNTS, per CPU: events of one type of one agent, whose number is the key. */

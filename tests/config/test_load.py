@@ -96,7 +96,7 @@ def test_all_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
     found = problems(path, AGENTWATCH_POLICY_MDOE="x", AGENTWATCH_POLICY_MODE="loud", AGENTWATCH_SOCKET="/x")
     expected = (
         "agentwatch.toml policy.mood is unknown; is it mode?",
-        "agentwatch.toml policy.max_response takes one of alert, pause, kill, not 'explode'",
+        "agentwatch.toml policy.max_response takes one of alert, block, pause, kill, not 'explode'",
         "agentwatch.toml policy.only takes a list of texts, not 'impact'",
         "agentwatch.toml policy.limits.pids_max takes a whole number from 1, not True",
         "agentwatch.toml policy.limits.cpu_weight takes a whole number from 1 to 10000, not 0",

@@ -12,7 +12,7 @@ from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import State
 from agentwatch.schema import decode
 from agentwatch.schema.decode import DecodeError
-from agentwatch.schema.events import BpfCommand, Namespace, Operation, Piece, PrivilegedFlag
+from agentwatch.schema.events import BpfCommand, Denial, Namespace, Operation, Piece, PrivilegedFlag
 from tests.schema.records import raw
 
 
@@ -43,6 +43,11 @@ def test_namespaces_are_named() -> None:
     assert event.category == "privileged_operation"
     assert event.fields["Namespaces"] == ("user", "net")
     assert (event.fields["Kind"], event.fields["Operation"]) == ("namespace", "unshare")
+
+
+def test_a_module_that_was_refused_was_asked_for_all_the_same() -> None:
+    tried = [raw("denied", what=what) for what in (Denial.MODULE, Denial.BPF, Denial.EXEC)]
+    assert [event.fields["Kind"] for event in Fold()(*tried)] == ["module_load"]
 
 
 def test_entering_a_namespace_of_the_host_is_told() -> None:

@@ -10,7 +10,8 @@ from agentwatch.enrich.facts import Facts, image_flags, unix_path
 from agentwatch.enrich.flows import FlowTable, address_text
 from agentwatch.enrich.state import Change, State
 from agentwatch.schema import decode
-from agentwatch.schema.events import PayloadFlag, Type
+from agentwatch.schema.decode import DecodeError
+from agentwatch.schema.events import Denial, PayloadFlag, Type
 from agentwatch.schema.fields import FIELDS
 from tests.schema.records import raw
 
@@ -183,6 +184,30 @@ def test_tampering_says_what_was_done() -> None:
     assert facts.of(moved).fields["ByAgent"] == "true"  # type: ignore[union-attr]
     assert facts.of(by_other).fields["ByAgent"] == "false"  # type: ignore[union-attr]
     assert facts.of(signalled).fields["Signal"] == 9  # type: ignore[union-attr]
+
+
+def test_a_refusal_says_what_was_refused() -> None:
+    state = State()
+    facts = Facts(state, {"denial"})
+    signal, exec_, unknown = fold(
+        state,
+        raw("denied", what=Denial.SIGNAL, argument=9, target=7),
+        raw("denied", what=Denial.EXEC),
+        raw("denied", what=99),
+    )
+    told = facts.of(signal).fields  # type: ignore[union-attr]
+    assert [told[name] for name in ("Kind", "Signal", "TargetProcessId")] == ["signal", 9, 7]
+    told = facts.of(exec_).fields  # type: ignore[union-attr]
+    assert [told[name] for name in ("Kind", "Signal", "TargetProcessId")] == ["exec", None, None]
+    with pytest.raises(DecodeError):
+        facts.of(unknown)
+
+
+def test_a_block_lasts_until_the_agent_is_resumed() -> None:
+    state = State()
+    for response, after in (("block", "blocked"), ("resume", "running")):
+        note(state, int(Type.ACTION), 1, 1, 0, 0, 5, "rule", response, "done", "", 1, 1)
+        assert state.agent(1).state == after
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,14 @@ import pytest
 from agentwatch.kernel import bpf
 from agentwatch.kernel.bpf import AttachType, BpfError, Handle, MapType, ProgramType
 from agentwatch.kernel.bytecode import Object, Program
-from agentwatch.kernel.load import MapSpec, ProgramSpec, UnknownTarget, create_maps, load_program
+from agentwatch.kernel.load import (
+    MapSpec,
+    ProgramSpec,
+    UnknownTarget,
+    create_maps,
+    load_program,
+    verifier_log,
+)
 from tests.kernel.conftest import open_descriptors
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="loading eBPF needs root")]
@@ -42,6 +49,14 @@ def count(maps: dict[int, Handle], key: int) -> int:
     value = bpf.map_lookup(maps[COUNTS], struct.pack("<I", key), 8)
     assert value is not None
     return int.from_bytes(value, "little")
+
+
+def test_the_verifier_tells_of_each_instruction(compiled: Object, maps: dict[int, Handle]) -> None:
+    with load_program(compiled, COUNT_EXIT, maps) as exits:
+        verified = bpf.program_info(exits).verified_instructions
+    log = verifier_log(compiled, COUNT_EXIT, maps)
+    assert f"processed {verified} insns" in log
+    assert log.count("\n") > verified
 
 
 def test_task_storage_kernel_functions_and_tracepoints_work_together(

@@ -13,6 +13,7 @@ from agentwatch.enrich.processes import Process
 from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import Agent
 from agentwatch.kernel.cgroup import create
+from agentwatch.kernel.denials import DenialError
 from agentwatch.respond.cgroup import kill
 from agentwatch.respond.decide import Decision
 from agentwatch.respond.enforce import Enforcer
@@ -34,6 +35,22 @@ class Notes:
         self.told.append((agent, response, result, error))
 
 
+class Blocker:
+    """A kernel that blocks, or one that cannot."""
+
+    def __init__(self) -> None:
+        self.able = True
+        self.blocked: dict[int, int] = {}  # cgroups by agent
+
+    def block(self, agent: int, cgroup_id: int) -> None:
+        if not self.able:
+            raise DenialError("bpf is not among the active LSMs")
+        self.blocked[agent] = cgroup_id
+
+    def unblock(self, agent: int, cgroup_id: int) -> None:
+        assert self.blocked.pop(agent) == cgroup_id
+
+
 class Tree:
     """A sleeping process as agent number 3, and the enforcer that acts on it."""
 
@@ -42,7 +59,8 @@ class Tree:
         self.process = subprocess.Popen(["sleep", "600"])
         self.cgroup.move(self.process.pid)
         self.notes = Notes()
-        self.enforcer = Enforcer(self.notes)  # type: ignore[arg-type]
+        self.blocker = Blocker()
+        self.enforcer = Enforcer(self.notes, self.blocker)  # type: ignore[arg-type]
         self.enforcer.add(3, self.cgroup, max_response)
 
     def asks(self, response: str, agent: int = 3) -> None:
@@ -118,3 +136,34 @@ def test_an_agent_that_is_gone_is_not_acted_on(tree: Tree) -> None:
     with pytest.raises(KeyError):
         tree.enforcer.by_hand(4, "kill", "root")
     assert tree.cgroup.populated()
+
+
+def test_a_blocked_agent_runs_on_until_it_is_resumed(tree: Tree) -> None:
+    tree.asks("block")
+    tree.asks("block")
+    assert [told[1:3] for told in tree.notes.told] == [("block", "done"), ("block", "already")]
+    assert tree.blocker.blocked == {3: tree.cgroup.id}
+    assert not tree.cgroup.frozen()
+    assert tree.enforcer.by_hand(3, "resume", "root").result == "done"
+    assert tree.blocker.blocked == {}
+    tree.asks("kill")
+    assert tree.notes.told[-1][1:3] == ("kill", "done")
+
+
+def test_a_block_is_less_than_a_freeze(tree: Tree) -> None:
+    tree.asks("pause")
+    tree.asks("block")
+    assert tree.notes.told[-1][1:3] == ("block", "held")
+    tree.enforcer.cap(3, "block")
+    tree.enforcer.by_hand(3, "resume", "root")
+    tree.asks("kill")
+    assert tree.notes.told[-1][1:3] == ("block", "done")
+    assert tree.cgroup.populated() and not tree.cgroup.frozen()
+
+
+def test_where_the_kernel_cannot_block_it_is_said(tree: Tree) -> None:
+    tree.blocker.able = False
+    tree.asks("block")
+    assert tree.notes.told == [
+        (3, "block", "failed", "block is not available: bpf is not among the active LSMs")
+    ]

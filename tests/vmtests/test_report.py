@@ -5,18 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from vmtests.kernels import read_table
 from vmtests.report import Outcome, document, growth, line, read, write
 
 MESSAGES: list[dict[str, Any]] = [
-    {"kernel": "9.9", "cgroup": "unified", "lsm": ["bpf"], "lockdown": "none", "headers": False},
+    {"kernel": "9.9", "cgroup": "unified", "lsm": ["bpf"], "lockdown": "none", "kprobes": True},
     {
         "coverage": {
             "watching": True,
             "ways": {"files": "best"},
             "missing": [["on_exit", "no | such", "ends"]],
+            "denials": "",
         }
     },
-    {"program": "on_exec", "target": "typedef x", "state": "loaded", "verified": 100},
+    {"program": "on_exec", "target": "typedef x", "state": "loaded", "verified": 100, "log_bytes": 3 << 10},
     {"program": "on_exit", "target": "", "state": "refused", "why": "because\nlog"},
     {"test": "a::b", "outcome": "passed", "seconds": 1, "why": ""},
     {"test": "a::c", "outcome": "failed", "seconds": 1, "why": "lines\nE assert 0"},
@@ -36,13 +38,22 @@ def test_what_was_said_stands_in_the_table(tmp_path: Path) -> None:
     write({"nine": {"unified": outcome().summary()}}, path, table)
     assert read(path) == {"nine": {"unified": outcome().summary()}}
     text = table.read_text()
-    assert "| 9.9 | unified | yes | yes | best | - | 1 / 1 / 0 | to its end, 1 freezes | 0 |" in text
+    assert "| 9.9 | unified | yes | yes | yes | best | - | yes | 1 / 1 / 0 | to its end, 1 freezes | " in text
     assert "| on_exit | missing |" in text
     assert "| on_exec | attached |" in text
     assert "| on_exit | no \\| such | ends | 9.9 (unified) |" in text
     assert "- `a::c`: E assert 0 On 9.9 (unified)." in text
-    assert "| `on_exec x` | 100 |" in text
+    assert "| `on_exec x` | 100 / 3 |" in text
     assert "| `on_exit` | refused: because |" in text
+
+
+def test_what_was_not_run_is_said_to_be_so(tmp_path: Path) -> None:
+    kernels, modes = read_table()
+    first, *others = kernels
+    write({first.name: {mode.name: outcome().summary() for mode in modes}}, tmp_path / "r", tmp_path / "t")
+    _, _, left = (tmp_path / "t").read_text().partition("### Not run")
+    assert f"- {first.name}:" not in left
+    assert all(f"- {kernel.name}: {modes[0].name}, " in left for kernel in others)
 
 
 def test_what_is_refused_and_fails_is_shown_as_it_comes() -> None:
@@ -67,5 +78,8 @@ def test_growth_is_told_from_a_quarter_on() -> None:
     before, now = outcome().summary(), outcome().summary()
     assert not list(growth(before, now))
     assert not list(growth(None, now))
-    now["programs"]["on_exec x"] = {"state": "loaded", "verified": 126}
-    assert list(growth(before, now)) == ["on_exec x: 126 instructions verified, 100 before"]
+    now["programs"]["on_exec x"] = {"state": "loaded", "verified": 126, "log_bytes": 4 << 10}
+    assert list(growth(before, now)) == [
+        "on_exec x: 126 instructions verified, 100 before",
+        "on_exec x: 4096 bytes of verifier's log, 3072 before",
+    ]

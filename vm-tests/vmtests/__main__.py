@@ -11,29 +11,35 @@ import time
 from pathlib import Path
 
 from vmtests import report
-from vmtests.kernels import Kernel, Mode, VmError, read_table, unpacked
+from vmtests.kernels import Kernel, Mode, Unavailable, VmError, read_table, unpacked, unpacked_headers
 from vmtests.machine import ROOT, Message, boot
+from vmtests.prepared import probes
 
 CACHE = ROOT / ".cache/vm"
-OTHER_PARTS = ("probes", "demo")  # in a mode that is not the default
-PARTS = (*OTHER_PARTS, "tests")
-_LIMIT = 900  # seconds a machine may take
+OTHER_PARTS = ("coverage", "demo")  # in a mode that is not the default
+PARTS = ("coverage", "programs", "demo", "tests")
+SMOKE = ("coverage", "demo", "smoke")
+_LIMIT, _SMOKE_LIMIT = 900, 290  # seconds a machine may take
 _HOST = Kernel("host", "", "", "")  # none is booted
 
 
 def main(arguments: list[str]) -> int:
     """Boot what is asked for; 0 when all that must hold held, 1 otherwise."""
-    kernels, modes = read_table()
+    try:
+        kernels, modes = read_table()
+    except Unavailable as error:
+        print(error, file=sys.stderr)
+        return 0 if "--smoke" in arguments else 4
     options = _options(kernels, modes).parse_args(arguments)
     if os.geteuid() != 0:
         print("machines share the host's root file system: that needs root", file=sys.stderr)
         return 4
     wanted = [(k, m) for k in kernels for m in modes if _chosen(options, k, m)]
-    failed = False
     if options.host:
-        failed |= _run(_HOST, modes[0], options.part, options.limit)
+        wanted.insert(0, (_HOST, modes[0]))
+    failed = False
     for kernel, mode in wanted:
-        failed |= _run(kernel, mode, options.part, options.limit)
+        failed |= _run(kernel, mode, options)
     return int(failed)
 
 
@@ -43,22 +49,32 @@ def _options(kernels: list[Kernel], modes: list[Mode]) -> argparse.ArgumentParse
     parser.add_argument("--mode", action="append", choices=[m.name for m in modes], help="default: unified")
     parser.add_argument("--all", action="store_true", help="every kernel in every mode")
     parser.add_argument("--host", action="store_true", help="also on the kernel that runs here, as it is")
-    parser.add_argument("--limit", type=float, default=_LIMIT, help="seconds a machine may take")
+    parser.add_argument("--limit", type=float, help=f"seconds a machine may take ({_LIMIT}; {_SMOKE_LIMIT})")
     parser.add_argument(
-        "part", nargs="*", help="probes, demo, or tests to run instead; then docs/kernels.md stays as it is"
+        "--smoke",
+        action="store_true",
+        help="the least that says whether a kernel is watched and agents are frozen there; a machine that "
+        "cannot be had or takes too long is left out, and docs/kernels.md stays as it is",
+    )
+    parser.add_argument(
+        "part",
+        nargs="*",
+        help="coverage, programs, demo, smoke, or tests to run instead; then docs/kernels.md stays as it is",
     )
     return parser
 
 
 def _chosen(options: argparse.Namespace, kernel: Kernel, mode: Mode) -> bool:
     if options.all:
-        return True
+        return kernel.boots(mode)
     of_kernel = kernel.name in options.kernel if options.kernel else kernel.default
-    return of_kernel and (mode.name in options.mode if options.mode else mode.default)
+    return of_kernel and kernel.boots(mode) and (mode.name in options.mode if options.mode else mode.default)
 
 
-def _run(kernel: Kernel, mode: Mode, chosen: list[str], limit: float) -> bool:
+def _run(kernel: Kernel, mode: Mode, options: argparse.Namespace) -> bool:
     """One machine; whether something failed that must hold."""
+    chosen = options.part or (SMOKE if options.smoke else ())
+    limit = options.limit or (_SMOKE_LIMIT if options.smoke else _LIMIT)
     title = f"{kernel.name}, {mode.name}"
     started = time.monotonic()
     outcome = report.Outcome()
@@ -75,8 +91,14 @@ def _run(kernel: Kernel, mode: Mode, chosen: list[str], limit: float) -> bool:
         if kernel is _HOST:
             _here(parts, hear)
         else:
-            boot(unpacked(kernel, CACHE), mode, parts, folder=folder, limit=limit, hear=hear)
+            headers = unpacked_headers(kernel, CACHE) if mode.headers else None
+            image = unpacked(kernel, CACHE)
+            compiled = probes(image, CACHE)
+            boot(image, mode, parts, folder=folder, probes=compiled, headers=headers, limit=limit, hear=hear)
     except VmError as error:
+        if options.smoke and isinstance(error, Unavailable):
+            print(f"{title}: left out: {error}", file=sys.stderr)
+            return outcome.failed()
         print(f"{title}: {error}; what it said is in {folder}", file=sys.stderr)
         outcome.broken = str(error)
     outcome.seconds = round(time.monotonic() - started)

@@ -1,19 +1,23 @@
 """What runs inside a machine: `python -m vmtests.inside PART...`, JSON lines on standard output.
 
-    {"kernel": RELEASE, "cgroup": ..., "lsm": [...], "lockdown": ..., "uptime": SECONDS}
-    {"program": NAME, "target": ..., "state": "loaded" | "refused", "verified": INSTRUCTIONS, "why": ...}
-    {"coverage": {"watching": true, "ways": {...}, "missing": [[PROBE, ERROR, COST], ...]}}
+    {"kernel": RELEASE, "cgroup": ..., "lsm": [...], "lockdown": ..., "kprobes": true, "headers": false,
+     "uptime": SECONDS}
+    {"program": NAME, "target": ..., "state": "loaded" | "refused", "verified": INSTRUCTIONS,
+     "log_bytes": BYTES, "why": ...}
+    {"coverage": {"watching": true, "ways": {...}, "missing": [[PROBE, ERROR, COST], ...],
+     "denials": WHY_NOT}}
     {"test": ID, "outcome": "passed" | "failed" | "skipped", "seconds": ..., "why": ...}
     {"demonstration": {"status": CODE, "acted": [[RULE, ACT, LATENCY_US], ...]}}
     {"log": TEXT}
     {"end": true}
 
-A part is `probes`, `demo`, `tests` (the `ESSENTIAL` ones), or a path of tests; tests are left out where
-`probes` found that nothing can be watched.
+A part is `coverage`, `programs`, `demo`, `tests` (the `ESSENTIAL` ones), `smoke` (a few of them), or a path
+of tests; tests and programs are left out where `coverage` found that nothing can be watched.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -28,15 +32,28 @@ from pathlib import Path
 
 import pytest
 
+from agentwatch.kernel import compile as compiling
 from agentwatch.kernel.bpf import BpfError, Handle, program_info
 from agentwatch.kernel.bytecode import Object
 from agentwatch.kernel.cache import cached_object
 from agentwatch.kernel.cgroup import find_mount
+from agentwatch.kernel.denials import DENIALS, DenialError
 from agentwatch.kernel.errors import KernelError
-from agentwatch.kernel.load import ProgramSpec, UnknownTarget, create_maps, load_program
+from agentwatch.kernel.load import ProgramSpec, UnknownTarget, create_maps, load_program, verifier_log
 from agentwatch.kernel.probes import CHOICES, KFUNCS, MAPS, PROBES_TABLE, Probes, recipe
 
 ROOT = Path(__file__).parents[2]
+# What shows soonest that a kernel does otherwise.
+SMOKE = tuple(
+    f"tests/kernel/{test}"
+    for test in (
+        "test_probes.py::test_every_probe_attaches_here",
+        "test_probes.py::test_argv_of_any_size_is_whole[257]",
+        "test_probes.py::test_life_of_tcp_flows",
+        "test_file_probes.py::test_reading_a_secret",
+        "test_denials.py",
+    )
+)
 # One or two of each kind of event: an emulated machine takes seconds for each test.
 ESSENTIAL = tuple(
     f"tests/kernel/{test}"
@@ -66,9 +83,12 @@ ESSENTIAL = tuple(
         "test_file_probes.py::test_io_uring_hides_nothing",
         "test_privileged_probes.py::test_new_namespaces_and_a_mount_in_them",
         "test_privileged_probes.py::test_tracing_the_monitor_is_tampering_even_where_it_fails",
+        "test_denials.py",
     )
 )
-_DEMO_LIMIT = 240  # seconds
+_SETS = {"tests": ESSENTIAL, "smoke": SMOKE}
+_DEMO_LIMIT = 300  # seconds
+_SLOWER = 5  # an emulated machine, and one whose host has other work, than what limits are made for
 _report = sys.stdout
 
 
@@ -92,6 +112,7 @@ def facts() -> dict[str, object]:
         "cgroup": "unified" if find_mount() == Path("/sys/fs/cgroup") else "hybrid",
         "lsm": _first_line("/sys/kernel/security/lsm").split(","),
         "lockdown": _chosen(_first_line("/sys/kernel/security/lockdown")),
+        "kprobes": Path("/sys/kernel/tracing/kprobe_events").exists(),
         "headers": Path(f"/lib/modules/{platform.release()}/build/include").exists(),
         "uptime": round(time.clock_gettime(time.CLOCK_BOOTTIME)),
     }
@@ -109,19 +130,23 @@ def _chosen(text: str) -> str:
     return found.group(1) if found else "absent"
 
 
-def probes() -> bool:
-    """What attaches when a watch begins, then each program by itself. Whether watching works at all."""
-    coverage = _coverage()
-    say({"coverage": coverage})
+def coverage() -> bool:
+    """What attaches when a watch begins. Whether watching works at all."""
+    found = _coverage()
+    say({"coverage": found})
+    return bool(found["watching"])
+
+
+def programs() -> None:
+    """Each program by itself, as the verifier sees it."""
     try:
         compiled = cached_object(recipe())
         maps = create_maps(MAPS.values())
     except (KernelError, OSError) as error:
         say({"log": f"no programs: {error}"})
-        return False
+        return
     for spec in _programs():
         say({"program": spec.name, "target": spec.target, **_loaded(compiled, spec, maps)})
-    return bool(coverage["watching"])
 
 
 def _coverage() -> dict[str, object]:
@@ -130,17 +155,28 @@ def _coverage() -> dict[str, object]:
     try:
         with Probes() as loaded, loaded.watch_cgroup(1, folder, os.fstat(folder).st_ino):
             missing = [list(one) for one in loaded.missing]
-            return {"watching": True, "ways": loaded.ways, "missing": missing}
+            refusals = _denials(loaded)
+            return {"watching": True, "ways": loaded.ways, "missing": missing, "denials": refusals}
     except (KernelError, OSError) as error:
-        return {"watching": False, "ways": {}, "missing": [["all", str(error), "nothing is seen"]]}
+        missing = [["all", str(error), "nothing is seen"]]
+        return {"watching": False, "ways": {}, "missing": missing, "denials": "nothing is watched"}
     finally:
         os.close(folder)
         cgroup.rmdir()
 
 
+def _denials(loaded: Probes) -> str:
+    try:
+        loaded.denials.try_all()
+    except DenialError as error:
+        return str(error)
+    return ""
+
+
 def _programs() -> Iterator[ProgramSpec]:
     chosen = [probe for choice in CHOICES for way in choice.ways for probe in way.probes]
     yield from dict.fromkeys(probe.spec for probe in (*PROBES_TABLE, *chosen))
+    yield from DENIALS
 
 
 def _loaded(compiled: Object, spec: ProgramSpec, maps: Mapping[int, Handle]) -> dict[str, object]:
@@ -149,7 +185,21 @@ def _loaded(compiled: Object, spec: ProgramSpec, maps: Mapping[int, Handle]) -> 
             verified = program_info(program).verified_instructions
     except (BpfError, UnknownTarget) as error:
         return {"state": "refused", "why": str(error)}
-    return {"state": "loaded", "verified": verified or None}  # told since 5.16
+    return {
+        "state": "loaded",
+        "verified": verified or None,  # told since 5.16
+        "log_bytes": _log_bytes(compiled, spec, maps),
+    }
+
+
+def _log_bytes(compiled: Object, spec: ProgramSpec, maps: Mapping[int, Handle]) -> int | None:
+    """Size of the verifier's log; None where it is more than 16 MiB."""
+    try:
+        return len(verifier_log(compiled, spec, maps, KFUNCS))
+    except BpfError as error:
+        if error.errno == errno.ENOSPC:
+            return None
+        raise
 
 
 class _Outcomes:
@@ -189,7 +239,8 @@ def tests(*paths: str) -> None:
 def demonstration() -> None:
     """The README's own, without a terminal: the agent goes on after each freeze."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-I", "-m", "agentwatch.demo", "--out", folder]
+        # Not isolated: a linked environment may be another checkout's, and this one is to be shown.
+        command = [sys.executable, "-m", "agentwatch.demo", "--out", folder]
         status = None
         try:
             done = subprocess.run(
@@ -207,16 +258,19 @@ def demonstration() -> None:
 
 def main(parts: list[str]) -> None:
     _keep_the_report_apart()
+    compiling.TIME_LIMIT *= _SLOWER
     say(facts())
     watching = True
     for part in parts:
         try:
-            if part == "probes":
-                watching = probes()
+            if part == "coverage":
+                watching = coverage()
             elif part == "demo":
                 demonstration()
+            elif watching and part == "programs":
+                programs()
             elif watching:
-                tests(*(ESSENTIAL if part == "tests" else (part,)))
+                tests(*_SETS.get(part, (part,)))
         except Exception:  # the others still run
             say({"log": traceback.format_exc()})
     say({"end": True})

@@ -8,35 +8,48 @@ from __future__ import annotations
 import importlib
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 APT_HELPER = "/usr/lib/apt/apt-helper"
 HERE = Path(__file__).parents[1]
+_LIMIT = 300  # seconds that a fetch may take
 
 
 class VmError(Exception):
     """The tests cannot be run here; the text says why."""
 
 
+class Unavailable(VmError):
+    """What is needed cannot be had here, or takes too long: nothing is said about agentwatch."""
+
+
 class Kernel(NamedTuple):
     """One kernel of the table: `path` of its package in an archive that the mirror which apt uses has
-    beside others, and the package's SHA-256 in hexadecimal."""
+    beside others, and the package's SHA-256 in hexadecimal; `headers` the same of its headers' packages."""
 
     name: str
     archive: str
     path: str
     sha256: str
     default: bool = False
+    headers: Sequence[tuple[str, str]] = ()
+
+    def boots(self, mode: Mode) -> bool:
+        """Whether it is known how to boot it in this mode."""
+        return bool(self.headers) or not mode.headers
 
 
 class Mode(NamedTuple):
-    """How a machine is booted: `append` to the kernel's command line; `cgroup` unified or hybrid."""
+    """How a machine is booted: `append` to the kernel's command line; `cgroup` unified or hybrid; whether
+    the kernel's `headers` are there."""
 
     name: str
     append: str = ""
     cgroup: str = "unified"
     default: bool = False
+    headers: bool = False
 
 
 class Unpacked(NamedTuple):
@@ -48,22 +61,19 @@ class Unpacked(NamedTuple):
 
 
 def read_table(path: Path = HERE / "kernels.toml") -> tuple[list[Kernel], list[Mode]]:
-    """All kernels and modes, in the order of the file. Needs Python 3.11, as Debian 12 has."""
-    table = importlib.import_module("tomllib").loads(path.read_text(encoding="utf-8"))
+    """All kernels and modes, in the order of the file. Raises `Unavailable` before Python 3.11."""
+    try:
+        table = importlib.import_module("tomllib").loads(path.read_text(encoding="utf-8"))
+    except ModuleNotFoundError:
+        raise Unavailable("the table of kernels is read by Python 3.11 and later") from None
     return [Kernel(**row) for row in table["kernel"]], [Mode(**row) for row in table["mode"]]
 
 
 def unpacked(kernel: Kernel, cache: Path) -> Unpacked:
-    """Fetch, check and unpack a kernel, unless that is done. Raises `VmError`."""
+    """Fetch, check and unpack a kernel, unless that is done. Raises `Unavailable`."""
     folder = cache / kernel.sha256
     if not folder.exists():
-        cache.mkdir(parents=True, exist_ok=True)
-        part = folder.with_suffix(".part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir()
-        package = _fetch(kernel, cache)
-        _run(["dpkg-deb", "--extract", str(package), str(part)])
-        package.unlink()
+        part = _extracted(kernel.archive, [(kernel.path, kernel.sha256)], folder)
         if not (part / "lib").exists():  # newer packages keep modules below /usr, depmod looks in /lib
             (part / "lib").symlink_to("usr/lib")
         (modules,) = part.glob("lib/modules/*")
@@ -73,21 +83,27 @@ def unpacked(kernel: Kernel, cache: Path) -> Unpacked:
     return Unpacked(modules.name, folder / "boot" / f"vmlinuz-{modules.name}", modules)
 
 
-def _fetch(kernel: Kernel, cache: Path) -> Path:
-    path = cache / Path(kernel.path).name
-    url = f"{_archive(kernel.archive)}/{kernel.path}"
-    _run(
-        [
-            APT_HELPER,
-            "-o",
-            "APT::Sandbox::User=root",
-            "download-file",
-            url,
-            str(path),
-            f"SHA256:{kernel.sha256}",
-        ]
-    )
-    return path
+def unpacked_headers(kernel: Kernel, cache: Path) -> Path:
+    """The folder below which its headers' packages lie unpacked. Raises `Unavailable`."""
+    folder = cache / f"{kernel.sha256}-headers"
+    if not folder.exists():
+        _extracted(kernel.archive, kernel.headers, folder).rename(folder)
+    return folder
+
+
+def _extracted(archive: str, packages: Sequence[tuple[str, str]], folder: Path) -> Path:
+    """Fetch packages and unpack them into a folder beside `folder`, to be renamed once all is done."""
+    part = folder.with_suffix(".part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    for path, sha256 in packages:
+        package = folder.parent / Path(path).name
+        options = ["-o", "APT::Sandbox::User=root"]
+        url = f"{_archive(archive)}/{path}"
+        _run([APT_HELPER, *options, "download-file", url, str(package), f"SHA256:{sha256}"])
+        _run(["dpkg-deb", "--extract", str(package), str(part)])
+        package.unlink()
+    return part
 
 
 def _archive(name: str) -> str:
@@ -96,11 +112,14 @@ def _archive(name: str) -> str:
         place = target.rstrip("/")
         if place.rpartition("/")[2] == name:
             return place
-    raise VmError(f"apt here knows no archive called {name}: its kernels come from Debian's mirrors")
+    raise Unavailable(f"apt here knows no archive called {name}: its kernels come from Debian's mirrors")
 
 
 def _run(command: list[str]) -> str:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_LIMIT, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise Unavailable(str(error)) from None
     if done.returncode:
-        raise VmError(f"{' '.join(command)}: {(done.stderr + done.stdout).strip()[-2000:]}")
+        raise Unavailable(f"{' '.join(command)}: {(done.stderr + done.stdout).strip()[-2000:]}")
     return done.stdout

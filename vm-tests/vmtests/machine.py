@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from vmtests import initramfs
-from vmtests.kernels import HERE, Mode, Unpacked, VmError
+from vmtests.kernels import HERE, Mode, Unavailable, Unpacked, VmError
 
 ROOT = HERE.parent
 QEMU = "qemu-system-x86_64"
@@ -32,28 +32,38 @@ _KVM_LIMIT = 15  # seconds in which a kernel starts its first process, where KVM
 Message = dict[str, Any]
 
 
-def boot(kernel: Unpacked, mode: Mode, job: str, *, folder: Path, limit: float,
-         hear: Callable[[Message], None]) -> None:  # fmt: skip
+def boot(kernel: Unpacked, mode: Mode, job: str, *, folder: Path, probes: Path, headers: Path | None,
+         limit: float, hear: Callable[[Message], None]) -> None:  # fmt: skip
     """Run `python -m vmtests.inside JOB` in a machine and pass on each of its messages.
 
-    `folder` gets console.log and noise.log (what came besides messages). Raises `VmError` when the
-    machine ended without the message "end", or not within `limit` seconds.
+    `probes` is a cache of compiled ones; `headers` is where the kernel's lie unpacked, if the machine is to
+    have them. `folder` gets console.log and noise.log (what came besides messages). Raises `VmError` when
+    the machine ended without the message "end", `Unavailable` when it did not boot or not end within
+    `limit` seconds.
     """
+    deadline = time.monotonic() + limit
     folder.mkdir(parents=True, exist_ok=True)
     given = {
         "ROOT": str(ROOT),
         "HERE": str(HERE),
         "MODULES": str(kernel.modules),
         "CGROUP": mode.cgroup,
+        "PROBES": str(probes),
+        "HEADERS": str(headers or ""),
         "JOB": job,
     }
     (folder / "initramfs").write_bytes(initramfs.build(kernel, given))
     for _ in range(_BOOTS):
-        heard = _run(kernel, mode, folder, limit, hear)
-        if heard is not Heard.NOTHING:
+        heard = _run(kernel, mode, folder, deadline - time.monotonic(), hear)
+        if heard is not Heard.NOTHING or time.monotonic() > deadline:
             break
-    if heard is not Heard.END:
-        raise VmError("the machine ended before its job did")
+    if heard is Heard.END:
+        return
+    if time.monotonic() > deadline:
+        raise Unavailable(f"the machine had not ended after {limit:.0f} s")
+    if heard is Heard.NOTHING:
+        raise Unavailable("the kernel did not boot")
+    raise VmError("the machine ended before its job did")
 
 
 class Heard(Enum):
@@ -94,7 +104,7 @@ def _shared_root(folder: Path) -> Iterator[Path]:
     """Socket of a daemon that shares the host's root; it sees it through a read-only mount of its own."""
     daemon = next((path for path in _DAEMONS if path.exists()), None)
     if daemon is None:
-        raise VmError("no virtiofsd here; ./dev vm installs it")
+        raise Unavailable("no virtiofsd here; ./dev vm installs it")
     shared, socket = folder / "root", folder / "virtiofs"
     shared.mkdir(exist_ok=True)
     socket.unlink(missing_ok=True)
@@ -109,7 +119,7 @@ def _shared_root(folder: Path) -> Iterator[Path]:
         deadline = time.monotonic() + 20
         while not socket.exists():
             if process.poll() is not None or time.monotonic() > deadline:
-                raise VmError(f"virtiofsd did not start: see {folder}/virtiofsd.log")
+                raise Unavailable(f"virtiofsd did not start: see {folder}/virtiofsd.log")
             time.sleep(0.05)
         yield socket
     finally:

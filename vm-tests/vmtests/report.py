@@ -8,17 +8,19 @@ verification is seen as a change.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from agentwatch.kernel.probes import CHOICES, PROBES_TABLE
-from vmtests.kernels import HERE
+from vmtests.kernels import HERE, read_table
 
 RESULTS = HERE / "results.json"
 TABLE = HERE.parent / "docs/kernels.md"
-_GROWTH = 1.25  # of the instructions verified, from which on it is told
+_GROWTH = 1.25  # of what the verifier does, from which on it is told
+_FACTS = ("cgroup", "lsm", "lockdown", "kprobes", "headers")
 
 Summary = dict[str, Any]
 Results = dict[str, dict[str, Summary]]
@@ -47,7 +49,7 @@ class Outcome:
             self.coverage = message["coverage"]
         elif "program" in message:
             name = " ".join(filter(None, (message["program"], message["target"].partition(" ")[2])))
-            told = ("state", "verified", "why")
+            told = ("state", "verified", "log_bytes", "why")
             self.programs[name] = {key: message[key] for key in told if key in message}
         elif "test" in message:
             self.tests[message["outcome"]].append([message["test"], _last_line(message["why"])])
@@ -55,10 +57,11 @@ class Outcome:
             self.demonstration = message["demonstration"]
 
     def summary(self) -> Summary:
-        """What is kept of a run: nothing that differs from one good run to the next but its seconds."""
+        """What is kept of a run: nothing that differs from one good run to the next but its day and its
+        seconds."""
         return {
             "kernel": self.facts.get("kernel", ""),
-            "facts": {name: self.facts.get(name) for name in ("cgroup", "lsm", "lockdown", "headers")},
+            "facts": {name: self.facts.get(name) for name in _FACTS},
             "coverage": self.coverage,
             "programs": self.programs,
             "tests": {"passed": len(self.tests["passed"]), **_named(self.tests)},
@@ -66,13 +69,16 @@ class Outcome:
                 "status": self.demonstration.get("status"),
                 "acted": [[title, act] for title, act, _ in self.demonstration.get("acted", [])],
             },
+            "day": time.strftime("%Y-%m-%d", time.gmtime()),
             "seconds": self.seconds,
             "broken": self.broken,
         }
 
     def failed(self) -> bool:
         """Whether something failed: a kernel that cannot be watched at all is no failure of a test."""
-        return bool(self.broken or self.tests["failed"])
+        shown = self.demonstration
+        missed = self.coverage.get("watching") and shown.get("status") is not None and not _acted(shown)
+        return bool(self.broken or self.tests["failed"] or missed)
 
     def verdict(self) -> str:
         """One line."""
@@ -134,10 +140,14 @@ def write(results: Results, path: Path = RESULTS, table: Path = TABLE) -> None:
 def growth(before: Summary | None, now: Summary) -> Iterator[str]:
     """Programs whose verification has become longer than it was in the run before."""
     for name, program in now["programs"].items():
-        old = (before or {}).get("programs", {}).get(name, {}).get("verified")
-        new = program.get("verified")
-        if old and new and new > old * _GROWTH:
-            yield f"{name}: {new} instructions verified, {old} before"
+        for measure, unit in (
+            ("verified", "instructions verified"),
+            ("log_bytes", "bytes of verifier's log"),
+        ):
+            old = (before or {}).get("programs", {}).get(name, {}).get(measure)
+            new = program.get(measure)
+            if old and new and new > old * _GROWTH:
+                yield f"{name}: {new} {unit}, {old} before"
 
 
 def document(results: Results) -> Iterator[str]:
@@ -149,9 +159,13 @@ def document(results: Results) -> Iterator[str]:
         "`sudo ./dev vm --host` (the kernel it is run on); not to be edited by hand. Each line is one "
         "machine: a Debian kernel booted in QEMU over the root file system of the system it is run on. The "
         "demonstration is the README's own, under `--max-response pause`; where machines are emulated its "
-        "pip may give up for want of time, which changes nothing of what is caught."
+        "pip may give up for want of time, which changes nothing of what is caught. Denials: whether the "
+        "programs on LSM hooks attach, so that the response `block` is available and the monitor is guarded. "
+        "In modes other than `unified` the tests and the verifier's work are left out. Seconds are those of "
+        "emulated machines on a host with other work."
     )
     yield from _machines(results)
+    yield from _not_run(results)
     yield from _probes(results)
     yield from _costs(results)
     yield from _programs(results)
@@ -160,10 +174,10 @@ def document(results: Results) -> Iterator[str]:
 def _machines(results: Results) -> Iterator[str]:
     yield from ("", "## What held", "")
     yield (
-        "| Kernel | Mode | LSM bpf | Watching | Files by | Privileged operations by | "
-        "Tests passed / failed / skipped | Demonstration | Seconds |"
+        "| Kernel | Mode | LSM bpf | Kprobes | Watching | Files by | Privileged operations by | Denials | "
+        "Tests passed / failed / skipped | Demonstration | Run on | Seconds |"
     )
-    yield "|---|---|---|---|---|---|---|---|---|"
+    yield "|---" * 12 + "|"
     for modes in results.values():
         for mode, one in modes.items():
             ways, tests = one["coverage"].get("ways", {}), one["tests"]
@@ -171,12 +185,15 @@ def _machines(results: Results) -> Iterator[str]:
             cells = (
                 one["kernel"],
                 mode,
-                "yes" if "bpf" in (one["facts"]["lsm"] or ()) else "no",
-                "yes" if one["coverage"].get("watching") else "no",
+                _yes("bpf" in (one["facts"]["lsm"] or ())),
+                _yes(one["facts"]["kprobes"]),
+                _yes(one["coverage"].get("watching")),
                 ways.get("files", "-"),
                 ways.get("privileged operations", "-"),
+                _yes(not one["coverage"].get("denials", "not tried")),
                 f"{tests['passed']} / {len(tests['failed'])} / {len(tests['skipped'])}",
                 _demonstration(one["demonstration"]),
+                one["day"],
                 seconds,
             )
             yield _row(cells)
@@ -184,11 +201,42 @@ def _machines(results: Results) -> Iterator[str]:
     yield from _tests(results, "skipped", "Tests left out")
 
 
+def _yes(true: object) -> str:
+    return "yes" if true else "no"
+
+
+def _not_run(results: Results) -> Iterator[str]:
+    """What the table of kernels names and no machine has been booted for."""
+    kernels, modes = read_table()
+    left = {
+        kernel.name: [
+            mode.name
+            for mode in modes
+            if kernel.boots(mode) and mode.name not in results.get(kernel.name, {})
+        ]
+        for kernel in kernels
+    }
+    if any(left.values()):
+        yield from (
+            "",
+            "### Not run",
+            "",
+            "Pinned in `vm-tests/kernels.toml`, without a run in this table:",
+            "",
+        )
+        yield from (f"- {kernel}: {', '.join(names)}" for kernel, names in left.items() if names)
+
+
+def _acted(shown: Summary) -> int:
+    """How often the demonstration's agent was stopped."""
+    return sum(act != "none" for _, act, *_ in shown["acted"])
+
+
 def _demonstration(shown: Summary) -> str:
     if shown["status"] is None:
         return "did not end" if shown["acted"] else "not run"
-    acted = [act for _, act in shown["acted"] if act != "none"]
-    return f"to its end, {len(acted)} freezes" if acted else f"nothing caught, ended with {shown['status']}"
+    acted = _acted(shown)
+    return f"to its end, {acted} freezes" if acted else f"nothing caught, ended with {shown['status']}"
 
 
 def _tests(results: Results, outcome: str, title: str) -> Iterator[str]:
@@ -245,9 +293,10 @@ def _programs(results: Results) -> Iterator[str]:
     columns = [one for modes in results.values() for mode, one in modes.items() if mode == "unified"]
     yield from (
         "",
-        "## Instructions verified",
+        "## What the verifier does",
         "",
-        "Each program loaded by itself; the kernel's limit is 1000000.",
+        "Each program loaded by itself: instructions verified (the kernel's limit is 1000000) / size of the "
+        "verifier's log in KiB. `./dev vm` says which have grown by a quarter since the run before.",
         "",
     )
     yield _row(("Program", *(one["kernel"] for one in columns)))
@@ -261,7 +310,8 @@ def _verified(program: Summary | None) -> str:
         return "-"
     if program["state"] == "refused":
         return f"refused: {_short(program['why'])}"
-    return str(program["verified"] or "loaded")
+    log = program["log_bytes"]
+    return f"{program['verified'] or 'loaded'} / {'> 16384' if log is None else log >> 10}"
 
 
 def _row(cells: tuple[str, ...]) -> str:

@@ -92,7 +92,7 @@ class Agents(Screen):
         if agent["lost"]:
             lines.append(line((f"{agent['lost']:,} of its events were lost: not all was seen.", WARNING)))
         if context.may_act and agent["state"] != "killed":
-            keys = "r lets it go on" if agent["state"] == "paused" else "p freezes it"
+            keys = "r lets it go on" if agent["state"] in ("paused", "blocked") else "p freezes it"
             lines.append(line((f"{keys}, K kills it, enter shows its processes", "bold")))
         return lines
 
@@ -102,6 +102,9 @@ def _state(agent: Any) -> Line:
     by = f" by {agent['acted_by']}" if agent["acted_by"] else ""
     if agent["state"] == "paused":
         return line(name, " was ", state_span("paused"), f"{by}; {processes}")
+    if agent["state"] == "blocked":
+        what = "it starts no program and reaches nobody"
+        return line(name, " was ", state_span("blocked"), f"{by}: {what}; {processes}")
     if agent["state"] == "killed":
         return line(name, " was ", state_span("killed"), f"{by}; {processes} left")
     acted = f"; last act{by}" if by else ""

@@ -507,12 +507,12 @@ class Top(App[None]):
             self._ask_line(label, "", lambda typed: self._kill(name, typed))
         elif verb == "pause" and agent["state"] == "paused":
             self._say(f"{name} is frozen already; r lets it go on, K kills it.", "bold")
-        elif verb == "resume" and agent["state"] != "paused":
-            self._say(f"{name} is not frozen.", "bold")
+        elif verb == "resume" and agent["state"] not in ("paused", "blocked"):
+            self._say(f"{name} is neither frozen nor blocked.", "bold")
         else:
             what = {
                 "pause": f"Freeze {name}? Then {processes} stop where they are, until r lets them go on.",
-                "resume": f"Let {name} go on? Then {processes} go on where they were frozen.",
+                "resume": f"Let {name} go on? Then {processes} go on as before.",
             }[verb]
             self._ask_yes(what, lambda: self._do(verb, name))
 

@@ -15,13 +15,13 @@ _BARS: Final = "▁▂▃▄▅▆▇█"
 
 # Colours that can be read on dark and on light, and only where something asks for attention.
 WARNING: Final = "bold magenta"
-STATE_STYLES: Final = {"paused": "black on yellow", "killed": "white on red"}
+STATE_STYLES: Final = {"paused": "black on yellow", "blocked": "black on yellow", "killed": "white on red"}
 LEVEL_STYLES: Final = {
     "critical": "white on red",
     "high": "bold red",
     "medium": WARNING,
 }
-STATE_WORDS: Final = {"paused": "FROZEN", "killed": "KILLED", "running": "running"}
+STATE_WORDS: Final = {"paused": "FROZEN", "blocked": "BLOCKED", "killed": "KILLED", "running": "running"}
 
 Span = tuple[str, str]
 """A text and its style, as rich writes styles."""
