@@ -29,8 +29,7 @@ class Facts:
     Values are texts (booleans as `true` and `false`, numbers in decimal). A list field has a
     text for each element: a comparison holds if it holds for one of them.
 
-    `found` has the fields that were searched in one pass: for each the numbers of the atoms, of
-    those searched for, of which a literal stands in the value.
+    `found` has a bit for each atom, of those searched for, of which a word stands in the event.
     """
 
     __slots__ = ("_blobs", "_folded", "_texts", "event", "found", "verdicts")
@@ -38,7 +37,7 @@ class Facts:
     def __init__(self, event: Event) -> None:
         self.event = event
         self.verdicts: dict[int, Verdict] = {}
-        self.found: dict[str, frozenset[int]] = {}
+        self.found = 0
         self._texts: dict[str, tuple[str, ...]] = {}
         self._folded: dict[str, tuple[str, ...]] = {}
         self._blobs: dict[tuple[str, bool], tuple[bytes, ...]] = {}
@@ -131,7 +130,7 @@ def compile_condition(expr: Expr, atoms: dict[Expr, int], searched: Collection[E
     """A condition tree as a function of an event's facts.
 
     `atoms` numbers the atoms met so far: equal atoms of different rules are evaluated once.
-    `searched` are those that `Facts.found` may tell of.
+    `searched` are those that `Facts.found` tells of.
     """
     kind = expr[0]
     if kind == "atom":
@@ -170,16 +169,14 @@ def _remembered(test: Test, number: int) -> Test:
 
 
 def _searched(test: Test, atom: Expr, number: int) -> Test:
-    """An atom whose literals were searched for with all others: it is false where none stands."""
+    """An atom whose words were searched for with all others: it is false where none stands."""
     _, name, op, _ = atom
     contains = op.removesuffix(CASED) == "contains"
+    bit = 1 << number
 
     def run(facts: Facts) -> Verdict:
-        found = facts.found.get(name)
-        if found is None:
+        if facts.found & bit:
             return test(facts)
-        if number in found:
-            return True if op == "contains" else test(facts)
         if not facts.cut(name):
             return False
         return None if contains else test(facts)
