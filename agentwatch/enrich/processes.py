@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import stat
 import struct
+from collections import OrderedDict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -62,6 +63,7 @@ class Process:
     pid: int
     start: int
     agent: int
+    key: Key = field(init=False)
     parent: Key | None = None
     exe: str = ""
     argv: tuple[str, ...] = ()
@@ -86,9 +88,8 @@ class Process:
     registered: bool = True  # of the registered job: see `ProcessTable.registers`
     markers: Markers = field(default_factory=lambda: NO_MARKERS)  # its own and those that it inherited
 
-    @property
-    def key(self) -> Key:
-        return self.pid, self.start
+    def __post_init__(self) -> None:
+        self.key = self.pid, self.start
 
     def become(self, origin: Process) -> None:
         """Take over the image, the credentials and the namespaces of another process."""
@@ -158,7 +159,7 @@ class ProcessTable:
         self._training = frozenset(training)
         self._processes: dict[Key, Process] = {}
         self._latest: dict[int, Process] = {}  # by process id
-        self._ended: dict[Key, None] = {}
+        self._ended: OrderedDict[Key, None] = OrderedDict()
         self._pieces: dict[int, _Pieces] = {}
         self._unnamed: dict[Key, list[Process]] = {}  # children of processes that are not known yet
 
@@ -373,10 +374,9 @@ class ProcessTable:
         process.status = status
         process.ended = row[TIME]
         _shorten(process)
-        self._ended[row[TGID], row[START]] = None
+        self._ended[process.key] = None
         if len(self._ended) > ENDED_KEPT:
-            oldest = next(iter(self._ended))
-            del self._ended[oldest]
+            oldest, _ = self._ended.popitem(last=False)
             forgotten = self._processes.pop(oldest, None)
             if self._latest.get(oldest[0]) is forgotten:
                 self._latest.pop(oldest[0], None)
