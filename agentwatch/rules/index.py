@@ -53,6 +53,7 @@ Verdicts = tuple[tuple[int, bool], ...]
 Guard = tuple[int, tuple[Expr, ...]]
 # Of texts: bits of the guards that may hold for them, and bits of the atoms of which a word stands there.
 Found = tuple[int, int]
+_NOTHING: Found = (0, 0)
 _MANY = 64  # texts of a list beyond which it is not remembered
 
 
@@ -290,27 +291,55 @@ class Search:
         of_all = {atom: found for atom, found in atoms.items() if atom[1] == ANY_FIELD}
         of_arguments = {atom: found for atom, found in atoms.items() if _base(atom[1]) in _ARGUMENTS}
         others = {atom: found for atom, found in atoms.items() if atom not in of_arguments}
-        self._arguments = WordSet({**of_arguments, **of_all}, {}) if of_arguments or of_all else None
         fields = dict.fromkeys(_base(atom[1]) for atom in others if atom not in of_all)
         # How either end of a text stands there: of a field's own kind, so that fields are told apart.
-        self._ends = {field: f"\0{_KINDS[place % len(_KINDS)]}" for place, field in enumerate(fields)}
-        self._others = WordSet(others, self._ends) if others else None
-        self._is_all = bool(of_all)
+        ends = {field: f"\0{_KINDS[place % len(_KINDS)]}" for place, field in enumerate(fields)}
+        self._arguments = WordSet({**of_arguments, **of_all}, {})
+        self._others = WordSet(others, ends)
+        self._asks_arguments = bool(of_arguments or of_all)
+        self._of_arguments = Memory(REMEMBERED_TEXTS)
+        self._of_fields = [(field, end, Memory(REMEMBERED_TEXTS)) for field, end in ends.items()]
+        self._asks_all = bool(of_all)
 
     def of(self, event: Event) -> Found:
         """What may hold for an event, as far as it is told by words."""
-        fields = event.fields
-        bits = numbers = 0
-        if self._arguments is not None:
-            bits, numbers = self._arguments.find(_arguments(fields.get(_LINE), fields.get(_WORDS)))
-        if self._others is not None:
-            parts = [_delimited(fields.get(name), end) for name, end in self._ends.items()]
-            if self._is_all:
-                more = (name for name in fields if name not in self._ends and name not in _ARGUMENTS)
-                parts += [_delimited(fields.get(name), "\0") for name in more]
-            others, found = self._others.find("".join(parts))
-            bits, numbers = bits | others, numbers | found
+        get = event.fields.get
+        bits, numbers = self._in_arguments(get(_LINE), get(_WORDS)) if self._asks_arguments else _NOTHING
+        for field, end, memory in self._of_fields:
+            value = get(field)
+            if value is None:
+                continue
+            found: Found | None = memory.get(value) if _is_short(value) else None
+            if found is None:
+                found = self._others.find(_delimited(value, end))
+                if _small((value,)):
+                    memory.put(value, found)
+            bits |= found[0]
+            numbers |= found[1]
+        if self._asks_all:
+            more, others = self._in_the_rest(event)
+            bits, numbers = bits | more, numbers | others
         return bits, numbers
+
+    def _in_arguments(self, line: Value, words: Value) -> Found:
+        key = line, words
+        found: Found | None = self._of_arguments.get(key) if _is_short(line) else None
+        if found is None:
+            found = self._arguments.find(_arguments(line, words))
+            if _small(key):
+                self._of_arguments.put(key, found)
+        return found
+
+    def _in_the_rest(self, event: Event) -> Found:
+        """In the fields that only keywords ask for."""
+        asked = {*_ARGUMENTS, *(field for field, _, _ in self._of_fields)}
+        rest = (value for field, value in event.fields.items() if field not in asked)
+        return self._others.find("".join(_delimited(value, "\0") for value in rest))
+
+
+def _is_short(value: Value) -> bool:
+    """Whether a value is not too long to be looked up."""
+    return value.__class__ is not str or len(value) <= REMEMBERED_TEXT
 
 
 def _arguments(line: Value, words: Value) -> str:
@@ -330,7 +359,7 @@ def _delimited(value: Value, end: str) -> str:
 
 
 class WordSet:
-    """Words in one RE2 set, each with what may hold where it stands. `ends`: those of fields, else NUL."""
+    """Words in one RE2 set, each with what may hold where it stands. `ends`: of fields' texts, else NUL."""
 
     def __init__(self, atoms: Mapping[Expr, Found], ends: Mapping[str, str]) -> None:
         groups: dict[tuple[bytes, ...], Found] = {}
@@ -344,29 +373,28 @@ class WordSet:
         for group in groups:
             self._set.Add(b"|".join(group))
         self._set.Compile()
-        self._memory = Memory(REMEMBERED_TEXTS)
+        self._of_hits = Memory(REMEMBERED_TEXTS)
         # A set that is short of memory finds nothing and says so only on standard error.
-        atom = next(iter(atoms))
-        if not self._set.Match(encode(_words(atom)[0].replace("\0", ends.get(_base(atom[1]), "\0")))):
-            raise RuntimeError("RE2 has no memory for the words of the rules")
+        for atom in list(atoms)[:1]:
+            if not self._set.Match(encode(_words(atom)[0].replace("\0", ends.get(_base(atom[1]), "\0")))):
+                raise RuntimeError("RE2 has no memory for the words of the rules")
 
     def find(self, text: str) -> Found:
         """What may hold for joined texts."""
-        if len(text) > REMEMBERED_TEXT:
-            return self._look(text)
-        found: Found | None = self._memory.get(text)
+        hits = self._set.Match(encode(text.lower()))
+        if not hits:
+            return _NOTHING
+        key = frozenset(hits)
+        found: Found | None = self._of_hits.get(key)  # new texts often have the same words in them
         if found is None:
-            found = self._look(text)
-            self._memory.put(text, found)
+            bits = numbers = 0
+            for hit in hits:
+                more, others = self._found[hit]
+                bits |= more
+                numbers |= others
+            found = bits, numbers
+            self._of_hits.put(key, found)
         return found
-
-    def _look(self, text: str) -> Found:
-        bits = numbers = 0
-        for hit in self._set.Match(encode(text.lower())) or ():
-            more, others = self._found[hit]
-            bits |= more
-            numbers |= others
-        return bits, numbers
 
 
 def _pattern(word: str, field: str, end: str) -> bytes:
