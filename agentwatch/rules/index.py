@@ -18,7 +18,17 @@ import re2  # type: ignore[import-untyped]
 from agentwatch.event import Event, Value
 from agentwatch.rules.expr import AGENT_FIELD, ANY_FIELD, CASED, Expr
 from agentwatch.rules.literals import certain_literals
-from agentwatch.rules.match import Facts, compile_condition, encode, number, texts
+from agentwatch.rules.match import (
+    ARGUMENTS,
+    LINE,
+    MANY_TEXTS,
+    WORDS,
+    Facts,
+    compile_condition,
+    encode,
+    number,
+    texts,
+)
 
 # What a memory holds at most: events or texts, and characters of each. What is longer is unlikely to
 # come again.
@@ -45,7 +55,6 @@ _EVERYDAY = frozenset(
 
 # Fields that can be long: a value too long to be remembered is not hashed either.
 _LONG = ("CommandLine", "ParentCommandLine")
-_LINE, _WORDS = _ARGUMENTS = ("CommandLine", "Argv")  # the same text, as one and word by word
 _KINDS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 Verdicts = tuple[tuple[int, bool], ...]
@@ -54,7 +63,6 @@ Guard = tuple[int, tuple[Expr, ...]]
 # Of texts: bits of the guards that may hold for them, and bits of the atoms of which a word stands there.
 Found = tuple[int, int]
 _NOTHING: Found = (0, 0)
-_MANY = 64  # texts of a list beyond which it is not remembered
 
 
 class Memory:
@@ -126,8 +134,7 @@ class Plan:
     def evaluate(self, event: Event) -> Verdicts:
         """(place of the rule, undecided) for each rule that holds or may hold, in order."""
         facts = Facts(event)
-        held, facts.found = self._search.of(event)
-        held |= self._without
+        held = self._without | self._search.of(facts)
         for name, table in self._of_number.items():
             for value in _numbers(facts.value(name)):
                 held |= table.get(value, 0)
@@ -211,7 +218,7 @@ def _small(key: Iterable[Any]) -> bool:
         if isinstance(value, str):
             room -= len(value)
         elif isinstance(value, tuple):
-            if len(value) > _MANY:
+            if len(value) > MANY_TEXTS:
                 return False
             room -= sum([len(item) if isinstance(item, str) else 8 for item in value]) + 50 * len(value)
     return room >= 0
@@ -289,7 +296,7 @@ class Search:
 
     def __init__(self, atoms: Mapping[Expr, Found]) -> None:
         of_all = {atom: found for atom, found in atoms.items() if atom[1] == ANY_FIELD}
-        of_arguments = {atom: found for atom, found in atoms.items() if _base(atom[1]) in _ARGUMENTS}
+        of_arguments = {atom: found for atom, found in atoms.items() if _base(atom[1]) in ARGUMENTS}
         others = {atom: found for atom, found in atoms.items() if atom not in of_arguments}
         fields = dict.fromkeys(_base(atom[1]) for atom in others if atom not in of_all)
         # How either end of a text stands there: of a field's own kind, so that fields are told apart.
@@ -301,10 +308,12 @@ class Search:
         self._of_fields = [(field, end, Memory(REMEMBERED_TEXTS)) for field, end in ends.items()]
         self._asks_all = bool(of_all)
 
-    def of(self, event: Event) -> Found:
-        """What may hold for an event, as far as it is told by words."""
-        get = event.fields.get
-        bits, numbers = self._in_arguments(get(_LINE), get(_WORDS)) if self._asks_arguments else _NOTHING
+    def of(self, facts: Facts) -> int:
+        """Which guards may hold for an event. Notes what was found."""
+        get = facts.event.fields.get
+        bits = numbers = 0
+        if self._asks_arguments:
+            (bits, numbers), facts.word_by_word = self._in_arguments(get(LINE), get(WORDS))
         for field, end, memory in self._of_fields:
             value = get(field)
             if value is None:
@@ -317,22 +326,27 @@ class Search:
             bits |= found[0]
             numbers |= found[1]
         if self._asks_all:
-            more, others = self._in_the_rest(event)
+            more, others = self._in_the_rest(facts.event)
             bits, numbers = bits | more, numbers | others
-        return bits, numbers
+        facts.found = numbers
+        return bits
 
-    def _in_arguments(self, line: Value, words: Value) -> Found:
+    def _in_arguments(self, line: Value, words: Value) -> tuple[Found, bool]:
+        """What was found, and whether word by word."""
         key = line, words
-        found: Found | None = self._of_arguments.get(key) if _is_short(line) else None
+        found: tuple[Found, bool] | None = self._of_arguments.get(key) if _is_short(line) else None
         if found is None:
-            found = self._arguments.find(_arguments(line, words))
+            text = _delimited(words, "\0")
+            # They are gone through once where the line is made of them.
+            is_line = text.count("\0") == len(texts(words)) + 1 and text[1:-1].replace("\0", " ") == line
+            found = self._arguments.find(text if is_line else text + _delimited(line, "\0")), is_line
             if _small(key):
                 self._of_arguments.put(key, found)
         return found
 
     def _in_the_rest(self, event: Event) -> Found:
         """In the fields that only keywords ask for."""
-        asked = {*_ARGUMENTS, *(field for field, _, _ in self._of_fields)}
+        asked = {*ARGUMENTS, *(field for field, _, _ in self._of_fields)}
         rest = (value for field, value in event.fields.items() if field not in asked)
         return self._others.find("".join(_delimited(value, "\0") for value in rest))
 
@@ -340,14 +354,6 @@ class Search:
 def _is_short(value: Value) -> bool:
     """Whether a value is not too long to be looked up."""
     return value.__class__ is not str or len(value) <= REMEMBERED_TEXT
-
-
-def _arguments(line: Value, words: Value) -> str:
-    """The arguments word by word; they are gone through once where the line is made of them."""
-    arguments = texts(words)
-    if arguments and line == " ".join(arguments):
-        return _delimited(arguments, "\0")
-    return _delimited(line, "\0") + _delimited(arguments, "\0")
 
 
 def _delimited(value: Value, end: str) -> str:
@@ -399,7 +405,7 @@ class WordSet:
 
 def _pattern(word: str, field: str, end: str) -> bytes:
     """What finds a word. Those of a command line may stand apart by NUL; any field may end in any way."""
-    if field not in (_LINE, ANY_FIELD):
+    if field not in (LINE, ANY_FIELD):
         return _escaped(word.replace("\0", end))
     found = rb"[ \x00]".join(map(_escaped, word.split(" ")))
     return found.replace(rb"\x00", rb"\x00.?") if field == ANY_FIELD else found
