@@ -168,11 +168,12 @@ class ProcessTable:
 
         Number 0 stands for none: what it gives is not kept.
         """
-        if not tgid:
-            return Process(0, 0, agent)
-        process = self._processes.get((tgid, start))
+        key = tgid, start
+        process = self._processes.get(key)
         if process is None:
-            process = self._processes[tgid, start] = self._latest[tgid] = Process(tgid, start, agent)
+            process = Process(tgid, start, agent)
+            if tgid:
+                self._processes[key] = self._latest[tgid] = process
         return process
 
     def running(self, pid: int, start: int) -> Process | None:
