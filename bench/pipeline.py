@@ -35,6 +35,7 @@ from agentwatch.schema.events import PayloadFlag, Piece
 from agentwatch.sources.base import Batch, BatchKind, Round
 from bench.figures import show
 from bench.rules import real
+from tests.detect import hellos
 from tests.schema.records import raw
 
 WARM = 10  # rounds before measuring: RE2 builds its automata, memories fill
@@ -200,10 +201,12 @@ class Agent:
         self._talk(bytes((127, 0, 0, 53)), 53, (asked, answer), flags=int(PayloadFlag.DNS), protocol=17)
 
     def _tls(self) -> None:
-        hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + self._dice.randbytes(300)
-        answer = b"\x16\x03\x03\x00\x7a\x02\x00\x00\x76\x03\x03" + self._dice.randbytes(400)
-        secret = [b"\x17\x03\x03\x01\x00" + self._dice.randbytes(200) for _ in range(3)]
-        self._talk(self._dice.choice(self._addresses), 443, (hello, answer, *secret))
+        place = self._dice.randrange(len(self._names))
+        hello = hellos.records(hellos.client_hello(_CIPHERS, _extensions(self._names[place])))
+        answer = hellos.records(hellos.server_hello(0x1301, [hellos.extension(0x002B, b"\3\4")]))
+        answer += b"\x14\x03\x03\x00\x01\x01\x17\x03\x03\x04\x00" + self._dice.randbytes(400)
+        secret = [b"\x17\x03\x03\x00\xc8" + self._dice.randbytes(200) for _ in range(3)]
+        self._talk(self._addresses[place], 443, (hello, answer, *secret))
 
     def _http(self) -> None:
         path = f"/{self._dice.choice(_WORDS)}/{next(self._files)}"
@@ -256,6 +259,24 @@ class Agent:
             sequence[way] += len(message)
             sizes[way] += len(message)
         self._say("close", who, **block, bytes_out=sizes[0], bytes_in=sizes[1], elapsed=1_000_000)
+
+
+_CIPHERS = (0x1302, 0x1303, 0x1301, 0xC02C, 0xC030, 0xCCA9, 0xCCA8, 0xC02B, 0xC02F, 0x009F, 0x009E, 0x00FF)
+
+
+def _extensions(name: str) -> list[bytes]:
+    """Those of a hello as OpenSSL makes them."""
+    return [
+        hellos.server_name(name.encode()),
+        hellos.extension(0x000B, b"\3\0\1\2"),
+        hellos.extension(0x000A, hellos.vector(hellos.numbers((0x001D, 0x0017, 0x0019, 0x0018)))),
+        hellos.alpn(b"http/1.1"),
+        hellos.extension(0x0017, b""),
+        hellos.extension(0x000D, hellos.vector(hellos.numbers((0x0403, 0x0503, 0x0804, 0x0805, 0x0401)))),
+        hellos.extension(0x002B, hellos.vector(hellos.numbers((0x0304, 0x0303)), 1)),
+        hellos.extension(0x002D, b"\1\1"),
+        hellos.extension(0x0033, b"\0\x26\0\x24\0\x1d\0\x20" + bytes(32)),
+    ]
 
 
 _WORDS = (

@@ -81,7 +81,7 @@ def hostile_cost(rules: RuleSet, argv: Callable[[random.Random], str]) -> tuple[
     for seed in range(WARM + 31):
         text = argv(random.Random(seed))
         fields: dict[str, Value] = {"Image": "/usr/bin/python3", "CommandLine": text}
-        fields["Argv"] = tuple(text.split(" ")[:4096])
+        fields["Argv"] = tuple(text.split(" "))
         event = Event("process_creation", seed, seed, "agent", fields)
         started = time.process_time()
         engine.evaluate(event)

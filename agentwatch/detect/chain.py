@@ -82,13 +82,19 @@ class Chain:
             detectors += self._joined
         self._by_type = {
             number: tuple(detector.of for detector in detectors if number in detector.types)
-            for number in {number for detector in detectors for number in detector.types}
+            for number in self._facts.types.union(*(detector.types for detector in detectors))
         }
 
     def of(self, change: Change) -> list[Sighting]:
         """All events of a change, in a fixed order."""
-        fact = self._facts.of(change)
+        number = change.type
+        detectors = self._by_type.get(number)
+        if detectors is None:
+            return []
+        fact = self._facts.of(change) if number in self._facts.types else None
         sightings = [] if fact is None else [fact]
-        for of in self._by_type.get(change.type, ()):
-            sightings += of(change)
+        for of in detectors:
+            found = of(change)
+            if found:
+                sightings += found
         return sightings

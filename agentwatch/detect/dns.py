@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from agentwatch.detect.finding import text
@@ -13,6 +14,7 @@ from agentwatch.event import Value
 MAX_QUESTIONS: Final = 16
 MAX_RECORDS: Final = 64
 _MAX_NAME: Final = 255
+_MESSAGES_KEPT: Final = 512  # that were read lately: the same names are asked for again and again
 _MAX_POINTERS: Final = 32
 
 TYPES: Final = {
@@ -56,7 +58,6 @@ class Record:
 class DnsMessage:
     """One message. `partial`: the bytes ended, or made no sense, before all that the header counts."""
 
-    id: int
     is_response: bool
     opcode: int
     rcode: str
@@ -80,8 +81,12 @@ def parse(data: bytes) -> DnsMessage | None:
 
     A message that was cut yields what came before the cut.
     """
-    if len(data) < 12:
-        return None
+    return _parse(b"\0\0" + data[2:]) if len(data) >= 12 else None
+
+
+@lru_cache(maxsize=_MESSAGES_KEPT)
+def _parse(data: bytes) -> DnsMessage:
+    """Reads a message; its number, in front, tells nothing."""
     flags = _u16(data, 2)
     question_count, answer_count = _u16(data, 4), _u16(data, 6)
     questions: list[Question] = []
@@ -102,7 +107,6 @@ def parse(data: bytes) -> DnsMessage | None:
         partial = True
     rcode = flags & 15
     return DnsMessage(
-        id=_u16(data, 0),
         is_response=bool(flags & 0x8000),
         opcode=flags >> 11 & 15,
         rcode=RCODES.get(rcode, f"RCODE{rcode}"),

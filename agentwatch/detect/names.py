@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import ClassVar
 
 from agentwatch.detect import dns
@@ -71,6 +72,7 @@ def told(state: State, change: Change, fields: Mapping[str, Value]) -> Sighting:
     return sighting(state, "dns_query", change, own)
 
 
+@lru_cache(maxsize=1024)  # the same names are asked for again and again
 def _is_address(value: str) -> bool:
     try:
         ipaddress.ip_address(value)

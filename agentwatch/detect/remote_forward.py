@@ -42,8 +42,10 @@ Times are event times in nanoseconds. The fold is deterministic and bounded.
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 from agentwatch.detect import ssh_config
@@ -120,22 +122,28 @@ class RemoteForward:
     """The state machine over processes; the owner reports what they do, in the order of events."""
 
     def __init__(self) -> None:
-        self._quiet: dict[Key, _Process] = {}
-        self._speaking: dict[Key, _Process] = {}
+        self._words: OrderedDict[Key, Sequence[str]] = OrderedDict()
+        """What those run that have done nothing yet by which they could be told from any other program."""
+        self._quiet: OrderedDict[Key, _Process] = OrderedDict()
+        self._speaking: OrderedDict[Key, _Process] = OrderedDict()
         """Those with an SSH session, kept apart so that a flood of processes cannot push them out."""
 
     def exec(self, key: Key, argv: Sequence[str], time: int) -> list[Finding]:
         """The process runs a program with these words; what they ask for if it is called as an SSH client."""
-        words = tuple([word[:_WORD_LIMIT] for word in unwrap(argv)[:_WORDS_LIMIT]])
         self.exit(key)
-        process = _Process(words, bool(words) and looks_like_ssh(basename(words[0])))
-        put(self._quiet, key, process, _PROCESSES_LIMIT)
-        return _asked(process, "asked") if process.named else []
+        put(self._words, key, argv, _PROCESSES_LIMIT)
+        if not argv or not _may_be_client(argv[0]):
+            return []
+        process = self._known(key)
+        return _asked(process, "asked") if process is not None and process.named else []
 
     def fork(self, parent: Key, child: Key) -> None:
         """`ssh -f` and control masters go on in a child, which inherits words and sessions."""
         process = self._get(parent)
         if process is None:
+            words = self._words.get(parent)
+            if words is not None:
+                put(self._words, child, words, _PROCESSES_LIMIT)
             return
         copy = _Process(
             process.argv,
@@ -155,6 +163,7 @@ class RemoteForward:
 
     def exit(self, key: Key) -> None:
         """The process is gone."""
+        self._words.pop(key, None)
         self._quiet.pop(key, None)
         self._speaking.pop(key, None)
 
@@ -177,7 +186,7 @@ class RemoteForward:
 
     def config(self, key: Key, content: str) -> list[Finding]:
         """What the wanted file says."""
-        process = self._get(key)
+        process = self._known(key)
         command = process.ssh() if process is not None else None
         if process is None or command is None:
             return []
@@ -192,7 +201,7 @@ class RemoteForward:
         `software` is the banner after `SSH-2.0-`. If the flow is one on which another's banner may
         be relayed, this is decided as in `payload`.
         """
-        process = self._get(key) or _Process((), named=False)
+        process = self._known(key) or _Process((), named=False)
         if flow in process.sessions:
             return []
         if flow in process.candidates:
@@ -208,8 +217,8 @@ class RemoteForward:
         self, key: Key, flow: int, *, stream: bool, address: str, port: int, time: int
     ) -> list[Finding]:
         """The process connects an inet socket; `stream` is False for datagrams."""
-        process = self._get(key)
-        if process is None or not stream or flow in process.sessions:
+        process = self._known(key) if stream else None
+        if process is None or flow in process.sessions:
             return []
         if not process.sessions:
             put(process.connects, flow, (address, port), _FLOWS_LIMIT)
@@ -326,6 +335,22 @@ class RemoteForward:
 
     def _get(self, key: Key) -> _Process | None:
         return self._speaking.get(key) or self._quiet.get(key)
+
+    def _known(self, key: Key) -> _Process | None:
+        """The same, made from what the process runs where it did nothing before."""
+        argv = self._words.pop(key, None)
+        if argv is None:
+            return self._get(key)
+        words = tuple([word[:_WORD_LIMIT] for word in unwrap(argv)[:_WORDS_LIMIT]])
+        process = _Process(words, bool(words) and looks_like_ssh(basename(words[0])))
+        put(self._quiet, key, process, _PROCESSES_LIMIT)
+        return process
+
+
+@lru_cache(maxsize=1024)  # programs come again and again
+def _may_be_client(name: str) -> bool:
+    """Whether a program of this name is an SSH client, or runs another."""
+    return looks_like_ssh(basename(name)) or unwrap((name,)) != (name,)
 
 
 def _asked(process: _Process, stage: str) -> list[Finding]:

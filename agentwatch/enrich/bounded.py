@@ -1,4 +1,8 @@
-"""Tables that stay within a limit."""
+"""Tables that stay within a limit.
+
+A plain dictionary looks for its first entry past all those that were removed there: a table that
+stays at its limit for long is better an `OrderedDict`.
+"""
 
 from __future__ import annotations
 

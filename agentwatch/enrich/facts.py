@@ -174,6 +174,7 @@ class Facts:
         }
         self._made: dict[int, None] = {}  # inodes of sockets that were told as they were made
         self._makers = {number: maker for number, maker in makers.items() if maker[0] in wanted}
+        self.types = frozenset(self._makers)  # of the records that it looks at
 
     def of(self, change: Change) -> Sighting | None:
         """The event of a change, or None."""

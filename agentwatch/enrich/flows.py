@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -64,9 +65,9 @@ class FlowTable:
     """All flows seen, by cookie. Closed ones are forgotten, oldest first, beyond CLOSED_KEPT."""
 
     def __init__(self) -> None:
-        self._flows: dict[int, Flow] = {}
-        self._closed: dict[int, None] = {}
-        self._with_heads: dict[int, None] = {}
+        self._flows: OrderedDict[int, Flow] = OrderedDict()
+        self._closed: OrderedDict[int, None] = OrderedDict()
+        self._with_heads: OrderedDict[int, None] = OrderedDict()
 
     def known(self, cookie: int) -> Flow | None:
         return self._flows.get(cookie)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import stat
 import struct
+from collections import OrderedDict
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -62,6 +63,7 @@ class Process:
     pid: int
     start: int
     agent: int
+    key: Key = field(init=False)
     parent: Key | None = None
     exe: str = ""
     argv: tuple[str, ...] = ()
@@ -86,9 +88,8 @@ class Process:
     registered: bool = True  # of the registered job: see `ProcessTable.registers`
     markers: Markers = field(default_factory=lambda: NO_MARKERS)  # its own and those that it inherited
 
-    @property
-    def key(self) -> Key:
-        return self.pid, self.start
+    def __post_init__(self) -> None:
+        self.key = self.pid, self.start
 
     def become(self, origin: Process) -> None:
         """Take over the image, the credentials and the namespaces of another process."""
@@ -159,7 +160,7 @@ class ProcessTable:
         self._training_of: dict[int, frozenset[str]] = {}  # by agent: what its policy names besides
         self._processes: dict[Key, Process] = {}
         self._latest: dict[int, Process] = {}  # by process id
-        self._ended: dict[Key, None] = {}
+        self._ended: OrderedDict[Key, None] = OrderedDict()
         self._pieces: dict[int, _Pieces] = {}
         self._unnamed: dict[Key, list[Process]] = {}  # children of processes that are not known yet
 
@@ -168,11 +169,12 @@ class ProcessTable:
 
         Number 0 stands for none: what it gives is not kept.
         """
-        if not tgid:
-            return Process(0, 0, agent)
-        process = self._processes.get((tgid, start))
+        key = tgid, start
+        process = self._processes.get(key)
         if process is None:
-            process = self._processes[tgid, start] = self._latest[tgid] = Process(tgid, start, agent)
+            process = Process(tgid, start, agent)
+            if tgid:
+                self._processes[key] = self._latest[tgid] = process
         return process
 
     def running(self, pid: int, start: int) -> Process | None:
@@ -393,10 +395,9 @@ class ProcessTable:
         process.status = status
         process.ended = row[TIME]
         _shorten(process)
-        self._ended[row[TGID], row[START]] = None
+        self._ended[process.key] = None
         if len(self._ended) > ENDED_KEPT:
-            oldest = next(iter(self._ended))
-            del self._ended[oldest]
+            oldest, _ = self._ended.popitem(last=False)
             forgotten = self._processes.pop(oldest, None)
             if self._latest.get(oldest[0]) is forgotten:
                 self._latest.pop(oldest[0], None)

@@ -220,7 +220,7 @@ class State:
         return self.flows.update(fields[:_BLOCK], (row[TGID], row[START]), agent.number, row[TIME])
 
     def _flow_owner(self, flow: Flow, agent: Agent) -> Process:
-        return self.processes.get(*flow.owner, agent.number)
+        return self.processes.known(flow.owner) or self.processes.get(*flow.owner, agent.number)
 
     def _socket_seen(self, seq: int, row: Row, agent: Agent) -> Change:
         change = self._plain(seq, row, agent)

@@ -1,11 +1,11 @@
 """Which rules can hold for an event at all: found without looking at each of them.
 
 Every rule that is not a bare negation has guards: sets of atoms of which at least one must hold (or
-be unknown) for the rule to hold. The guards of a category are indexed by field. Equality, prefixes,
-suffixes and numbers are looked up in tables; literals that may stand anywhere go through one
-RE2 set, and regular expressions through RE2's own literal filter, each in one pass over the
-value; what was found of a value is remembered. A rule all of whose guards hold is evaluated in
-full; rules without a guard always are.
+be unknown) for the rule to hold. What an atom asks of a field comes down to words of which one must
+stand there: itself, an end of the text included where it is a prefix, a suffix or the whole, or those
+which a regular expression is sure to contain. The words of all guards of a category are searched for
+in one pass of an RE2 set over the texts of the event; numbers are looked up in tables. A rule all of
+whose guards may hold is evaluated in full; rules without a guard always are.
 """
 
 from __future__ import annotations
@@ -15,35 +15,37 @@ from typing import Any
 
 import re2  # type: ignore[import-untyped]
 
-from agentwatch.event import Event
+from agentwatch.event import Event, Value
 from agentwatch.rules.expr import AGENT_FIELD, ANY_FIELD, CASED, Expr
-from agentwatch.rules.literals import certain_literal
-from agentwatch.rules.match import Facts, Test, compile_condition, encode, number, regex
+from agentwatch.rules.literals import certain_literals
+from agentwatch.rules.match import (
+    ARGUMENTS,
+    LINE,
+    MANY_TEXTS,
+    WORDS,
+    Facts,
+    compile_condition,
+    encode,
+    number,
+    texts,
+)
 
-# What a memory holds at most: events or values, and characters of all their texts. What is longer
-# is unlikely to come again.
+# What a memory holds at most: events or texts, and characters of each. What is longer is unlikely to
+# come again.
 REMEMBERED_EVENTS = 2048
 REMEMBERED_EVENT = 1024
-REMEMBERED_VALUES = 1024
-REMEMBERED_VALUE = 256
+REMEMBERED_TEXTS = 2048
+REMEMBERED_TEXT = 512
 
 GUARDS = 3  # of a rule, at most
 
-# Fields worth looking at first: a value too long to be remembered is not hashed either.
-_LONG = ("CommandLine", "ParentCommandLine")
-
-# Rough cost of a guard: how often it will let a rule through for nothing. Short literals stand
-# everywhere and short values are common: `_LETTER` over their length is added. Fields that can be
-# long are left alone where another serves.
+# Rough cost of a guard: how often it will let a rule through for nothing. Short words stand
+# everywhere: `_LETTER` over their length is added. Fields that can be long are left alone where another
+# serves.
 _COST = {"eq": 1, "num": 1, "endswith": 2, "startswith": 3, "contains": 8, "wild": 8, "re": 20}
 _LETTER = 40
 _LETTER_OF_PATTERN = 120
-_SHORTEST_FILTER = 3
-_USELESS = 1000  # that of a pattern which anything may match
 _LONG_COST = 4
-# Fields whose values come again and again: what was found of them is remembered.
-_RECURRING = ("Image", "ParentImage", "AncestorImages", "CurrentDirectory")
-_RECURRING_COST = 50
 # Programs that agents run all the time: to ask for them lets nearly everything through.
 _EVERYDAY_COST = 40
 _EVERYDAY = frozenset(
@@ -51,16 +53,16 @@ _EVERYDAY = frozenset(
      "python3", "sed", "sh", "sh -c", "zsh")
 )  # fmt: skip
 
+# Fields that can be long: a value too long to be remembered is not hashed either.
+_LONG = ("CommandLine", "ParentCommandLine")
+_KINDS = "0123456789abcdefghijklmnopqrstuvwxyz"
+
 Verdicts = tuple[tuple[int, bool], ...]
 # (cost, atoms): a condition is false whenever all of the atoms are.
 Guard = tuple[int, tuple[Expr, ...]]
-# Of a field's value: bits of the rules that it lets through, numbers of the atoms of which a
-# literal stands in it.
-Found = tuple[int, frozenset[int]]
-_NONE: frozenset[int] = frozenset()
-# Literals of which one must stand in a value: bits of the rules, numbers of the atoms that ask for them.
-_Groups = dict[tuple[str, ...], tuple[int, list[int]]]
-_MANY = 64  # texts of a list: more of them are looked through as one
+# Of texts: bits of the guards that may hold for them, and bits of the atoms of which a word stands there.
+Found = tuple[int, int]
+_NOTHING: Found = (0, 0)
 
 
 class Memory:
@@ -101,27 +103,33 @@ class Plan:
         self._count = len(rules)
         self._every = (1 << self._count) - 1
         self._without = 0  # what no guard needs to hold for
-        guarded: dict[str, list[tuple[Expr, int]]] = {}
+        guarded: dict[Expr, int] = {}
         for rule, (_, expr) in enumerate(rules):
-            guards = _best(find_guards(expr))
+            guards = find_guards(expr)[:GUARDS]
             for part in range(GUARDS):
                 bit = 1 << part * self._count + rule
                 if part >= len(guards):
                     self._without |= bit
-                    continue
-                for atom in guards[part][1]:
-                    guarded.setdefault(atom[1], []).append((atom, bit))
-        searched = {atom for guards in guarded.values() for atom, _ in guards if _literals(atom)}
+                for atom in guards[part][1] if part < len(guards) else ():
+                    guarded[atom] = guarded.get(atom, 0) | bit
+        self._of_field: dict[str, int] = {}
+        self._of_number: dict[str, dict[float, int]] = {}
+        searched: dict[Expr, int] = {}
+        for atom, bits in guarded.items():
+            field = _base(atom[1])
+            self._of_field[field] = self._of_field.get(field, 0) | bits
+            if atom[2] == "num":
+                table = self._of_number.setdefault(atom[1], {})
+                for value in atom[3]:
+                    table[value] = table.get(value, 0) | bits
+            else:
+                searched[atom] = bits
         atoms: dict[Expr, int] = {}
-        self._tests: list[Test] = []
-        self._read: list[frozenset[str]] = []
-        for _, expr in rules:
-            self._tests.append(compile_condition(expr, atoms, searched))
-            self._read.append(_fields_read(expr))
-        self._indexes = [FieldIndex(name, guarded[name], atoms) for name in sorted(guarded)]
-        names = [index.name for index in self._indexes]
+        self._tests = [compile_condition(expr, atoms, searched) for _, expr in rules]
+        self._read = [_fields_read(expr) for _, expr in rules]
+        self._search = Search({atom: (bits, 1 << atoms[atom]) for atom, bits in searched.items()})
         # All that the guards look at, where it is short enough to be remembered as a whole.
-        self._looked_at = tuple(names) if all(map(_is_short, names)) else None
+        self._looked_at = tuple(self._of_field) if all(map(_is_short, self._of_field)) else None
         self._passed_over = Memory(REMEMBERED_EVENTS)
         self._reads = Memory(REMEMBERED_EVENTS)
         self._memory = Memory(REMEMBERED_EVENTS)
@@ -134,7 +142,17 @@ class Plan:
             if self._passed_over.get(looked_at):
                 return ()
         facts = Facts(event)
-        candidates = self._candidates(facts)
+        held = self._without | self._search.of(facts)
+        for name, table in self._of_number.items():
+            for value in _numbers(facts.value(name)):
+                held |= table.get(value, 0)
+        if event.truncated:  # what is cut may say anything
+            for field, bits in self._of_field.items():
+                if field in event.truncated or field == ANY_FIELD:
+                    held |= bits
+        candidates = held & self._every
+        for part in range(1, GUARDS):
+            candidates &= held >> part * self._count
         if not candidates:
             if looked_at is not None and _small(looked_at):
                 self._passed_over.put(looked_at, True)
@@ -146,16 +164,6 @@ class Plan:
             if key is not None:
                 self._memory.put(key, found)
         return found
-
-    def _candidates(self, facts: Facts) -> int:
-        """The rules whose guards all hold or may hold."""
-        held = self._without
-        for index in self._indexes:
-            held |= index.candidates(facts)
-        candidates = held & self._every
-        for part in range(1, GUARDS):
-            candidates &= held >> part * self._count
-        return candidates
 
     def _key(self, candidates: int, event: Event) -> tuple[Any, ...] | None:
         """All that the candidates' verdicts depend on; None where it is too much to be remembered."""
@@ -186,9 +194,21 @@ class Plan:
         return tuple(found)
 
 
+def _base(name: str) -> str:
+    """The field that an atom asks for an element of."""
+    return name.partition("#")[0]
+
+
 def _is_short(name: str) -> bool:
     """Whether a guard's field is one whose value is neither long nor a list of the agent's making."""
-    return name not in (*_LONG, "Argv", ANY_FIELD, AGENT_FIELD) and "#" not in name
+    return name not in (*_LONG, "Argv", ANY_FIELD, AGENT_FIELD)
+
+
+def _numbers(value: Value) -> Sequence[float]:
+    if value.__class__ is int:
+        return (value,)
+    found = (number(text) for text in texts(value))
+    return [one for one in found if one is not None]
 
 
 def _bits(number: int) -> Iterator[int]:
@@ -204,7 +224,7 @@ def _fields_read(expr: Expr) -> frozenset[str]:
         return frozenset[str]().union(*(_fields_read(part) for part in expr[1:] if isinstance(part, tuple)))
     _, name, op, value = expr
     names = (name, value[0]) if op == "fieldref" else (name,)
-    return frozenset(one.partition("#")[0] for one in names)
+    return frozenset(map(_base, names))
 
 
 def _small(key: Iterable[Any]) -> bool:
@@ -213,7 +233,7 @@ def _small(key: Iterable[Any]) -> bool:
         if isinstance(value, str):
             room -= len(value)
         elif isinstance(value, tuple):
-            if len(value) > _MANY:
+            if len(value) > MANY_TEXTS:
                 return False
             room -= sum([len(item) if isinstance(item, str) else 8 for item in value]) + 50 * len(value)
     return room >= 0
@@ -239,11 +259,6 @@ def find_guards(expr: Expr) -> list[Guard]:
     return sorted(found, key=lambda guard: guard[0])
 
 
-def _best(guards: Sequence[Guard]) -> Sequence[Guard]:
-    """The cheapest guard, and as many more as are of use."""
-    return [guard for place, guard in enumerate(guards[:GUARDS]) if not place or guard[0] < _USELESS]
-
-
 def _joined(guards: Sequence[Guard]) -> Guard:
     return sum(cost for cost, _ in guards), tuple(
         dict.fromkeys(atom for _, atoms in guards for atom in atoms)
@@ -251,39 +266,39 @@ def _joined(guards: Sequence[Guard]) -> Guard:
 
 
 def _atom_cost(atom: Expr) -> int | None:
-    _, name, op, value = atom
+    _, name, op, _ = atom
     op = op.removesuffix(CASED)
-    if op not in _COST:
+    if op not in _COST or name == AGENT_FIELD:
         return None
     cost = _COST[op] + (_LONG_COST if name in _LONG else 0)
-    if op == "re":
-        # RE2's literal filter is about bytes here: folding of other letters would mislead it.
-        return _pattern_cost(cost, name, value[0]) if value[0].isascii() else None
     if op == "num":
         return cost
-    words = (longest(value),) if op == "wild" else value
-    if any(word.strip(" /").rpartition("/")[2] in _EVERYDAY for word in words):
-        cost += _EVERYDAY_COST
-    shortest = min(map(len, words))
+    words = _words(atom)
+    shortest = min((len(word.strip("\0")) for word in words), default=0)
     if op == "eq":
-        return cost + _LETTER // max(1, shortest)
-    return cost + _LETTER // shortest if shortest else None
+        return _everyday(cost, words) + _LETTER // max(1, shortest)
+    if not shortest:
+        return None
+    if op == "re":
+        return cost + _LETTER_OF_PATTERN // shortest
+    return _everyday(cost, words) + _LETTER // shortest
 
 
-def _pattern_cost(cost: int, name: str, pattern: str) -> int:
-    if name in _RECURRING:
-        return cost + _RECURRING_COST
-    length = certain_literal(pattern)
-    # RE2 filters by no shorter ones.
-    return cost + _LETTER_OF_PATTERN // length if length >= _SHORTEST_FILTER else _USELESS
+def _everyday(cost: int, words: Sequence[str]) -> int:
+    names = (word.strip("\0 /").rpartition("/")[2] for word in words)
+    return cost if _EVERYDAY.isdisjoint(names) else cost + _EVERYDAY_COST
 
 
-def _literals(atom: Expr) -> tuple[str, ...]:
-    """Of a guard that is looked for anywhere in a value: words of which one must stand there."""
-    op = atom[2].removesuffix(CASED)
-    if op == "wild":
-        return _folded((longest(atom[3]),))
-    return _folded(atom[3]) if op == "contains" else ()
+def _words(atom: Expr) -> tuple[str, ...]:
+    """Words in lower case of which one stands in a text where the atom holds; an end of the text is NUL."""
+    op, value = atom[2].removesuffix(CASED), atom[3]
+    if op == "re":
+        # Where cases of other letters are told apart they may be folded otherwise than by RE2.
+        return certain_literals(*value) if value[0].isascii() else ()
+    folded = [word.lower() for word in ((longest(value),) if op == "wild" else value)]
+    before = "\0" if op in ("eq", "startswith") else ""
+    after = "\0" if op in ("eq", "endswith") else ""
+    return tuple(f"{before}{word}{after}" for word in folded)
 
 
 def longest(parts: Sequence[str | int]) -> str:
@@ -291,196 +306,132 @@ def longest(parts: Sequence[str | int]) -> str:
     return max((part for part in parts if isinstance(part, str)), key=len, default="")
 
 
-class FieldIndex:
-    """The guards on one field: a value in, the bits of the rules that may hold out.
+class Search:
+    """Looks for the words of all atoms: in the arguments, and in the other fields that are asked for."""
 
-    `atoms` numbers all atoms of the category.
-    """
+    def __init__(self, atoms: Mapping[Expr, Found]) -> None:
+        of_all = {atom: found for atom, found in atoms.items() if atom[1] == ANY_FIELD}
+        of_arguments = {atom: found for atom, found in atoms.items() if _base(atom[1]) in ARGUMENTS}
+        others = {atom: found for atom, found in atoms.items() if atom not in of_arguments}
+        fields = dict.fromkeys(_base(atom[1]) for atom in others if atom not in of_all)
+        # How either end of a text stands there: of a field's own kind, so that fields are told apart.
+        ends = {field: f"\0{_KINDS[place % len(_KINDS)]}" for place, field in enumerate(fields)}
+        self._arguments = WordSet({**of_arguments, **of_all}, {})
+        self._others = WordSet(others, ends)
+        self._asks_arguments = bool(of_arguments or of_all)
+        self._of_arguments = Memory(REMEMBERED_TEXTS)
+        self._of_fields = [(field, end, Memory(REMEMBERED_TEXTS)) for field, end in ends.items()]
+        self._asks_all = bool(of_all)
 
-    def __init__(self, name: str, guards: Sequence[tuple[Expr, int]], atoms: Mapping[Expr, int]) -> None:
-        self.name = name
-        self._whole = "#" not in name and name != AGENT_FIELD
-        self._all = 0
-        self._exact: dict[str, int] = {}
-        self._numbers: dict[float, int] = {}
-        self._prefixes: dict[int, dict[str, int]] = {}
-        self._suffixes: dict[int, dict[str, int]] = {}
-        literals: _Groups = {}
-        self._delimited: _Groups = {}
-        self._in_joined: LiteralSet | None = None  # made when many texts come
-        patterns: dict[tuple[str, str], int] = {}
-        for atom, bits in guards:
-            self._all |= bits
-            op, value = atom[2].removesuffix(CASED), atom[3]
-            if op == "num":
-                _add(self._numbers, value, bits)
-            elif op == "re":
-                _add(patterns, (value,), bits)
-            elif op == "eq":
-                _add(self._exact, _folded(value), bits)
-                _group(self._delimited, tuple(f"\0{word}\0" for word in _folded(value)), bits)
-            elif op in ("startswith", "endswith"):
-                tables = self._prefixes if op == "startswith" else self._suffixes
-                for word in _folded(value):
-                    _add(tables.setdefault(len(word), {}), (word,), bits)
-                ends = ("\0", "") if op == "startswith" else ("", "\0")
-                _group(self._delimited, tuple(word.join(ends) for word in _folded(value)), bits)
-            else:
-                words = _literals(atom)
-                _group(literals, words, bits, atoms[atom])
-                _group(self._delimited, words, bits, atoms[atom])
-        # A literal with a NUL in it could stand over the end of one text and the beginning of the next.
-        self._joinable = not self._numbers and "\0" not in "".join(
-            word for words in literals for word in words
-        )
-        self._literals = LiteralSet(literals) if literals else None
-        self._patterns = PatternFilter(patterns) if patterns else None
-        self._memory = Memory(REMEMBERED_VALUES)
-
-    def candidates(self, facts: Facts) -> int:
-        """Bits of the guards that hold or may hold. Notes which literals were found."""
-        name = self.name
-        if facts.event.truncated and facts.cut(name):
-            # All may hold. What stands in the known part is noted all the same: one pass, not many.
-            self._look_up_all(facts)
-            return self._all
-        value = facts.event.fields.get(name) if self._whole else facts.value(name)
-        if value is None and name != ANY_FIELD:
-            return 0
-        is_list = isinstance(value, tuple)
-        known: Found | None = None
-        if is_list or (isinstance(value, str) and len(value) <= REMEMBERED_VALUE):
-            known = self._memory.get(value)
-        found = self._look_up_all(facts) if known is None else known
-        if known is None and is_list and _small((value,)):
-            self._memory.put(value, found)
-        if self._literals is not None:
-            facts.found[name] = found[1]
-        return found[0]
-
-    def _look_up_all(self, facts: Facts) -> Found:
-        texts = facts.texts(self.name)
-        if len(texts) > _MANY and self._joinable:
-            joined = self._look_up_joined(texts)
-            facts.found[self.name] = joined[1]
-            return joined
-        bits, numbers = 0, _NONE
-        for text in texts:
-            if len(text) > REMEMBERED_VALUE:
-                more, found = self._look_up(text)
-            else:
-                known: Found | None = self._memory.get(text)
-                if known is None:
-                    known = self._look_up(text)
-                    self._memory.put(text, known)
-                more, found = known
-            bits |= more
-            if found:
-                numbers |= found
-        facts.found[self.name] = numbers
-        return bits, numbers
-
-    def _look_up_joined(self, texts: Sequence[str]) -> Found:
-        """Of many texts at once: in one pass, in which an end of a text is a NUL."""
-        if self._in_joined is None:
-            self._in_joined = LiteralSet(self._delimited)
-        blob = encode("\0".join(("", *texts, "")).lower())
-        bits, numbers = self._in_joined.find(blob)
-        if self._patterns is not None:
-            bits |= self._patterns.candidates(blob, None)
-        return bits, numbers
-
-    def _look_up(self, text: str) -> Found:
-        folded = text.lower()
-        bits = self._exact.get(folded, 0)
-        if self._numbers:
-            value = number(folded)
-            bits |= 0 if value is None else self._numbers.get(value, 0)
-        for length, table in self._prefixes.items():
-            bits |= table.get(folded[:length], 0)
-        for length, table in self._suffixes.items():
-            bits |= table.get(folded[-length:], 0)
-        if self._literals is None and self._patterns is None:
-            return bits, _NONE
-        blob = encode(folded)
-        if self._patterns is not None:
-            bits |= self._patterns.candidates(blob, text)
-        if self._literals is None:
-            return bits, _NONE
-        more, found = self._literals.find(blob)
-        return bits | more, found
-
-
-def _folded(words: Sequence[str]) -> tuple[str, ...]:
-    return tuple(word.lower() for word in words)
-
-
-def _add(table: dict[Any, int], keys: Iterable[Any], bits: int) -> None:
-    for key in keys:
-        table[key] = table.get(key, 0) | bits
-
-
-def _group(groups: _Groups, words: tuple[str, ...], bits: int, *atoms: int) -> None:
-    before, numbers = groups.get(words, (0, []))
-    groups[words] = (before | bits, [*numbers, *atoms])
-
-
-class LiteralSet:
-    """Groups of literals, each with the bits of the rules and the numbers of the atoms that ask for it."""
-
-    def __init__(self, groups: _Groups) -> None:
-        self._groups = list(groups.values())
-        self._set = re2.Set.SearchSet(_options(len(groups)))
-        for group in groups:
-            self._set.Add(b"|".join(re2.escape(encode(word)) for word in group))
-        self._set.Compile()
-        if not groups:
-            return
-        # A set that is short of memory finds nothing and says so only on standard error.
-        if not self._set.Match(encode(next(iter(groups))[0])):
-            raise RuntimeError("RE2 has no memory for the literals of the rules")
-
-    def find(self, blob: bytes) -> Found:
-        """What the literals that stand in the value, folded and encoded, let through."""
-        hits = self._set.Match(blob)
-        if not hits:
-            return 0, _NONE
-        bits, numbers = 0, list[int]()
-        for hit in hits:
-            bits |= self._groups[hit][0]
-            numbers += self._groups[hit][1]
-        return bits, frozenset(numbers)
-
-
-class PatternFilter:
-    """Regular expressions behind RE2's own filter on the literals that they need."""
-
-    def __init__(self, patterns: Mapping[tuple[str, str], int]) -> None:
-        self._filter = re2.Filter()
-        for pattern, flags in patterns:
-            prefix = f"(?{flags})" if "i" in flags else f"(?{flags}i)"
-            self._filter.Add(encode(prefix + pattern), _options())
-        self._filter.Compile()
-        self._patterns = list(patterns.items())
-        # Those without a literal that is long enough pass whatever the value is.
-        self._unfiltered = self._passing(b"")
-        self._filters = len(self._unfiltered) < len(self._patterns)
-
-    def candidates(self, folded: bytes, text: str | None) -> int:
-        """Bits of the patterns that match the text; of none or a long one, those that may match it."""
-        bits = 0
-        exact = None if text is None or len(text) > REMEMBERED_EVENT else encode(text)
-        for place in self._passing(folded) if self._filters else self._unfiltered:
-            pattern, mask = self._patterns[place]
-            if exact is None or regex(*pattern).search(exact) is not None:
-                bits |= mask
+    def of(self, facts: Facts) -> int:
+        """Which guards may hold for an event. Notes what was found."""
+        get = facts.event.fields.get
+        bits = numbers = 0
+        if self._asks_arguments:
+            (bits, numbers), facts.word_by_word = self._in_arguments(get(LINE), get(WORDS))
+        for field, end, memory in self._of_fields:
+            value = get(field)
+            if value is None:
+                continue
+            found: Found | None = memory.get(value) if _is_short(value) else None
+            if found is None:
+                found = self._others.find(_delimited(value, end))
+                if _small((value,)):
+                    memory.put(value, found)
+            bits |= found[0]
+            numbers |= found[1]
+        if self._asks_all:
+            more, others = self._in_the_rest(facts.event)
+            bits, numbers = bits | more, numbers | others
+        facts.found = numbers
         return bits
 
-    def _passing(self, folded: bytes) -> Sequence[int]:
-        return self._filter.Match(folded, True) or ()
+    def _in_arguments(self, line: Value, words: Value) -> tuple[Found, bool]:
+        """What was found, and whether word by word."""
+        key = line, words
+        found: tuple[Found, bool] | None = self._of_arguments.get(key) if _is_short(line) else None
+        if found is None:
+            text = _delimited(words, "\0")
+            # They are gone through once where the line is made of them.
+            is_line = text.count("\0") == len(texts(words)) + 1 and text[1:-1].replace("\0", " ") == line
+            found = self._arguments.find(text if is_line else text + _delimited(line, "\0")), is_line
+            if _small(key):
+                self._of_arguments.put(key, found)
+        return found
+
+    def _in_the_rest(self, event: Event) -> Found:
+        """In the fields that only keywords ask for."""
+        asked = {*ARGUMENTS, *(field for field, _, _ in self._of_fields)}
+        rest = (value for field, value in event.fields.items() if field not in asked)
+        return self._others.find("".join(_delimited(value, "\0") for value in rest))
 
 
-def _options(patterns: int = 1) -> Any:
+def _is_short(value: Value) -> bool:
+    """Whether a value is not too long to be looked up."""
+    return value.__class__ is not str or len(value) <= REMEMBERED_TEXT
+
+
+def _delimited(value: Value, end: str) -> str:
+    """The texts of a value, each with `end` before and behind it."""
+    if value.__class__ is str:
+        return f"{end}{value}{end}"
+    found = texts(value)
+    return f"{end}{end.join(found)}{end}" if found else ""
+
+
+class WordSet:
+    """Words in one RE2 set, each with what may hold where it stands. `ends`: of fields' texts, else NUL."""
+
+    def __init__(self, atoms: Mapping[Expr, Found], ends: Mapping[str, str]) -> None:
+        groups: dict[tuple[bytes, ...], Found] = {}
+        for atom, (bits, numbers) in atoms.items():
+            field = _base(atom[1])
+            group = tuple(_pattern(word, field, ends.get(field, "\0")) for word in _words(atom))
+            before, others = groups.get(group, (0, 0))
+            groups[group] = before | bits, others | numbers
+        self._found = list(groups.values())
+        self._set = re2.Set.SearchSet(_options(len(groups)))
+        for group in groups:
+            self._set.Add(b"|".join(group))
+        self._set.Compile()
+        self._of_hits = Memory(REMEMBERED_TEXTS)
+        # A set that is short of memory finds nothing and says so only on standard error.
+        for atom in list(atoms)[:1]:
+            if not self._set.Match(encode(_words(atom)[0].replace("\0", ends.get(_base(atom[1]), "\0")))):
+                raise RuntimeError("RE2 has no memory for the words of the rules")
+
+    def find(self, text: str) -> Found:
+        """What may hold for joined texts."""
+        hits = self._set.Match(encode(text.lower()))
+        if not hits:
+            return _NOTHING
+        key = frozenset(hits)
+        found: Found | None = self._of_hits.get(key)  # new texts often have the same words in them
+        if found is None:
+            bits = numbers = 0
+            for hit in hits:
+                more, others = self._found[hit]
+                bits |= more
+                numbers |= others
+            found = bits, numbers
+            self._of_hits.put(key, found)
+        return found
+
+
+def _pattern(word: str, field: str, end: str) -> bytes:
+    """What finds a word. Those of a command line may stand apart by NUL; any field may end in any way."""
+    if field not in (LINE, ANY_FIELD):
+        return _escaped(word.replace("\0", end))
+    found = rb"[ \x00]".join(map(_escaped, word.split(" ")))
+    return found.replace(rb"\x00", rb"\x00.?") if field == ANY_FIELD else found
+
+
+def _escaped(word: str) -> bytes:
+    escaped: bytes = re2.escape(encode(word))
+    return escaped
+
+
+def _options(patterns: int) -> Any:
     options = re2.Options()
     options.encoding = re2.Options.Encoding.LATIN1
     options.log_errors = False

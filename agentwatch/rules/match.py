@@ -7,6 +7,7 @@ Regular expressions and wildcards run on RE2, in time linear in the value.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
@@ -19,6 +20,9 @@ from agentwatch.rules.expr import AGENT_FIELD, ANY_FIELD, CASED, MANY, ONE, Expr
 
 Verdict = Union[bool, None]
 Test = Callable[["Facts"], Verdict]
+LINE, WORDS = ARGUMENTS = ("CommandLine", "Argv")  # the same text, as one and word by word
+MANY_TEXTS = 64  # texts of a list: more of them are gone through as one, and not remembered
+_ABOUT_LINES = re.compile(r"\\[AzQ]|\(\?[a-zA-Z]*-")
 # A scalar's text as tests see it, and whether it is cut.
 TextTest = Callable[[str, bool], Verdict]
 
@@ -29,19 +33,21 @@ class Facts:
     Values are texts (booleans as `true` and `false`, numbers in decimal). A list field has a
     text for each element: a comparison holds if it holds for one of them.
 
-    `found` has the fields that were searched in one pass: for each the numbers of the atoms, of
-    those searched for, of which a literal stands in the value.
+    `found` has a bit for each atom, of those searched for, of which a word stands in the event.
+    `word_by_word`: so were the arguments searched, and what was found of them stands as it was asked for.
     """
 
-    __slots__ = ("_blobs", "_folded", "_texts", "event", "found", "verdicts")
+    __slots__ = ("_blobs", "_folded", "_lines", "_texts", "event", "found", "verdicts", "word_by_word")
 
     def __init__(self, event: Event) -> None:
         self.event = event
         self.verdicts: dict[int, Verdict] = {}
-        self.found: dict[str, frozenset[int]] = {}
+        self.found = 0
+        self.word_by_word = False
         self._texts: dict[str, tuple[str, ...]] = {}
         self._folded: dict[str, tuple[str, ...]] = {}
         self._blobs: dict[tuple[str, bool], tuple[bytes, ...]] = {}
+        self._lines: dict[str, bytes] = {}
 
     def cut(self, name: str) -> bool:
         """Whether the field's value is only known in part; of a cut list, only its end is."""
@@ -88,11 +94,18 @@ class Facts:
         return found
 
     def blobs(self, name: str, fold: bool) -> tuple[bytes, ...]:
-        """The field's texts as bytes, for RE2 in Latin-1 mode: no byte can stop a `.`."""
+        """The field's different texts as bytes, for RE2 in Latin-1 mode: no byte can stop a `.`."""
         found = self._blobs.get((name, fold))
         if found is None:
             source = self.folded(name) if fold else self.texts(name)
-            found = self._blobs[name, fold] = tuple([encode(text) for text in source])
+            found = self._blobs[name, fold] = tuple([encode(text) for text in dict.fromkeys(source)])
+        return found
+
+    def lines(self, name: str) -> bytes:
+        """The field's texts as they are, as lines."""
+        found = self._lines.get(name)
+        if found is None:
+            found = self._lines[name] = encode("\n".join(self.texts(name)))
         return found
 
     def _all_texts(self) -> tuple[str, ...]:
@@ -131,7 +144,7 @@ def compile_condition(expr: Expr, atoms: dict[Expr, int], searched: Collection[E
     """A condition tree as a function of an event's facts.
 
     `atoms` numbers the atoms met so far: equal atoms of different rules are evaluated once.
-    `searched` are those that `Facts.found` may tell of.
+    `searched` are those that `Facts.found` tells of.
     """
     kind = expr[0]
     if kind == "atom":
@@ -170,16 +183,15 @@ def _remembered(test: Test, number: int) -> Test:
 
 
 def _searched(test: Test, atom: Expr, number: int) -> Test:
-    """An atom whose literals were searched for with all others: it is false where none stands."""
+    """An atom whose words were searched for with all others: it is false where none stands."""
     _, name, op, _ = atom
     contains = op.removesuffix(CASED) == "contains"
+    is_proof = (name == WORDS and op in _TEXT_TESTS) or (name == LINE and op == "contains")
+    bit = 1 << number
 
     def run(facts: Facts) -> Verdict:
-        found = facts.found.get(name)
-        if found is None:
-            return test(facts)
-        if number in found:
-            return True if op == "contains" else test(facts)
+        if facts.found & bit:
+            return True if is_proof and facts.word_by_word and not facts.cut(name) else test(facts)
         if not facts.cut(name):
             return False
         return None if contains else test(facts)
@@ -411,12 +423,21 @@ def _regular(name: str, value: tuple[str, str]) -> Test:
 
     def run(facts: Facts) -> Verdict:
         cut = facts.cut(name)
+        if len(facts.texts(name)) > MANY_TEXTS and not _may_match_one(facts, name, pattern, flags):
+            return None if cut else False
         for blob in facts.blobs(name, fold=False):
             if not (cut and about_the_end) and compiled.search(blob) is not None:
                 return True
         return None if cut else False
 
     return run
+
+
+def _may_match_one(facts: Facts, name: str, pattern: str, flags: str) -> bool:
+    """Whether the texts as lines match, which they do where one of them does."""
+    if _ABOUT_LINES.search(pattern):
+        return True
+    return regex(pattern, flags.replace("m", "") + "m").search(facts.lines(name)) is not None
 
 
 def _cidr(name: str, value: tuple[str, ...]) -> Test:

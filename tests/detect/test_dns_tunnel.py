@@ -20,9 +20,7 @@ Query = tuple[str, str, str, int]  # name, type, status, bytes of the answer
 
 
 def message(name: str, type: str, status: str = "") -> DnsMessage:
-    return DnsMessage(
-        1, bool(status), 0, status or "NOERROR", False, (Question(name.lower(), type),), (), False
-    )
+    return DnsMessage(bool(status), 0, status or "NOERROR", False, (Question(name.lower(), type),), (), False)
 
 
 def told(queries: Iterator[Query], step: float = 0.05) -> list[dict[str, Value]]:

@@ -1,41 +1,74 @@
-"""How long a literal a pattern is sure to contain is told well enough to choose guards by."""
+"""What a pattern matches has one of the words in it that are told to be certain."""
 
 from __future__ import annotations
+
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentwatch.rules.literals import certain_literal
+from agentwatch.rules.literals import certain_literals
+from agentwatch.rules.match import regex
 
 
 @pytest.mark.parametrize(
-    ("pattern", "length"),
+    ("pattern", "words"),
     [
-        ("needle", 6),
-        (r"\bneedle\s", 6),
-        (r"a\.b", 3),
-        ("nee(?:dle|d)", 4),
-        ("(?:needle)?hay", 3),
-        ("needle|hay", 3),
-        ("(?i)needle", 6),
-        ("needle?", 5),
-        ("needles*", 6),
-        ("(?:needle){0,2}", 0),
-        ("needle{2}", 6),
-        ("[needle]+", 0),
-        ("[]needle]x", 1),
-        ("nee[d]le", 3),
-        (r"\S+\s", 0),
-        ("(?:a|)needle", 6),
-        ("", 0),
-        ("(" * 5000 + "needle" + ")" * 5000, 0),
+        ("needle", {"needle"}),
+        (r"\bNeedle\s", {"needle"}),
+        (r"a\.b", {"a.b"}),
+        ("nee(?:dle|d)", {"needle", "need"}),
+        ("(?:needle)?hay", {"needlehay", "hay"}),
+        ("needle|hay", {"needle", "hay"}),
+        ("(?i)needle", {"needle"}),
+        ("needle?", {"needle", "needl"}),
+        ("needles*", {"needle"}),
+        ("(?:needle){0,2}", set()),
+        ("(?:needle){2}hay", {"needle"}),
+        ("[needle]+", set()),
+        ("[]needle]x", {"x"}),
+        ("[[:alpha:]x]y", {"y"}),
+        ("nee[d]le", {"nee"}),
+        (r"\x41bcd|\101bcd", {"bcd"}),
+        (r"\Qa|b\E", set()),
+        ("(a{|b)c|de", {"a{c", "bc", "de"}),
+        (r"\S+\s", set()),
+        ("(?:a|)needle", {"aneedle", "needle"}),
+        ("a|", set()),
+        ("^a$|/b", {"\0a\0", "/b"}),
+        ("(?m)^a$", {"a"}),
+        ("^^", set()),
+        ("", set()),
+        ("(" * 5000 + "needle" + ")" * 5000, set()),
     ],
 )
-def test_the_literal_that_is_certain(pattern: str, length: int) -> None:
-    assert certain_literal(pattern) == length
+def test_the_words_that_are_certain(pattern: str, words: set[str]) -> None:
+    assert set(certain_literals(pattern)) == words
 
 
-@given(st.text("ab|()[]{}*?+\\.^$:i0,<>", max_size=30))
-def test_anything_has_a_length(pattern: str) -> None:
-    assert 0 <= certain_literal(pattern) <= len(pattern)
+@given(st.text(r"ab|()[]{}*?+\.^$:i0,<>QxA", max_size=30), st.text("abAix0{}\n", max_size=8))
+def test_what_matches_has_a_word_in_it(pattern: str, text: str) -> None:
+    words = certain_literals(pattern)
+    try:
+        compiled = regex(pattern)
+    except ValueError:
+        return
+    if words and compiled.search(text.encode()) is not None:
+        assert any(word in f"\0{text.lower()}\0" for word in words)
+
+
+@given(
+    st.from_regex(r"(?:[ab]|\(a\|b\)|\((?:\?:)?ab?\|c\)|[*+?^$]|\.|\{2\}|\[a\]){1,8}", fullmatch=True),
+    st.data(),
+)
+def test_what_a_pattern_of_many_parts_matches_has_a_word_in_it(pattern: str, data: st.DataObject) -> None:
+    try:
+        regex(pattern)
+        known = re.compile(pattern, re.ASCII)
+    except (ValueError, re.error):
+        return
+    words = certain_literals(pattern)
+    text = data.draw(st.one_of(st.from_regex(known), st.text("abc", max_size=8)))
+    if words and regex(pattern).search(text.encode()) is not None:
+        assert any(word in f"\0{text.lower()}\0" for word in words)
