@@ -129,7 +129,7 @@ class Plan:
         self._read = [_fields_read(expr) for _, expr in rules]
         self._search = Search({atom: (bits, 1 << atoms[atom]) for atom, bits in searched.items()})
         # All that the guards look at, where it is short enough to be remembered as a whole.
-        self._looked_at = tuple(self._of_field) if all(map(_is_short, self._of_field)) else None
+        self._looked_at = tuple(self._of_field) if all(map(_is_brief, self._of_field)) else None
         self._passed_over = Memory(REMEMBERED_EVENTS)
         self._reads = Memory(REMEMBERED_EVENTS)
         self._memory = Memory(REMEMBERED_EVENTS)
@@ -199,7 +199,7 @@ def _base(name: str) -> str:
     return name.partition("#")[0]
 
 
-def _is_short(name: str) -> bool:
+def _is_brief(name: str) -> bool:
     """Whether a guard's field is one whose value is neither long nor a list of the agent's making."""
     return name not in (*_LONG, "Argv", ANY_FIELD, AGENT_FIELD)
 
