@@ -1,4 +1,5 @@
-/* What takes privilege, or makes it: namespaces, mounts, modules, eBPF, tracing other processes.
+/* What takes privilege, or makes it: namespaces, mounts, modules, eBPF, tracing other processes,
+ * and sockets of the families that cgroup hooks do not report (packet, vsock, AF_ALG, ...).
  *
  * Seen at the end of the system call, by its result and its arguments. One program serves all of
  * them, in two ways: behind the kernel's function of the call (fexit), or at the tracepoint.
@@ -10,7 +11,8 @@
 
 #define TEXT_ROOM 1024 /* a power of two */
 #define TEXT_PART 256
-#define NR_ptrace 101 /* x86-64: arch/x86/entry/syscalls/syscall_64.tbl */
+#define NR_socket 41 /* x86-64: arch/x86/entry/syscalls/syscall_64.tbl */
+#define NR_ptrace 101
 #define NR_pivot_root 155
 #define NR_chroot 161
 #define NR_mount 165
@@ -22,6 +24,8 @@
 #define NR_finit_module 313
 #define NR_bpf 321
 #define NR_move_mount 429
+#define AF_NETLINK 16
+#define SOCK_TYPE_MASK 0xf
 #define PTRACE_ATTACH 16
 #define PTRACE_SEIZE 0x4206
 #define NAMESPACES 0x7e020080 /* CLONE_NEW*, all of them */
@@ -124,6 +128,19 @@ INLINE struct task_struct *traced(void) {
     return (void *)(entry - __builtin_offsetof(struct task_struct, ptrace_entry));
 }
 
+/* socket: which, and its inode: by that, user space finds it again. */
+INLINE void made(struct aw_privileged *event, const struct call *call) {
+    struct file *file = open_file(call->result);
+    struct inode *inode = 0;
+
+    if (file) {
+        READ(inode, file->f_inode);
+        READ(event->argument, inode->i_ino);
+    }
+    event->detail =
+        (u16)call->first | (call->second & SOCK_TYPE_MASK) << 16 | (u64)(u16)call->third << 32;
+}
+
 /* move_mount: what was moved, as the kernel knows it. */
 INLINE void moved(struct aw_privileged *event, s32 fd, u64 target) {
     struct file *file = open_file(fd);
@@ -146,9 +163,16 @@ INLINE void moved(struct aw_privileged *event, s32 fd, u64 target) {
     add_text(event, name);
 }
 
+/* Whether sockets of this family are told by other hooks, or are of no concern. */
+INLINE bool is_reported(u32 family) {
+    return family == AF_UNIX || family == AF_INET || family == AF_INET6 || family == AF_NETLINK;
+}
+
 /* What the call means, or 0: it is of no concern. */
 INLINE u32 meaning(const struct call *call) {
     switch (call->number) {
+    case NR_socket:
+        return is_reported(call->first) ? 0 : AW_OPERATION_SOCKET;
     case NR_unshare:
         return call->first & NAMESPACES ? AW_OPERATION_UNSHARE : 0;
     case NR_setns:
@@ -197,6 +221,9 @@ INLINE void describe(struct aw_privileged *event, const struct call *call) {
     u32 tgid = 0;
 
     switch (event->operation) {
+    case AW_OPERATION_SOCKET:
+        made(event, call);
+        break;
     case AW_OPERATION_UNSHARE:
         event->detail = call->first & NAMESPACES;
         break;

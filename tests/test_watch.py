@@ -42,21 +42,26 @@ def agent(name: str) -> Iterator[Cgroup]:
 def started(cgroup: Cgroup) -> subprocess.Popen[bytes]:
     """A shell that runs `true` for each line that it is given, and says so."""
     process = subprocess.Popen(
-        ["sh", "-c", "while read -r _; do /bin/true; echo done; done"],
+        ["sh", "-c", "echo done; while read -r _; do /bin/true; echo done; done"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
+    await_done(process)  # `Popen` returns before the kernel tells of the shell's own execve
     cgroup.move(process.pid)
     return process
+
+
+def await_done(process: subprocess.Popen[bytes]) -> None:
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"done\n"
 
 
 def order(process: subprocess.Popen[bytes]) -> None:
     """Have it run once, and wait until it has."""
     assert process.stdin is not None
-    assert process.stdout is not None
     process.stdin.write(b"\n")
     process.stdin.flush()
-    assert process.stdout.readline() == b"done\n"
+    await_done(process)
 
 
 def execs(watch: Watch, until: Callable[[list[int]], bool]) -> list[int]:

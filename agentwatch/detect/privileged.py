@@ -48,6 +48,8 @@ class Privileged:
             operation = Operation(number)
         except ValueError:
             raise DecodeError(f"there is no privileged operation {number}") from None
+        if operation is Operation.SOCKET:
+            return  # an event of another category, of `Facts`
         own = _DESCRIBE[operation](change)
         cut = flags & PrivilegedFlag.CUT
         if own["Kind"] == "ptrace":

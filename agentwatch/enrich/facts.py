@@ -5,18 +5,22 @@ Which fields each category has is declared in `agentwatch.schema.fields`.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
+from agentwatch.enrich.bounded import put
 from agentwatch.enrich.flows import Flow
 from agentwatch.enrich.processes import Process
 from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import Change, State
 from agentwatch.event import Value
-from agentwatch.schema.events import ExecFlag, Type
+from agentwatch.schema.events import ExecFlag, Operation, Type
 
 ANCESTORS = 16  # whose programs are told
+SOCKETS = 4096  # made and remembered, lest a sweep tell them again
+_INTERNET = frozenset((socket.AF_INET, socket.AF_INET6))
 _OF_PARENT = frozenset(("Image", "CommandLine"))  # fields of a process that its children's events have, too
 _IMAGE_FLAGS = ((ExecFlag.MEMFD, "memfd"), (ExecFlag.DELETED, "deleted"), (ExecFlag.WRITTEN, "written"))
 
@@ -160,11 +164,13 @@ class Facts:
             Type.LISTEN: ("network_listen", self._connection),
             Type.SOCKET: ("socket_creation", self._socket),
             Type.SOCKET_SEEN: ("socket_creation", self._socket_seen),
+            Type.PRIVILEGED: ("socket_creation", self._socket_made),
             Type.UNIX_CONNECT: ("unix_connection", self._unix),
             Type.CGROUP_MOVE: ("tampering", self._tampering),
             Type.SIGNAL: ("tampering", self._tampering),
             Type.LOSS: ("loss", self._loss),
         }
+        self._made: dict[int, None] = {}  # inodes of sockets that were told as they were made
         self._makers = {number: maker for number, maker in makers.items() if maker[0] in wanted}
 
     def of(self, change: Change) -> Sighting | None:
@@ -190,8 +196,21 @@ class Facts:
         family, socktype, protocol = change.fields[5:8]
         return {"Family": family, "SocketType": socktype, "Protocol": protocol}
 
-    def _socket_seen(self, change: Change) -> dict[str, Value]:
-        _, family, socktype, protocol, *_ = change.fields
+    def _socket_made(self, change: Change) -> dict[str, Value] | None:
+        inode, detail, operation, *_ = change.fields
+        if operation != Operation.SOCKET:
+            return None
+        put(self._made, inode, None, SOCKETS)
+        return {
+            "Family": detail & 0xFFFF,
+            "SocketType": detail >> 16 & 0xFFFF,
+            "Protocol": detail >> 32 & 0xFFFF,
+        }
+
+    def _socket_seen(self, change: Change) -> dict[str, Value] | None:
+        inode, family, socktype, protocol, *_ = change.fields
+        if family not in _INTERNET and inode in self._made:
+            return None  # the sweep finds what the system call told
         return {"Family": family, "SocketType": socktype, "Protocol": protocol}
 
     def _unix(self, change: Change) -> dict[str, Value]:

@@ -169,7 +169,7 @@ class Choice(NamedTuple):
 
 
 _CALLS = (
-    "unshare setns mount move_mount pivot_root chroot ptrace process_vm_readv process_vm_writev bpf "
+    "socket unshare setns mount move_mount pivot_root chroot ptrace process_vm_readv process_vm_writev bpf "
     "init_module finit_module"
 )
 

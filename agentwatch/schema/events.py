@@ -85,6 +85,7 @@ class Type(IntEnum):
     GPU_GONE = 76
     POLICY = 80
     MARKER = 83
+    TRAINING = 84
 
 
 HEADER = (
@@ -180,6 +181,7 @@ class Operation(IntEnum):
     MODULE = 8
     PTRACE = 9  # target; argument: its start
     MEMORY = 10  # another process's memory was read (detail 0) or written (1): target
+    SOCKET = 11  # detail, 16 bits each from below: family, type, protocol; argument: inode
 
 
 class PrivilegedFlag(IntEnum):
@@ -442,7 +444,7 @@ EVENTS: tuple[EventType, ...] = (
         "An operation that takes or gives privilege. Flag 1: entered a namespace of the host; "
         "2: aimed at the monitor; 4: a text is cut. Data: texts, each ended by NUL.",
         (
-            Field("argument", "u64", "of setns the namespace's number, of ptrace the target's start"),
+            Field("argument", "u64", "number of a namespace, start of a target, inode of a socket"),
             Field("detail", "u64", "flags or command of the call"),
             Field("operation", "u32", "which: enumeration Operation"),
             Field("target", "u32", "process that it was aimed at; 0 none"),
@@ -651,6 +653,13 @@ EVENTS: tuple[EventType, ...] = (
             Field("value", "str", "value; empty: the marker is taken away"),
             Field("source", "str", "who: agent (a process of its own), environment, file, or an operator"),
         ),
+    ),
+    EventType(
+        "training",
+        Type.TRAINING,
+        Ring.NOTES,
+        "What of an agent is the registered training job, by its policy, from here on.",
+        (Field("paths", "strs", "paths of programs and scripts; *: all of the agent"),),
     ),
 )
 

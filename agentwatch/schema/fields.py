@@ -171,7 +171,7 @@ FIELDS: dict[str, tuple[str, tuple[Field, ...]]] = {
     ),
     "network_listen": ("A TCP socket listens.", (*PROCESS, *CONNECTION, Field("Protocol", "str", "tcp"))),
     "socket_creation": (
-        "A socket was created (IPv4, IPv6), or found open in a sweep (other families).",
+        "A socket was created, or one of another family than IPv4 and IPv6 was found open in a sweep.",
         (
             *PROCESS,
             Field("Family", "int", "address family: 2 IPv4, 10 IPv6, 17 packet, 38 AF_ALG, 40 vsock"),

@@ -214,7 +214,6 @@ def main(words: Sequence[str] | None = None) -> int:
     if not options.offline and os.geteuid() != 0:
         print("the scoreboard needs root to run scenarios; --offline does not", file=sys.stderr)
         return 4
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         return _run(options)
     except (ScenarioError, RuleError) as error:
@@ -228,4 +227,5 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(main())

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from agentwatch.detect.privileged import CATEGORIES, Privileged
+from agentwatch.enrich.facts import Facts
 from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import State
 from agentwatch.schema import decode
@@ -115,3 +116,28 @@ def test_tracing_the_monitor_is_tampering_even_where_it_fails() -> None:
 def test_ordinary_work_is_silent() -> None:
     assert run("sh", "-c", "ls / | sort | head -1; (cd /; true) & wait") == []
     assert python("import subprocess, threading; subprocess.run(['true']); threading.Thread().start()") == []
+
+
+def test_a_socket_that_sees_packets_though_it_is_closed_at_once() -> None:
+    code = "import socket; socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 3).close()"
+    with watched(["/usr/bin/python3", "-c", code]) as agent:
+        agent.until_end()
+    (event,) = socket_creations(agent)
+    assert [event.fields[name] for name in ("Family", "SocketType", "Protocol")] == [17, 3, 3]
+    assert str(event.fields["Image"]).startswith("/usr/bin/python3")
+
+
+def test_one_that_stays_open_is_told_once() -> None:
+    code = "import socket, time; s = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0); time.sleep(60)"
+    with watched(["/usr/bin/python3", "-c", code]) as agent:
+        agent.until("socket_seen")
+    assert len(socket_creations(agent)) == 1
+
+
+def socket_creations(agent: Watched) -> list[Sighting]:
+    state = State()
+    facts = Facts(state, ("socket_creation",))
+    ordered = sorted((row for _, row in agent.rows), key=lambda row: row[decode.TIME])
+    changes = (state.apply(seq, row) for seq, row in enumerate(ordered))
+    found = (facts.of(change) for change in changes if change is not None)
+    return [event for event in found if event is not None and event.fields["Family"] not in (2, 10)]
