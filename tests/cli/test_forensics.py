@@ -20,6 +20,12 @@ def ran(*arguments: str | Path) -> Result:
     return CliRunner().invoke(cli, [str(one) for one in arguments])
 
 
+@pytest.fixture(autouse=True)
+def kept_here(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path_factory.mktemp("kept")
+    monkeypatch.setattr("agentwatch.forensics.kept.default_folder", lambda: folder)
+
+
 @pytest.fixture
 def torn(tmp_path: Path) -> Path:
     return damaged(recorded(tmp_path, incident()))
