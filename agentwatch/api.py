@@ -23,10 +23,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypedDict
 
-from agentwatch.control.client import SOCKET, Client, NoDaemon
+from agentwatch.control import SOCKET, VARIABLE
+from agentwatch.control.client import Client, NoDaemon
 from agentwatch.control.protocol import ProtocolError
-
-_VARIABLE = "AGENTWATCH_SOCKET"
 
 
 class NotWatched(RuntimeError):
@@ -78,7 +77,7 @@ def watch(name: str, *, required: bool = False, **markers: object) -> Iterator[A
     to an operator. It ends with this process, too. Raises `NotWatched` where `required` and there is no
     daemon or it refuses.
     """
-    path = Path(os.environ.get(_VARIABLE) or SOCKET)
+    path = Path(os.environ.get(VARIABLE) or SOCKET)
     try:
         agent = Agent(_ask(path, "begin", name=name, markers=_texts(markers))["agent"], path)
     except NotWatched as error:

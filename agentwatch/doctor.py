@@ -11,7 +11,7 @@ from pathlib import Path
 from agentwatch.kernel.bpf import BpfError
 from agentwatch.kernel.bytecode import VMLINUX, BuildError
 from agentwatch.kernel.cache import bcc_version
-from agentwatch.kernel.cgroup import CgroupError, find_mount
+from agentwatch.kernel.cgroup import CgroupError, controllers, find_mount
 from agentwatch.kernel.errors import ProbeError
 from agentwatch.kernel.probes import CHOICES, PROBES_TABLE, Probes
 from agentwatch.resources import RULES
@@ -24,7 +24,8 @@ OK, DEGRADED, MISSING = "ok", "degraded", "missing"
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One part: `state` is ok, degraded (watching works, less is seen) or missing (it does not work)."""
+    """One part: `state` is ok, degraded (watching works, less is seen or can be done) or missing (it does
+    not work)."""
 
     name: str
     state: str
@@ -37,6 +38,7 @@ def examine() -> Iterator[Check]:
     yield Check("kernel", OK, f"{platform.system()} {platform.release()} {platform.machine()}")
     yield _privilege()
     yield _cgroup()
+    yield _limits()
     yield _btf()
     yield _bcc()
     yield _rules()
@@ -58,6 +60,19 @@ def _cgroup() -> Check:
     except CgroupError as error:
         return Check("cgroup v2", MISSING, str(error), "boot with systemd.unified_cgroup_hierarchy=1")
     return Check("cgroup v2", OK, str(mount))
+
+
+def _limits() -> Check:
+    wanted = ("pids", "memory", "cpu")
+    try:
+        there = controllers(find_mount())
+    except (CgroupError, OSError):
+        there = set()
+    lacking = [name for name in wanted if name not in there]
+    if lacking:
+        detail = f"policies cannot limit {', '.join(lacking)}: cgroup v2 here has not these controllers"
+        return Check("limits", DEGRADED, detail, "boot with systemd.unified_cgroup_hierarchy=1")
+    return Check("limits", OK, ", ".join(wanted))
 
 
 def _btf() -> Check:

@@ -254,7 +254,7 @@ class Replay:
             sinks=[self._alert],
             clock_offset=header.clock_offset,
             reloads=order.rules is None,
-            excerpt=header.is_excerpt,
+            excerpt=header.is_excerpt or header.segment > 0,  # records are counted from here
             categories=observer.categories if observer else (),
         )
         if observer is not None:

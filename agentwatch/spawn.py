@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -17,17 +16,25 @@ if TYPE_CHECKING:
 
 NOT_FOUND, NOT_RUN = 127, 126  # as a shell says it
 _READ = 65536
-_LINE = 4096  # bytes of a captured line that are kept
+_LINE = 4096  # bytes of a captured line that are kept, and of a reason
 
 
 class Child:
     """A forked process that waits, then becomes the command.
 
     Forked before the session exists, so that no thread is running. With `capture` its output
-    comes through `output()` line by line instead of reaching the terminal.
+    comes through `output()` line by line instead of reaching the terminal. `enter` is called in it
+    before it becomes the command; raises `OSError` or `ValueError` where it must not.
     """
 
-    def __init__(self, command: Sequence[str], *, capture: bool, stdout_to_stderr: bool) -> None:
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        capture: bool,
+        stdout_to_stderr: bool,
+        enter: Callable[[], None] = lambda: None,
+    ) -> None:
         self.code: int | None = None
         self._gate_read, self._gate = os.pipe()
         self._error, error_write = os.pipe()
@@ -37,7 +44,7 @@ class Child:
         if self.pid == 0:
             os.close(self._gate)
             os.close(self._error)
-            _become(command, self._gate_read, error_write, output_write, stdout_to_stderr)
+            _become(command, enter, self._gate_read, error_write, output_write, stdout_to_stderr)
         os.close(self._gate_read)
         os.close(error_write)
         if capture:
@@ -48,14 +55,17 @@ class Child:
         """Put it under watch, then let it go."""
         cgroup.move(self.pid)
         probes.tag(self.pid, agent)
+        self.release()
+
+    def release(self) -> None:
+        """Let it go."""
         os.write(self._gate, b"\1")
         os.close(self._gate)
         self._gate = -1
 
     def failure(self) -> str:
         """Why the command could not be run; empty where it could. Waits until that is known."""
-        data = os.read(self._error, 4)
-        return os.strerror(struct.unpack("<i", data)[0]) if len(data) == 4 else ""
+        return os.read(self._error, _LINE).decode("utf-8", "replace")
 
     def output(self) -> list[str]:
         """Lines written since the last call. Bytes that are no UTF-8 are shown as such."""
@@ -99,7 +109,14 @@ class Child:
                 os.close(fd)  # a child that still waits ends when its gate closes
 
 
-def _become(command: Sequence[str], gate: int, error: int, output: int, stdout_to_stderr: bool) -> None:
+def _become(
+    command: Sequence[str],
+    enter: Callable[[], None],
+    gate: int,
+    error: int,
+    output: int,
+    stdout_to_stderr: bool,
+) -> None:
     """In the child: wait for the gate, then run the command. Never returns."""
     try:
         # The interpreter ignores SIGPIPE and catches SIGINT; the command expects neither.
@@ -107,14 +124,16 @@ def _become(command: Sequence[str], gate: int, error: int, output: int, stdout_t
             signal.signal(number, signal.SIG_DFL)
         if os.read(gate, 1) != b"\1":
             os._exit(NOT_RUN)
+        enter()
         if output >= 0:
             os.dup2(output, 1)
             os.dup2(output, 2)
         elif stdout_to_stderr:
             os.dup2(2, 1)
         os.execvp(command[0], list(command))
-    except OSError as failure:
-        os.write(error, struct.pack("<i", failure.errno or 0))
+    except (OSError, ValueError) as failure:
+        reason = getattr(failure, "strerror", None) or str(failure)
+        os.write(error, reason.encode("utf-8", "backslashreplace")[:_LINE])
         os._exit(NOT_FOUND if isinstance(failure, FileNotFoundError) else NOT_RUN)
     finally:
         sys.stderr.flush()

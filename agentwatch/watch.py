@@ -37,6 +37,7 @@ class Terms:
     without: tuple[str, ...] = ()
     limits: tuple[str, ...] = ()
     origin: str = ""
+    training: tuple[str, ...] = ()  # paths of what is the registered training job, or *
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,10 @@ class Watched:
     def close(self) -> None:
         """Detach from its cgroup, which is the caller's to close."""
         self.links.close()
+
+
+def _training(options: Options) -> tuple[str, ...]:
+    return options.terms.training if options.terms else ()
 
 
 class TooMany(ValueError):
@@ -98,6 +103,8 @@ class Watch:
         self.source.watch(number)
         self.source.note(Type.AGENT, number, options.name, cgroup.name, cgroup.id, options.mode, time=began)
         self._note_policy(number, options, began)
+        if training := _training(options):
+            self.source.note(Type.TRAINING, number, training, time=began)
         watched = Watched(options, cgroup, began, ExitStack())
         try:
             if options.running:
@@ -147,8 +154,11 @@ class Watch:
 
     def set_policy(self, number: int, options: Options) -> None:
         """Watch an agent on other terms from now on; its name stays."""
-        self.agents[number].options = options
-        self._note_policy(number, options, now())
+        before, self.agents[number].options = self.agents[number].options, options
+        time = now()
+        self._note_policy(number, options, time)
+        if _training(options) != _training(before):
+            self.source.note(Type.TRAINING, number, _training(options), time=time)
 
     def _note_policy(self, number: int, options: Options, time: int) -> None:
         terms = options.terms

@@ -47,7 +47,7 @@ _ATTACH = textwrap.dedent(
 def _resident(arguments: list[str]) -> float:
     """Peak resident MiB of a run that has settled."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "agentwatch", "run", *arguments], stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "agentwatch", "run", "--alone", *arguments], stderr=subprocess.DEVNULL
     )
     status = Path(f"/proc/{process.pid}/status")
     eventually(lambda: b"sleep" in _children(process.pid))
@@ -73,7 +73,7 @@ def main() -> None:
 
 def _measure() -> None:
     bare = [sys.executable, "-c", "import os; os.execvp('date', ['date', '+%s%N'])"]
-    run = [sys.executable, "-m", "agentwatch", "run", "--", *_TELL]
+    run = [sys.executable, "-m", "agentwatch", "run", "--alone", "--", *_TELL]
     _elapsed(run)  # fills the caches
     _elapsed([sys.executable, "-c", _ATTACH])
     attach = [sys.executable, "-c", _ATTACH]

@@ -47,7 +47,8 @@ def main() -> None:
     chosen = parser.parse_args()
     chosen.out.mkdir(parents=True, exist_ok=True)
     os.umask(0o022)
-    os.environ.setdefault("SOURCE_DATE_EPOCH", _output("git", "-C", str(ROOT), "log", "-1", "--format=%ct"))
+    if "SOURCE_DATE_EPOCH" not in os.environ:  # sources that are no checkout need it
+        os.environ["SOURCE_DATE_EPOCH"] = _output("git", "-C", str(ROOT), "log", "-1", "--format=%ct")
     with tempfile.TemporaryDirectory(prefix="agentwatch-package-") as scratch:
         wheel = build_wheel(Path(scratch, "sources"), chosen.out)
         print(wheel)

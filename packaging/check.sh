@@ -76,7 +76,7 @@ export DEBIAN_FRONTEND=noninteractive
 
 listing() {
     find / -xdev \( -path "/$inside" -o -path /var/lib/dpkg -o -path /var/lib/apt -o -path /var/cache \
-        -o -path /var/log -o -path /etc/ld.so.cache -o -name '__pycache__' -o -name '*-' \) -prune \
+        -o -path /var/log -o -path /etc/ld.so.cache -o -name .updated -o -name '__pycache__' -o -name '*-' \) -prune \
         -o -print | sort
     find /var/cache/agentwatch /var/log/agentwatch 2>/dev/null || true
     getent group agentwatch || true

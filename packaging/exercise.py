@@ -201,6 +201,13 @@ class Exercise:
         ask("kill", agent=self.name, reason="exercise")
         assert self._agent.wait(10) == -signal.SIGKILL
 
+    def run(self) -> None:
+        """watches what `agentwatch run` starts, which ends as that does"""
+        command = ["agentwatch", "run", "--name", "handed", "--", "sh", "-c", "exit 7"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        assert "the daemon watches it as agent handed" in done.stderr, done.stderr
+        assert done.returncode == 7, done.stderr
+
     def container(self) -> None:
         """freezes, resumes and kills a container of crun's, and crun says so too"""
         with container() as pid:
@@ -220,6 +227,7 @@ class Exercise:
             yield from (self.stock, self.sockets)
         yield from (self.events, self.rule)
         yield from (self.restart, self.resume, self.pause, self.reload, self.kill)
+        yield self.run
         if shutil.which("crun"):
             yield self.container
 

@@ -367,7 +367,7 @@ def test_a_later_file_tells_what_was_so_at_its_beginning(tmp_path: Path) -> None
     assert told["agent"] == "demo" and told["time"] == json.loads(whole[3])["time"]
 
 
-def test_an_act_in_an_excerpt_belongs_to_the_decision_that_waits(tmp_path: Path) -> None:
+def test_an_act_in_a_trace_that_begins_midway_belongs_to_the_decision_that_waits(tmp_path: Path) -> None:
     path = tmp_path / "rule.yml"
     path.write_text(RULE.format(port=1) + "agentwatch:\n  response: pause\n")
     rules = load_rules([path])
@@ -379,7 +379,13 @@ def test_an_act_in_an_excerpt_belongs_to_the_decision_that_waits(tmp_path: Path)
         (Batch(BatchKind.NOTES, pack_notes([act])),),
     ]
     for name, acted in (("cut", "pause"), ("other", "none")):
-        lines: list[bytes] = []
         made = record(tmp_path / f"{name}.awt", rounds, rules, changes={"extra": {name: {}}})
-        Replay((made,), Order(), lines.append, lambda done: None).run()
-        assert json.loads(lines[0])["acted"] == acted
+        assert _acted((made,)) == acted
+    run = record(tmp_path / "run.awt", [connections(1)[0], *rounds], rules, rotation=Rotation(max_bytes=1))
+    assert _acted((segment_path(run, 2), segment_path(run, 3))) == "pause"
+
+
+def _acted(recording: tuple[Path, ...]) -> object:
+    lines: list[bytes] = []
+    Replay(recording, Order(), lines.append, lambda done: None).run()
+    return json.loads(lines[0])["acted"]

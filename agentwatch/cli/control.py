@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import click
 
 from agentwatch.cli.exits import Exit, Failure
-from agentwatch.control.client import SOCKET, Client, NoDaemon
+from agentwatch.control import SOCKET, VARIABLE
+from agentwatch.control.client import Client, NoDaemon
 from agentwatch.control.protocol import ProtocolError
 from agentwatch.markers import parse
 from agentwatch.tui.text import byte_count, gpu_words, printable
@@ -25,8 +26,8 @@ _SOCKET = click.option(
     "path",
     type=click.Path(path_type=Path),
     default=SOCKET,
-    envvar="AGENTWATCH_SOCKET",
-    help=f"The daemon's control socket; {SOCKET} or $AGENTWATCH_SOCKET where it is not given.",
+    envvar=VARIABLE,
+    help=f"The daemon's control socket; {SOCKET} or ${VARIABLE} where it is not given.",
 )
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 
@@ -72,6 +73,13 @@ def status(path: Path, as_json: bool) -> None:
         _print(f"not seen {printable(gap['cost'])} ({gap['probe']})")
     if state["link"]["dropped"]:
         _print(f"dropped  {state['link']['dropped']:,} messages for sinks and clients that were too slow")
+    for agent in agents:
+        for limit in agent["limits"]:
+            if limit["stands"] is None:
+                _print(
+                    f"no limit {limit['file']}={limit['wanted']} for {agent['name']}: its controller is not "
+                    "enabled there"
+                )
     for name, sink in sorted(state["sinks"].items()):
         _print(f"sink     {name}: {_account(sink)}")
     _print("")
@@ -194,6 +202,9 @@ def _act(path: Path, verb: str, agent: str, reason: str | None) -> None:
         done = client.ask(verb, agent=agent, reason=reason)
     took = done["took_us"] / 1000
     what = {"pause": "frozen", "resume": "resumed", "kill": "killed"}[verb]
+    if done["result"] == "already":
+        _print(f"{done['agent']} was {what} already, {done['processes']} processes")
+        return
     left = f", {done['processes']} processes are left" if verb == "kill" and done["processes"] else ""
     of = "" if verb == "kill" else f", {done['processes']} processes"
     late = "" if done["settled"] else "; the kernel has not finished yet"

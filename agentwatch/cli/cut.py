@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from agentwatch.cli.exits import Exit, Failure
+from agentwatch.cli.paths import trace_file
 from agentwatch.replay import Moment, Order, Recording, Replay, recordings
 from agentwatch.trace.cut import Selection
 from agentwatch.trace.cut import cut as cut_trace
@@ -29,7 +30,12 @@ def _moment(context: click.Context, option: click.Parameter, value: str | None) 
 
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
 _output = click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The new trace; must not exist."
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    callback=trace_file,
+    help="The new trace; must not exist.",
 )
 _sign = click.option("--sign", type=_file, help="Sign it with this Ed25519 key.")
 

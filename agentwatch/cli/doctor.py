@@ -42,5 +42,5 @@ def _verdict(missing: list[str], degraded: list[str]) -> str:
     if missing:
         return f"\nThis host is not ready: {', '.join(missing)}."
     if degraded:
-        return f"\nThis host is ready, with less coverage: {', '.join(degraded)}."
+        return f"\nThis host is ready, with less: {', '.join(degraded)}."
     return "\nThis host is ready."

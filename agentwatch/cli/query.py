@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from agentwatch.cli.exits import Failure
+from agentwatch.cli.paths import STANDARD_OUTPUT
 from agentwatch.cli.telling import Missing, open_output
 from agentwatch.tui.text import printable
 
@@ -24,12 +25,20 @@ _FORMS = ("table", "json", "csv", "parquet")
 @click.argument("sql", metavar="SQL")
 @click.argument("sources", nargs=-1, required=True, metavar="TRACE|PARQUET...")
 @click.option("--format", "form", type=click.Choice(_FORMS), default="table", show_default=True)
-@click.option("-o", "--output", type=click.Path(path_type=Path, allow_dash=True), default=Path("-"))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, allow_dash=True),
+    default=STANDARD_OUTPUT,
+    metavar="FILE",
+    help="Where the answer goes; - is standard output.",
+)
 @click.option("--rows", default=1000, show_default=True, type=click.IntRange(1), help="Rows of a table.")
 @click.option("--memory", default="1GB", show_default=True, help="Memory for the query.")
 @click.option(
     "--timeout", default=60.0, show_default=True, type=click.FloatRange(0.001), help="Seconds for the query."
 )
+@click.option("--no-cache", is_flag=True, help="Keep nothing of traces for the next question.")
 @click.option(
     "--jobs",
     type=click.IntRange(1),
@@ -45,20 +54,23 @@ def query(
     rows: int,
     memory: str,
     timeout: float,
+    no_cache: bool,
     jobs: int,
 ) -> None:
     """Run one SELECT over the tables events, processes, flows, alerts, dns and traces.
 
     Sources are traces, which are converted first, or what `trace export --format parquet` wrote:
     files, folders, or URLs of object storage (where DuckDB has its extension httpfs). Nothing else
-    is read, and nothing is written. Needs the extra `query`.
+    is read. What traces were converted to is kept for the next question, for its owner alone. Needs
+    the extra `query`.
 
     Ends with 5 when a trace is damaged or partial: standard error says what is missing.
     """
-    if form == "parquet" and str(output) == "-" and sys.stdout.isatty():
+    if form == "parquet" and output == STANDARD_OUTPUT and sys.stdout.isatty():
         raise click.UsageError("--format parquet needs -o FILE")
     try:
         from agentwatch.forensics import query as queries  # noqa: PLC0415 - an extra
+        from agentwatch.forensics.kept import default_folder  # noqa: PLC0415
     except ImportError as error:
         raise Failure(f"queries need DuckDB and PyArrow: pip install 'agentwatch[query]' ({error})") from None
     missing = Missing()
@@ -66,7 +78,7 @@ def query(
         wanted = queries.tables_of(sql)
         limits = queries.Limits(memory, timeout)
         with (
-            queries.gathered(sources, wanted, jobs) as inputs,
+            queries.gathered(sources, wanted, jobs, None if no_cache else default_folder()) as inputs,
             queries.Session(inputs, wanted, limits) as session,
         ):
             for told in session.told():

@@ -15,6 +15,7 @@ import click
 
 from agentwatch.cli.exits import Exit, Failure
 from agentwatch.cli.options import reaches, rule_set
+from agentwatch.cli.paths import STANDARD_OUTPUT
 from agentwatch.replay import (
     STANDARD_INPUT,
     Comparison,
@@ -61,7 +62,10 @@ def _moment(context: click.Context, option: click.Parameter, value: str | None) 
     help="Exceptions to the rules of --rules: a file; may be repeated.",
 )
 @click.option(
-    "--alerts", type=click.Path(path_type=Path), help="Write alerts to FILE instead of standard output."
+    "--alerts",
+    type=click.Path(path_type=Path, allow_dash=True),
+    metavar="FILE",
+    help="Write alerts to FILE; - is standard output, the default without --check.",
 )
 @click.option(
     "--check",
@@ -117,7 +121,7 @@ def replay(
     comparison = Comparison(check) if check is not None else None
     with ExitStack() as stack:
         writes = _destinations(stack, alerts, comparison)
-        progress = stack.enter_context(_progress(work, to_stdout=alerts is None and check is None))
+        progress = stack.enter_context(_progress(work, to_stdout=_to_standard_output in writes))
         outcomes = _replay(work, order, writes, jobs, progress)
     difference = comparison.finish() if comparison is not None else None
     if difference is not None:
@@ -128,7 +132,9 @@ def replay(
 def _destinations(stack: ExitStack, path: Path | None, comparison: Comparison | None) -> list[Write]:
     """Where lines go: to a file, to the comparison, or else to standard output."""
     writes: list[Write] = [] if comparison is None else [comparison.write]
-    if path is not None:
+    if path == STANDARD_OUTPUT:
+        writes.append(_to_standard_output)
+    elif path is not None:
         try:
             writes.append(_Unbuffered(stack.enter_context(open_alert_file(path))).write)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""The loop of `run` and `attach`, and where alerts go. Loaded once the probes are attached."""
+"""The loop of `run` and `attach`, whoever watches, and where alerts go."""
 
 from __future__ import annotations
 
@@ -8,25 +8,21 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Protocol
+from typing import Any, Protocol
 
 from agentwatch.cli.exits import Exit, Failure
-from agentwatch.cli.options import reaches, rule_set
+from agentwatch.cli.options import reaches
 from agentwatch.cli.watching import Settings
-from agentwatch.resources import RULES
-from agentwatch.respond.enforce import Enforcer
+from agentwatch.enrich.state import State as Seen
+from agentwatch.kernel.cgroup import Cgroup
 from agentwatch.rules.levels import LEVELS
-from agentwatch.rules.load import load_rules
-from agentwatch.rules.model import RuleSet
-from agentwatch.rules.watch import RuleWatcher
-from agentwatch.session import Session
 from agentwatch.sinks.alerts import AlertFile, open_alert_file
 from agentwatch.tui.live import QUESTION, PlainView, Prompt, Snapshot, State, open_view
 from agentwatch.tui.snapshot import Snapshots
-from agentwatch.watch import AGENT, Watch
 
 STEP_SECONDS = 0.01
 
@@ -34,19 +30,30 @@ STEP_SECONDS = 0.01
 class AlertSink:
     """Takes alerts: to the file, to standard output, and to whoever shows them."""
 
-    def __init__(self, stack: ExitStack, path: Path | None, stream: BinaryIO | None) -> None:
+    def __init__(self, settings: Settings) -> None:
+        self.alerts = 0
         self.highest = -1
         self.paused: dict[str, Any] | None = None
         self.shown: Snapshots | None = None
         self.failed = ""
-        self._files = [AlertFile(stream)] if stream is not None else []
-        if path is not None:
+        self._files = [AlertFile(sys.stdout.buffer)] if settings.as_json else []
+        self._stack = ExitStack()
+        if (path := settings.alerts) is not None:
             try:
-                self._files.append(AlertFile(stack.enter_context(open_alert_file(path))))
+                self._files.append(AlertFile(self._stack.enter_context(open_alert_file(path))))
             except OSError as error:
                 raise Failure(f"the alert file cannot be written: {path}: {error.strerror}") from None
 
+    def __enter__(self) -> AlertSink:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
     def __call__(self, alert: dict[str, Any]) -> None:
+        self.alerts += 1
         self.highest = max(self.highest, LEVELS.index(alert["rule"]["level"]))
         if alert["acted"] == "pause":
             self.paused = alert
@@ -57,6 +64,43 @@ class AlertSink:
                 file.write(alert)
             except OSError as error:  # a full disk must not end the watch
                 self.failed = error.strerror or str(error)
+
+
+class Watcher(Protocol):
+    """Who watches the agent: this process, or the daemon."""
+
+    name: str
+    mode: str
+    cgroup: Cgroup
+    seen: Seen
+    """What a view shows of the agent."""
+
+    def step(self, seconds: float) -> Iterable[str]:
+        """Take what came, wait for it so many seconds; sentences for the user."""
+
+    def state(self) -> State:
+        """Running, paused or killed."""
+
+    def by_hand(self, response: str, who: str) -> None:
+        """Pause, resume or kill the agent."""
+
+    def reload(self) -> None:
+        """Look at the rules anew."""
+
+    def finish(self) -> Iterable[str]:
+        """Take everything that is left. The watch is over."""
+
+    def records(self) -> int | None:
+        """How many were folded, where that is known."""
+
+    def lost(self) -> int:
+        """Events of the agent that were lost."""
+
+    def partial(self) -> bool:
+        """Whether something that it did was not seen."""
+
+    def way(self, response: str) -> str:
+        """The command that resumes or kills the agent when this one has ended."""
 
 
 class Subject(Protocol):
@@ -71,7 +115,7 @@ class Subject(Protocol):
     def tend(self) -> None:
         """To be called now and then."""
 
-    def stop(self, enforcer: Enforcer, number: int) -> None:
+    def stop(self, watcher: Watcher, number: int) -> None:
         """Do what is to be done when a signal ends the watch."""
 
     def leave(self) -> None:
@@ -84,57 +128,19 @@ class Subject(Protocol):
 class Runner:
     """The loop of a watch: fold records, show them, answer pauses and signals, notice the end."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        watch: Watch,
-        subject: Subject,
-    ) -> None:
+    def __init__(self, settings: Settings, watcher: Watcher, sink: AlertSink, subject: Subject) -> None:
         self.left = False
         self.signal = 0
-        self._settings, self._subject = settings, subject
-        self._agent = watch.agents[AGENT]
+        self._settings, self._watcher, self._sink, self._subject = settings, watcher, sink, subject
         self._notices: list[str] = []
         self._prompt: Prompt | None = None
         self._handled_pause = False
-        rules = rule_set(settings.rule_paths, settings.exceptions)
-        with ExitStack() as stack:
-            self.sink = AlertSink(stack, settings.alerts, sys.stdout.buffer if settings.as_json else None)
-            session = Session(
-                watch,
-                rules,
-                [self.sink],
-                record=settings.record,
-                signer=settings.signer(),
-                training=settings.training,
-            )
-            self.session = stack.enter_context(session)
-            self.session.mark(AGENT, settings.markers, "environment")
-            watched = [*(settings.rule_paths or [RULES]), *settings.exceptions]
-            self._watcher = stack.enter_context(RuleWatcher(watched, self._load, rules))
-            self._view = open_view(sys.stderr) if settings.live else PlainView(sys.stderr)
-            self._stack = stack.pop_all()
-        self._snapshots = Snapshots(
-            self._agent.options.name, settings.mode, self.session.state, subject.on_signal
-        )
-        self.sink.shown = self._snapshots
+        self._view = open_view(sys.stderr) if settings.live else PlainView(sys.stderr)
+        self._snapshots = Snapshots(watcher.name, watcher.mode, watcher.seen, subject.on_signal)
+        sink.shown = self._snapshots
         self._terminal = _has_terminal()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, self._on_signal)
-        if self._agent.options.running and self._agent.cgroup.frozen():
-            path = self._agent.cgroup.path
-            self.tell(f"the agent is frozen already; resume it with: echo 0 > {path}/cgroup.freeze")
-
-    def _load(self) -> RuleSet:
-        return load_rules(self._settings.rule_paths or [RULES], exceptions=self._settings.exceptions)
-
-    def __enter__(self) -> Runner:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stack.close()
 
     def watch(self) -> None:
         """Until the tree has ended, is left frozen, or a signal came."""
@@ -143,39 +149,29 @@ class Runner:
                 pass
         finally:
             self._close_prompt()
-            self.session.finish()
-            goes_on = self._agent.cgroup.populated()
+            notices = self._watcher.finish()
+            goes_on = self._watcher.cgroup.populated()
             self.left = self._paused() and goes_on
             self._view.close(self._snapshot("paused" if self.left else "detached" if goes_on else "ended"))
             if self.left:
                 self._subject.leave()
+        self._notices += notices
         self._summarise()
 
     def _step(self) -> bool:
-        self.session.step(STEP_SECONDS)
-        self._reload()
+        for notice in self._watcher.step(STEP_SECONDS):
+            self.tell(notice)
         self._snapshots.output.extend(self._subject.output())
         if self._view.due():
             self._view.update(self._snapshot())
         self._subject.tend()
         if self.signal:
-            self._subject.stop(self.session.enforcer, self.signal)
+            self._subject.stop(self._watcher, self.signal)
             return False
         if self._paused():
             return self._answer_pause()
         self._handled_pause = False
-        return self._agent.cgroup.populated()
-
-    def _reload(self) -> None:
-        """Rules changed: those that are good come into force, those that are not are told."""
-        outcome = self._watcher.poll()
-        if outcome is None:
-            return
-        if outcome.rules is not None:
-            self.session.use_rules(outcome.rules)
-            self.tell(f"rules reloaded: {len(outcome.rules.rules)} are in force")
-        for problem in outcome.problems:
-            self.tell(f"the rules before stay in force: {problem}")
+        return self._watcher.cgroup.populated()
 
     def tell(self, text: str) -> None:
         """At once where lines are written; where a screen is drawn among the output, and again at the end."""
@@ -186,18 +182,17 @@ class Runner:
             self._notices.append(text)
 
     def _snapshot(self, state: State | None = None) -> Snapshot:
-        shown = state or self.session.state.agent(AGENT).state
-        records = self.session.pipeline.counters.records
+        shown, records = state or self._watcher.state(), self._watcher.records() or 0
         return self._snapshots.make(shown, records, asking=self._prompt is not None)
 
     def _on_signal(self, number: int, frame: object) -> None:
         if number != signal.SIGHUP or (self._terminal and not _has_terminal()):
             self.signal = number
         else:
-            self._watcher.request()
+            self._watcher.reload()
 
     def _paused(self) -> bool:
-        return self.session.state.agent(AGENT).state == "paused"
+        return self._watcher.state() == "paused"
 
     def _answer_pause(self) -> bool:
         """The agent is frozen: ask, or do what --on-pause says. False ends the watch."""
@@ -222,7 +217,7 @@ class Runner:
         with contextlib.suppress(OSError):
             self._prompt = Prompt()
         if self._prompt is None:
-            name, on_signal = self._agent.options.name, self._subject.on_signal
+            name, on_signal = self._watcher.name, self._subject.on_signal
             self.tell(f"agent {name} is frozen and waits; SIGTERM to {os.getpid()} {on_signal}")
         elif isinstance(self._view, PlainView):
             say(QUESTION)
@@ -231,7 +226,7 @@ class Runner:
         if choice == "leave":
             return False
         who = os.environ.get("SUDO_USER") or getpass.getuser()
-        self.session.enforcer.by_hand(AGENT, choice, who)
+        self._watcher.by_hand(choice, who)
         return True
 
     def _close_prompt(self) -> None:
@@ -241,40 +236,34 @@ class Runner:
 
     def _summarise(self) -> None:
         """What happened, in a few lines, and what to do next."""
-        counters = self.session.pipeline.counters
         for notice in self._notices:
             say(notice)
-        lost = sum(self._lost().values())
-        say(
-            f"{counters.records} records, {counters.alerts} alerts"
-            + (f", {lost} events lost" if lost else "")
-        )
-        if self.sink.paused is not None:
-            alert = self.sink.paused
+        records, lost = self._watcher.records(), self._watcher.lost()
+        counted = [] if records is None else [f"{records} records"]
+        counted += [f"{self._sink.alerts} alerts"] + [f"{lost} events lost"] * bool(lost)
+        say(", ".join(counted))
+        if self._sink.paused is not None:
+            alert = self._sink.paused
             took = alert["latency_us"] / 1000
             say(f"frozen {took:.2f} ms after the decisive byte: {alert['rule']['title']}")
-        if self.sink.failed:
-            say(f"the alert file is incomplete: {self.sink.failed}")
+        if self._sink.failed:
+            say(f"the alert file is incomplete: {self._sink.failed}")
         if (trace := self._settings.record) is not None:
             say(f"trace: {trace}")
             say(f"replay it with: {_program()} replay {trace}")
         if self.left:
-            path = self._agent.cgroup.path
             say("the tree stays frozen")
-            say(f"resume it with: echo 0 > {path}/cgroup.freeze")
-            say(f"end it with:    echo 1 > {path}/cgroup.kill")
-
-    def _lost(self) -> dict[str, int]:
-        return self.session.state.lost(self.session.state.agent(AGENT))
+            say(f"resume it with: {self._watcher.way('resume')}")
+            say(f"end it with:    {self._watcher.way('kill')}")
 
     def exit_code(self) -> int:
         """The contract's exit code; the subject's own where it has none to add."""
         settings = self._settings
         if self.signal and (code := self._subject.code(self.signal)):
             return code
-        if self.sink.highest >= 0 and reaches(LEVELS[self.sink.highest], settings.fail_on):
+        if self._sink.highest >= 0 and reaches(LEVELS[self._sink.highest], settings.fail_on):
             return Exit.FINDINGS
-        if settings.strict and self._lost():
+        if settings.strict and self._watcher.partial():
             return Exit.LOST
         return Exit.FINDINGS if self.left else self._subject.code(self.signal)
 

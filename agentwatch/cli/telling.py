@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from agentwatch.cli.exits import Exit
+from agentwatch.cli.paths import STANDARD_OUTPUT
 from agentwatch.tui.text import printable
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def open_output(path: Path) -> Iterator[BinaryIO]:
     A trace tells what an agent did and said, so what is made of it is as confidential. Raises
     `OSError`.
     """
-    if str(path) == "-":
+    if path == STANDARD_OUTPUT:
         yield sys.stdout.buffer
         sys.stdout.buffer.flush()
         return

@@ -11,7 +11,7 @@ import click
 
 from agentwatch.cli.exits import Failure
 from agentwatch.cli.options import rule_set
-from agentwatch.control.client import SOCKET
+from agentwatch.control import SOCKET, VARIABLE
 
 if TYPE_CHECKING:
     from agentwatch.tui.top.backend import Backend
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     "path",
     type=click.Path(path_type=Path),
     default=SOCKET,
-    envvar="AGENTWATCH_SOCKET",
-    help=f"The daemon's control socket; {SOCKET} or $AGENTWATCH_SOCKET where it is not given.",
+    envvar=VARIABLE,
+    help=f"The daemon's control socket; {SOCKET} or ${VARIABLE} where it is not given.",
 )
 @click.option(
     "--replay",

@@ -14,6 +14,7 @@ import click
 
 from agentwatch.cli.cut import cut, merge
 from agentwatch.cli.exits import Exit, Failure
+from agentwatch.cli.paths import STANDARD_OUTPUT
 from agentwatch.cli.telling import Missing, open_output
 from agentwatch.sinks.alerts import timestamp
 from agentwatch.trace.error import TraceError
@@ -111,6 +112,8 @@ def export(traces: tuple[Path, ...], form: str, output: Path) -> None:
 
     Ends with 5 when a trace is damaged or partial: standard error says what is missing.
     """
+    if form == "parquet" and output == STANDARD_OUTPUT:
+        raise click.UsageError("--format parquet writes a folder: -o DIR")
     from agentwatch.forensics import export as formats  # noqa: PLC0415 - other verbs need no pipeline
     from agentwatch.replay import recordings, settle  # noqa: PLC0415
 

@@ -8,14 +8,17 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from agentwatch.cli.exits import Exit, Failure
+from agentwatch.cli.paths import STANDARD_OUTPUT, trace_file
+from agentwatch.control import SOCKET, VARIABLE
 from agentwatch.kernel.cgroup import CgroupError
 from agentwatch.kernel.errors import KernelError
-from agentwatch.markers import VARIABLE, parse
+from agentwatch.markers import VARIABLE as MARKERS
+from agentwatch.markers import parse
 from agentwatch.rules.levels import LEVELS
 from agentwatch.rules.model import RuleError
 from agentwatch.trace.error import TraceError
@@ -30,8 +33,8 @@ class Settings:
     """The options, by the names of their parameters."""
 
     name: str | None
-    mode: str
-    max_response: str
+    mode: str | None
+    max_response: str | None
     rule_paths: tuple[Path, ...]
     exceptions: tuple[Path, ...]
     alerts: Path | None
@@ -44,10 +47,51 @@ class Settings:
     training: tuple[str, ...]
     markers: dict[str, str]
     sign: Path | None
+    socket: Path | None
+    alone: bool
+
+    def daemon(self) -> Path | None:
+        """The control socket of the daemon that is to watch; None where this process does."""
+        path = self.socket or Path(os.environ.get(VARIABLE) or SOCKET)
+        if self.alone or (self.socket is None and not path.exists()):
+            return None
+        if own := self._own():
+            click.echo(f"agentwatch: watching without the daemon, which has no {', '.join(own)}", err=True)
+            return None
+        from agentwatch.control.client import Client, NoDaemon  # noqa: PLC0415 (only where a daemon may be)
+        from agentwatch.control.protocol import ProtocolError  # noqa: PLC0415
+
+        try:
+            Client(path).close()
+        except NoDaemon as error:
+            if self.socket is not None:
+                raise Failure(str(error)) from None
+            return None
+        except ProtocolError as error:
+            raise Failure(f"{error} (--alone watches without it)") from None
+        return path
+
+    def _own(self) -> list[str]:
+        """The options given that a daemon cannot serve: it has rules and recordings of its own."""
+        given = {
+            "--rules": self.rule_paths,
+            "--exceptions": self.exceptions,
+            "--record": self.record,
+            "--training": self.training,
+            "--live": self.live,
+        }
+        return [option for option, value in given.items() if value]
+
+    @classmethod
+    def given(cls, **values: Any) -> Settings:
+        """From the options as they were given."""
+        if values["alerts"] == STANDARD_OUTPUT:
+            values |= {"alerts": None, "as_json": True}
+        return cls(**values)
 
     def watch(self, name: str, command: tuple[str, ...] = (), *, running: bool = False) -> Options:
         """How the agent is watched."""
-        return Options(name, self.mode, command, running, self.max_response)
+        return Options(name, self.mode or "monitor", command, running, self.max_response or "kill")
 
     def signer(self) -> Signer | None:
         """What signs the trace. Raises `TraceError` for a key that cannot be used."""
@@ -71,7 +115,7 @@ class Settings:
 def _markers(texts: Sequence[str]) -> dict[str, str]:
     """Those of the environment, and those of the options, which go before."""
     try:
-        return {**parse(os.environ.get(VARIABLE, ""), ","), **parse("\n".join(texts))}
+        return {**parse(os.environ.get(MARKERS, ""), ","), **parse("\n".join(texts))}
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
 
@@ -83,16 +127,14 @@ _OPTIONS = (
     click.option(
         "--mode",
         type=click.Choice(["monitor", "enforce"]),
-        default="monitor",
-        show_default=True,
-        help="Only tell (monitor), or pause and kill as the rules say (enforce).",
+        help="Only tell (monitor), or pause and kill as the rules say (enforce). Where it is not given: what "
+        "the daemon's configuration says, without a daemon monitor.",
     ),
     click.option(
         "--max-response",
         type=click.Choice(["alert", "pause", "kill"]),
-        default="kill",
-        show_default=True,
-        help="With --mode enforce: never do more than this. A rule that says kill then pauses, say.",
+        help="With --mode enforce: never do more than this. A rule that says kill then pauses, say. Where it "
+        "is not given: what the daemon's configuration says, without a daemon kill.",
     ),
     click.option(
         "--rules",
@@ -109,9 +151,18 @@ _OPTIONS = (
         help="What rules are not to say of whom, until when: a file; may be repeated.",
     ),
     click.option(
-        "--alerts", type=click.Path(path_type=Path), help="Write alerts to FILE, one JSON object a line."
+        "--alerts",
+        type=click.Path(path_type=Path, allow_dash=True),
+        metavar="FILE",
+        help="Write alerts to FILE, one JSON object a line; - is --json.",
     ),
-    click.option("--record", type=click.Path(path_type=Path), help="Record a trace to FILE, for `replay`."),
+    click.option(
+        "--record",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        callback=trace_file,
+        help="Record a trace to FILE, for `replay`.",
+    ),
     click.option(
         "--sign",
         type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -153,10 +204,22 @@ _OPTIONS = (
         multiple=True,
         metavar="NAME=VALUE",
         callback=lambda context, option, texts: _markers(texts),
-        help=f"A marker on the agent, such as run=7: alerts show it. May be repeated; ${VARIABLE} sets some, "
+        help=f"A marker on the agent, such as run=7: alerts show it. May be repeated; ${MARKERS} sets some, "
         "too, divided by commas.",
     ),
     click.option("--strict", is_flag=True, help="End with 6 when events were lost."),
+    click.option(
+        "--socket",
+        type=click.Path(path_type=Path),
+        help=f"The control socket of the daemon that is to watch; where it is not given {SOCKET} or "
+        f"${VARIABLE}, if a daemon is there.",
+    ),
+    click.option(
+        "--alone",
+        is_flag=True,
+        help="Watch in this process, also where a daemon runs. So do --rules, --exceptions, --record, "
+        "--training and --live.",
+    ),
 )
 
 

@@ -33,13 +33,23 @@ class Limits:
     memory_max: str | None = setting(
         "the most memory, in bytes or with K, M, G, T (memory.max)", None, pattern=r"max|[1-9][0-9]*[KMGT]?"
     )
+    memory_high: str | None = setting(
+        "the memory from which on it is slowed down and made to give back, written likewise (memory.high)",
+        None,
+        pattern=r"max|[1-9][0-9]*[KMGT]?",
+    )
     cpu_weight: int | None = setting(
         "share of the CPU beside its siblings (cpu.weight)", None, minimum=1, maximum=10000
     )
 
     def files(self) -> dict[str, str]:
         """What to write where: the cgroup's files and their values."""
-        wanted = {"pids.max": self.pids_max, "memory.max": self.memory_max, "cpu.weight": self.cpu_weight}
+        wanted = {
+            "pids.max": self.pids_max,
+            "memory.max": self.memory_max,
+            "memory.high": self.memory_high,
+            "cpu.weight": self.cpu_weight,
+        }
         return {name: str(value) for name, value in wanted.items() if value is not None}
 
 
@@ -62,6 +72,12 @@ class Policy:
         pattern=r"\S.*",
     )
     without: tuple[str, ...] = setting("rules that do not, named in the same ways", (), pattern=r"\S.*")
+    training: tuple[str, ...] = setting(
+        "what is the registered training job, whose load on GPUs is expected: paths of programs and scripts, "
+        "or `*` for all of the agent",
+        (),
+        pattern=r"\*|/.+",
+    )
     limits: Limits = section(Limits)
 
 

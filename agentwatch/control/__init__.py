@@ -1,1 +1,5 @@
-"""The control socket: its protocol, who answers, who serves, and who asks."""
+from pathlib import Path
+from typing import Final
+
+SOCKET: Final = Path("/run/agentwatch/control.sock")
+VARIABLE: Final = "AGENTWATCH_SOCKET"  # of the environment: names another

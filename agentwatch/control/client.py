@@ -9,9 +9,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
+from agentwatch.control import SOCKET
 from agentwatch.control.protocol import PROTOCOL, ProtocolError, encode
 
-SOCKET: Final = Path("/run/agentwatch/control.sock")
 _SECONDS: Final = 30.0
 _LINE: Final = 64 << 20  # bytes of an answer
 

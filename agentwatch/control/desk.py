@@ -15,6 +15,7 @@ from agentwatch.control.view import Arguments, View
 from agentwatch.respond.outcome import Outcome
 from agentwatch.session import Session
 from agentwatch.sinks.alerts import timestamp
+from agentwatch.watch import Watched
 
 
 class Desk(View):
@@ -65,6 +66,7 @@ class Desk(View):
                 "max_response": watched.options.max_response,
                 "origin": watched.options.terms.origin if watched.options.terms else "",
                 "since": timestamp(watched.began, self._offset),
+                "limits": _limits(watched),
                 **_usage(watched.cgroup.path),
             }
             for row, watched in zip(
@@ -92,6 +94,19 @@ class Desk(View):
             "took_us": ((outcome.settled or now()) - begin) // 1000,
             "note": outcome.error,
         }
+
+
+def _limits(watched: Watched) -> list[dict[str, Any]]:
+    """What the policy wants in the cgroup's files, and what stands there: None where the file is not, for
+    its controller is not enabled there."""
+    found = []
+    for limit in watched.options.terms.limits if watched.options.terms else ():
+        name, _, wanted = limit.partition("=")
+        stands = None
+        with contextlib.suppress(OSError):
+            stands = (watched.cgroup.path / name).read_text(encoding="ascii").strip()
+        found.append({"file": name, "wanted": wanted, "stands": stands})
+    return found
 
 
 def _usage(path: Path) -> dict[str, int | None]:

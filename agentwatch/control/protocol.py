@@ -52,6 +52,7 @@ _AGENT = Argument("agent", "text")
 _THIS_AGENT = Argument("agent", "text", required=True)
 _REASON = Argument("reason", "text")
 _LIMIT = Argument("limit", "number")  # of rows
+_TERMS = (Argument("mode", "text"), Argument("max_response", "text"))  # else the configuration's
 
 VERBS: Final[Mapping[str, Verb]] = {
     verb.name: verb
@@ -76,14 +77,13 @@ VERBS: Final[Mapping[str, Verb]] = {
         Verb("resume", "let a frozen agent go on", (_THIS_AGENT, _REASON), acts=True),
         Verb("kill", "kill an agent", (_THIS_AGENT, _REASON), acts=True),
         Verb("attach", "watch a cgroup or that of a process",
-             (Argument("target", "text", required=True), Argument("name", "text"),
-              Argument("mode", "text")), acts=True),
+             (Argument("target", "text", required=True), Argument("name", "text"), *_TERMS), acts=True),
         Verb("detach", "watch an agent no longer; it stays as it is", (_THIS_AGENT, _REASON), acts=True),
         Verb("mark", "set markers on an agent",
              (_THIS_AGENT, Argument("markers", "markers", required=True)), acts=True),
         Verb("begin", "make an agent for what the caller is about to start; it lives as long as the caller, "
-             "or until `end`", (Argument("name", "text", required=True), Argument("markers", "markers")),
-             acts=True),
+             "or until `end`", (Argument("name", "text", required=True), Argument("markers", "markers"),
+              *_TERMS), acts=True),
         Verb("enter", "take the caller's process into such an agent", (_THIS_AGENT,), acts=True),
         Verb("end", "end such an agent: kill what is left of it, unless it is paused", (_THIS_AGENT,),
              acts=True),

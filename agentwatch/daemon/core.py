@@ -12,8 +12,9 @@ from types import TracebackType
 from typing import Any
 
 from agentwatch.clock import now
+from agentwatch.config.keys import keys
 from agentwatch.config.load import ConfigError, load
-from agentwatch.config.model import Config
+from agentwatch.config.model import Config, Policy
 from agentwatch.config.reload import ConfigReader, keep_fixed
 from agentwatch.config.sinks import plain
 from agentwatch.control.desk import Desk
@@ -329,9 +330,9 @@ class Daemon:
         if verb == "begin":
             markers = arguments.get("markers", {})
             check(markers)
-            name = self._roster.begin(arguments["name"], self._config.policy, who, pid)
-            self._marking.by_hand(self._desk.number(name), markers, who)
-            return {"agent": name}
+            number = self._roster.begin(arguments["name"], self._terms(arguments), who, pid)
+            self._marking.by_hand(number, markers, who)
+            return self._watched(number)
         if verb == "enter":
             self._roster.enter(self._desk.number(arguments["agent"]), pid)
             return {}
@@ -354,14 +355,24 @@ class Daemon:
     def _attach(self, arguments: dict[str, Any], who: str) -> dict[str, Any]:
         target = arguments["target"]
         path = of_process(int(target)) if target.isdecimal() else Path(target)
-        mode = arguments.get("mode", self._config.policy.mode)
-        if mode not in ("monitor", "enforce"):
-            raise ProtocolError("request", "mode is monitor or enforce")
-        policy = replace(self._config.policy, mode=mode)
         number = self._roster.attach(
-            find_mount() / path, policy, f"attached by {who}", arguments.get("name", "")
+            find_mount() / path, self._terms(arguments), f"attached by {who}", arguments.get("name", "")
         )
-        return {"agent": self._session.watch.agents[number].options.name}
+        return self._watched(number)
+
+    def _terms(self, arguments: dict[str, Any]) -> Policy:
+        """The policy of an agent that comes by hand. Raises `ProtocolError`."""
+        given = {key: arguments[key] for key in ("mode", "max_response") if key in arguments}
+        for key, value in given.items():
+            choices = keys(Policy)[key].meta["choices"]
+            if value not in choices:
+                raise ProtocolError("request", f"{key} is one of {', '.join(choices)}")
+        return replace(self._config.policy, **given)
+
+    def _watched(self, number: int) -> dict[str, Any]:
+        """What who had an agent attached or begun is told of it."""
+        watched = self._session.watch.agents[number]
+        return {"agent": watched.options.name, "cgroup": str(watched.cgroup.path)}
 
 
 def _rule_files(config: Config) -> list[Path]:

@@ -29,7 +29,10 @@ class Remembered:
     paused: bool = False
     by: str = ""
     table: str = ""  # id of the table of agents whose policy it has; empty: [policy], or as attached
-    own_mode: bool = False  # who attached it gave the mode
+    own_mode: bool = False  # who attached or began it gave the mode
+    own_response: bool = False  # the same of max_response
+    holder: int = 0  # of an agent that was begun: the process that did
+    holder_start: str = ""  # when that started, in ticks: with the id, its identity
 
 
 class Memory:

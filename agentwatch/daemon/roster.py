@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from agentwatch.config.model import Config, Policy
+from agentwatch.daemon.matching import Process
 from agentwatch.daemon.memory import Memory, Remembered
 from agentwatch.kernel.cgroup import Cgroup, CgroupError, create, existing
 from agentwatch.session import Session
@@ -17,6 +18,7 @@ from agentwatch.watch import Options, Terms
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _BEGUN = "begun by "  # the origin of agents that `begin` made
+_GONE = -1
 _NAME_RULE = "a name has letters, digits, dots, dashes and underscores, 64 at most"
 
 
@@ -29,7 +31,7 @@ class Roster:
         self._config = config
         self._agents: dict[int, Remembered] = {}
         self._saved: list[Remembered] = []
-        self._holders: dict[int, int] = {}  # of agents that were begun: a pidfd of who did
+        self._holders: dict[int, int] = {}  # of agents that were begun: a pidfd of who did, or _GONE
 
     def adopt(self) -> None:
         """Take up the agents that an earlier daemon watched, frozen ones frozen."""
@@ -43,6 +45,8 @@ class Roster:
                 cgroup.close()
                 continue
             number = self._add(cgroup, *self._policy(one))
+            if one.holder:
+                self._holders[number] = _open_holder(one)
             if one.paused or cgroup.frozen():
                 self._keep_paused(number, cgroup, one)
         if self._memory.problem:
@@ -67,10 +71,22 @@ class Roster:
                 raise CgroupError(f"{path} is, holds or lies in the cgroup of agent {one.name}")
         cgroup = existing(path)
         name = self._unique(name or re.sub(r"[^A-Za-z0-9._-]+", "-", path.name).strip("-.")[:60] or "agent")
-        own_mode = not table and policy.mode != self._config.policy.mode
-        one = Remembered(name, str(cgroup.path), cgroup.id, policy.mode, policy.max_response, origin,
-                         table=table, own_mode=own_mode)  # fmt: skip
-        return self._add(cgroup, one, policy)
+        return self._add(cgroup, self._new(name, cgroup, policy, origin, table), policy)
+
+    def _new(self, name: str, cgroup: Cgroup, policy: Policy, origin: str, table: str = "") -> Remembered:
+        """An agent that has come. By hand, it keeps what its policy differs in from the configuration's."""
+        default = policy if table else self._config.policy
+        return Remembered(
+            name,
+            str(cgroup.path),
+            cgroup.id,
+            policy.mode,
+            policy.max_response,
+            origin,
+            table=table,
+            own_mode=policy.mode != default.mode,
+            own_response=policy.max_response != default.max_response,
+        )
 
     def use(self, config: Config) -> None:
         """Have another configuration in force: every agent gets the policy that it now has there."""
@@ -99,24 +115,26 @@ class Roster:
             return one, Policy(one.mode, one.max_response)
         if one.own_mode:
             policy = replace(policy, mode=one.mode)
+        if one.own_response:
+            policy = replace(policy, max_response=one.max_response)
         return replace(one, mode=policy.mode, max_response=policy.max_response), policy
 
-    def begin(self, name: str, policy: Policy, who: str, holder: int) -> str:
-        """A new, empty agent for what the process `holder` starts; its name. Raises as `attach`."""
+    def begin(self, name: str, policy: Policy, who: str, holder: int) -> int:
+        """A new, empty agent for what the process `holder` starts; its number. Raises as `attach`."""
         if not _NAME.fullmatch(name):
             raise ValueError(_NAME_RULE)
         name = self._unique(name)
         pidfd = os.pidfd_open(holder)
         try:
             cgroup = create(name)
-            one = Remembered(
-                name, str(cgroup.path), cgroup.id, policy.mode, policy.max_response, f"{_BEGUN}{who}"
-            )
-            self._holders[self._add(cgroup, one, policy)] = pidfd
+            one = self._new(name, cgroup, policy, f"{_BEGUN}{who}")
+            one = replace(one, holder=holder, holder_start=Process(holder).start)
+            number = self._add(cgroup, one, policy)
         except BaseException:
             os.close(pidfd)
             raise
-        return name
+        self._holders[number] = pidfd
+        return number
 
     def enter(self, number: int, pid: int) -> None:
         """Move a process into an agent that `begin` made. Raises `CgroupError`."""
@@ -135,19 +153,24 @@ class Roster:
         if not self._agents[number].origin.startswith(_BEGUN):
             raise CgroupError("only an agent that was begun can be ended")
         self._release(number)
-        is_paused = self._session.state.agent(number).state == "paused"
-        if not is_paused and self._session.watch.agents[number].cgroup.populated():
+        cgroup = self._session.watch.agents[number].cgroup
+        # One that was frozen a moment ago is not told as paused yet.
+        is_paused = self._session.state.agent(number).state == "paused" or cgroup.frozen()
+        if not is_paused and cgroup.populated():
             self._session.enforcer.by_hand(number, "kill", "its end")
 
     def _release(self, number: int) -> None:
         """An agent that was begun lives no longer than its processes."""
-        if (pidfd := self._holders.pop(number, None)) is not None:
+        pidfd = self._holders.pop(number, _GONE)
+        if pidfd != _GONE:
             os.close(pidfd)
+        if number in self._agents:
+            self._agents[number] = replace(self._agents[number], holder=0, holder_start="")
 
     def _let_go(self) -> None:
         """End the agents whose holder has ended."""
         for number, pidfd in list(self._holders.items()):
-            if select.select([pidfd], [], [], 0)[0]:
+            if pidfd == _GONE or select.select([pidfd], [], [], 0)[0]:
                 self.end(number)
 
     def _unique(self, name: str) -> str:
@@ -206,7 +229,19 @@ class Roster:
         self._saved = agents
 
 
+def _open_holder(one: Remembered) -> int:
+    """A pidfd of the process that began an agent under an earlier daemon; _GONE where it has ended."""
+    try:
+        pidfd = os.pidfd_open(one.holder)
+    except OSError:
+        return _GONE
+    if Process(one.holder).start == one.holder_start:
+        return pidfd
+    os.close(pidfd)
+    return _GONE
+
+
 def _options(one: Remembered, policy: Policy) -> Options:
     limits = tuple(f"{name}={value}" for name, value in policy.limits.files().items())
-    terms = Terms(one.table, policy.only, policy.without, limits, one.origin)
+    terms = Terms(one.table, policy.only, policy.without, limits, one.origin, policy.training)
     return Options(one.name, one.mode, running=True, max_response=one.max_response, terms=terms)

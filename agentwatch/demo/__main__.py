@@ -61,7 +61,7 @@ def _watch(lab: Lab, trace: Path, alerts: Path) -> int:
     options += ["--mode", "enforce", "--max-response", "pause"]
     watched = sys.stdin.isatty() and sys.stderr.isatty()
     options += ["--live"] if watched else ["--on-pause", "resume"]
-    command = [*PYTHON, "-m", "agentwatch", "run", *options, "--"]
+    command = [*PYTHON, "-m", "agentwatch", "run", "--alone", *options, "--"]
     process = subprocess.Popen(
         lab.inside([*command, *agent_command(prepare(lab))]), env=materials.clean_environment()
     )

@@ -156,6 +156,7 @@ class ProcessTable:
 
     def __init__(self, training: Collection[str] = ()) -> None:
         self._training = frozenset(training)
+        self._training_of: dict[int, frozenset[str]] = {}  # by agent: what its policy names besides
         self._processes: dict[Key, Process] = {}
         self._latest: dict[int, Process] = {}  # by process id
         self._ended: dict[Key, None] = {}
@@ -345,13 +346,31 @@ class ProcessTable:
         if above is not None and not process.markers:
             process.markers = above.markers
 
+    def train(self, agent: int, paths: Collection[str]) -> None:
+        """What of an agent is the registered training job: programs and scripts, or all of it (*)."""
+        before = self._training_of.pop(agent, frozenset())
+        if paths:
+            self._training_of[agent] = frozenset(paths)
+        if before == frozenset(paths):
+            return
+        for process in self._processes.values():  # parents before children
+            if process.agent == agent:
+                above = self.parent(process)
+                process.registered = above is None or above.registered
+                if above is None or (above.exec_seq, above.argv) != (process.exec_seq, process.argv):
+                    process.registered = self.registers(process)
+
+    def training_of(self, agent: int) -> frozenset[str]:
+        """What an agent's policy names as the training job."""
+        return self._training_of.get(agent, frozenset())
+
     def registers(self, process: Process) -> bool:
         """Whether a process that has begun a program belongs to the registered job.
 
         That is the agent's root command and what it starts, but not what a shell below it runs (a
         tool's shell), and again what the operator named as training.
         """
-        if self._training and self._is_training(process):
+        if (self._training or self._training_of) and self._is_training(process):
             return True
         if not process.registered or process.exe.rpartition("/")[2] not in _SHELLS:
             return process.registered
@@ -359,12 +378,13 @@ class ProcessTable:
 
     def _is_training(self, process: Process) -> bool:
         """Whether it runs a program or an interpreter's script that the operator named by its path."""
-        if process.exe in self._training:
+        named = self._training | self.training_of(process.agent)
+        if process.exe in named or "*" in named:
             return True
         if not process.exe.rpartition("/")[2].startswith(_INTERPRETERS):
             return False
         script = next((word for word in process.argv[1:] if not word.startswith("-")), "")
-        return bool(script) and posixpath.normpath(posixpath.join(process.cwd, script)) in self._training
+        return bool(script) and posixpath.normpath(posixpath.join(process.cwd, script)) in named
 
     def exit(self, row: Row, agent: int) -> Process:
         """A process ended; it is remembered for a while."""

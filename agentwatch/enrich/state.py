@@ -127,6 +127,7 @@ class State:
             Type.GPU_USE: self._gpu_use,
             Type.GPU_GONE: self._gpu_gone,
             Type.MARKER: self._marker,
+            Type.TRAINING: self._training,
         }
 
     def agent(self, number: int) -> Agent:
@@ -322,11 +323,18 @@ class State:
         agent = self.agents[agent.number] = Agent(agent.number, seq)
         change = self._plain(seq, row, agent)
         agent.name, agent.cgroup, agent.cgroup_id, agent.mode = change.fields
+        self.processes.train(agent.number, ())
         return change
 
     def _policy(self, seq: int, row: Row, agent: Agent) -> Change:
         change = self._plain(seq, row, agent)
         _, agent.mode, _, agent.only, agent.without, _, _ = change.fields
+        return change
+
+    def _training(self, seq: int, row: Row, agent: Agent) -> Change:
+        change = self._plain(seq, row, agent)
+        (paths,) = change.fields
+        self.processes.train(agent.number, paths)
         return change
 
     def _rules(self, seq: int, row: Row, agent: Agent) -> Change:

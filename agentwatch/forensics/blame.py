@@ -316,11 +316,12 @@ def _runs(life: Life, program: Program) -> Step:
         "exe": program.exe, "argv": list(program.argv), "cwd": program.cwd, "user": program.user,
         "parent": life.parent.process.pid if life.parent else None, "cut": program.cut,
     }  # fmt: skip
+    verb = "runs already:" if program.already else "runs"
+    place = ""
     if life.parent is None:
-        verb = "ran before the watch began:" if not life.began and program.seq == 0 else "runs"
         place = ", the agent's root command as far as is known"
-    else:
-        verb, place = "runs", ""
+    elif not life.began:
+        place = f", made by {life.parent.process.pid} before this trace begins"
     text = f"{verb} {command_of(program)} ({program.exe}, in {program.cwd}, as {program.user}{place})"
     return Step(program.time, "exec", life.process.pid, text, program.seq, facts)
 

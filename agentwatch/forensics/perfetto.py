@@ -7,6 +7,7 @@ forked; flows are asynchronous slices of their process, alerts and findings are 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -38,7 +39,7 @@ class TraceEvents(Listener):
         self._meta(track, "thread_name", {"name": str(process.pid)})
         begin = life.began or (life.programs[0].time if life.programs else process.start)
         end = process.ended or max(begin, self._story.last)
-        self._put("X", "process", "process", begin, track, dur=_micro(end - begin), args=_ended(life))
+        self._put("X", "process", "process", begin, track, dur=_lasts(begin, end), args=_ended(life))
         if life.parent is not None and life.began:
             arrow = {"id": track, "cat": "fork", "name": "fork"}
             self._event({**arrow, "ph": "s", "ts": _micro(begin), **self._where(self._track(life.parent))})
@@ -47,7 +48,7 @@ class TraceEvents(Listener):
         for program, until in zip(life.programs, untils, strict=False):  # of a mere fork there is none
             args = {"exe": program.exe, "argv": list(program.argv), "cwd": program.cwd, "record": program.seq}
             name = program.exe.rpartition("/")[2] or "?"
-            duration = _micro(max(0, until - program.time))
+            duration = _lasts(program.time, until)
             self._put("X", name, "program", program.time, track, dur=duration, args=args)
         for finding in life.findings:
             self._put("i", finding.text, "finding", finding.time, track, s="t", args={"record": finding.seq})
@@ -96,8 +97,15 @@ class TraceEvents(Listener):
 
 
 def _micro(time: int) -> float:
-    """Microseconds with the nanoseconds as decimals."""
-    return time / 1000
+    """Microseconds with the nanoseconds as decimals, never below: readers cut off what is less than one."""
+    value = time / 1000
+    return value if int(value * 1000) >= time else math.nextafter(value, math.inf)
+
+
+def _lasts(begin: int, end: int) -> float:
+    """How long, between the moments as readers see them: a nanosecond too long and slices do not nest."""
+    seen = (int(_micro(time) * 1000) for time in (begin, end))
+    return _micro(max(0, -next(seen) + next(seen)))
 
 
 def _ended(life: Life) -> dict[str, Any]:

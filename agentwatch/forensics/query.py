@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from threading import Timer
@@ -23,7 +24,7 @@ from urllib.parse import urlsplit
 import duckdb
 import pyarrow as pa
 
-from agentwatch.forensics.export import to_parquet
+from agentwatch.forensics import kept
 from agentwatch.forensics.parquet import schema_of
 from agentwatch.forensics.tables import TABLES
 from agentwatch.replay import Recording, recordings
@@ -93,11 +94,14 @@ def _named(tree: Any) -> Iterator[str]:
 
 
 @contextmanager
-def gathered(sources: Sequence[str], wanted: frozenset[str], jobs: int) -> Iterator[Inputs]:
-    """The Parquet files of these sources. Traces are converted first, the wanted tables alone.
+def gathered(
+    sources: Sequence[str], wanted: frozenset[str], jobs: int, keep: Path | None = None
+) -> Iterator[Inputs]:
+    """The Parquet files of these sources. Traces are converted first, what is asked about.
 
     A source is a trace, a Parquet file, a folder of `trace export`, or the URL of one of the
-    latter two. Raises `QueryError`.
+    latter two. What traces are converted to is kept in the folder `keep` for the next question.
+    Raises `QueryError`.
     """
     inputs = Inputs()
     traces = []
@@ -108,38 +112,56 @@ def gathered(sources: Sequence[str], wanted: frozenset[str], jobs: int) -> Itera
             _add_local(inputs, Path(source))
         else:
             traces.append(Path(source))
-    with tempfile.TemporaryDirectory(prefix="agentwatch-query-") as folder:
-        for told in _convert(recordings(traces), Path(folder), wanted | {"traces"}, jobs):
-            inputs.told.append(told)
-        _add_local(inputs, Path(folder), needed=False)
+    work = recordings(traces)
+    with ExitStack() as stack:
+        folders = [stack.enter_context(_folder(recording, keep)) for recording in work]
+        inputs.told += _convert(work, folders, wanted | {"traces"}, jobs)
+        for folder in folders:
+            for name in wanted | {"traces"}:
+                inputs.files[name] += map(str, sorted((folder / name).rglob("*.parquet")))
+        if keep is not None and work:
+            kept.prune(keep)
         yield inputs
 
 
-def _convert(work: list[Recording], folder: Path, wanted: frozenset[str], jobs: int) -> Iterator[Told]:
+@contextmanager
+def _folder(recording: Recording, keep: Path | None) -> Iterator[Path]:
+    """Where a recording's tables are, or are to be made."""
+    with ExitStack() as stack:
+        found = None if keep is None else stack.enter_context(kept.place(recording, keep))
+        if found is None:
+            found = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="agentwatch-query-")))
+        yield found.resolve()
+
+
+def _convert(work: list[Recording], folders: list[Path], wanted: frozenset[str], jobs: int) -> Iterator[Told]:
     """Each recording's tables, side by side; nothing is pickled but names and sentences."""
-    if len(work) < 2 or jobs < 2:
-        yield from (_told(recording, folder, wanted) for recording in work)
+    lacking = [pair for pair in zip(work, folders, strict=True) if kept.lacks(pair[1], wanted)]
+    if len(lacking) < 2 or jobs < 2:
+        yield from (_told(recording, folder, wanted) for recording, folder in lacking)
         return
-    with ProcessPoolExecutor(min(jobs, len(work)), get_context("spawn")) as pool:
-        yield from pool.map(_told, work, [folder] * len(work), [wanted] * len(work))
+    with ProcessPoolExecutor(min(jobs, len(lacking)), get_context("spawn")) as pool:
+        yield from pool.map(_told, *zip(*lacking, strict=True), [wanted] * len(lacking))
 
 
 def _told(recording: Recording, folder: Path, wanted: frozenset[str]) -> Told:
-    story = to_parquet(recording, folder, [name for name in TABLES if name in wanted])
+    story = kept.fill(recording, folder, wanted)
     return Told(story.name, tuple(story.incomplete + story.unseen), story.outcome.damaged)
 
 
-def _add_local(inputs: Inputs, path: Path, needed: bool = True) -> None:
+def _add_local(inputs: Inputs, path: Path) -> None:
     files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
     found = [file for file in files if not file.name.startswith(".")]
     for file in found:
         inputs.files[_table_of(file.parts, str(file))].append(str(file.resolve()))
-    if needed and not found:
+    if not found:
         raise QueryError(f"{path} holds no Parquet files")
 
 
 def _add_remote(inputs: Inputs, url: str) -> None:
     """One file, or a folder of which every table is looked for."""
+    if url.endswith((".awt", ".trace")):
+        raise QueryError(f"{url}: traces are read from files alone; of URLs, what was exported from them")
     if url.endswith(".parquet"):
         inputs.files[_table_of(tuple(url.split("/")), url)].append(url)
         return
@@ -186,30 +208,38 @@ class Session:
         self._set("temp_directory", self._spill.name)
         self._set("max_temp_directory_size", SPILLED_MAX)
         self._set("TimeZone", "UTC")
-        files = [file for name in wanted | {"traces"} for file in self._inputs.files[name]]
-        if any(urlsplit(file).scheme in _REMOTE for file in files):
-            self._go_remote(files)
-        else:
-            self._duck.execute("SET allowed_paths = $files", {"files": files})
-        for name in wanted | {"traces"}:
-            self._view(name, self._inputs.files[name])
+        files = {name: self._inputs.files[name] for name in wanted | {"traces"}}
+        schemes = {urlsplit(file).scheme for found in files.values() for file in found}.intersection(_REMOTE)
+        if schemes:
+            self._go_remote(schemes)
+            files = {name: [*self._expanded(found)] for name, found in files.items()}
+        self._duck.execute("SET allowed_paths = $files", {"files": [*chain(*files.values())]})
+        for name, found in files.items():
+            self._view(name, found)
         self._set("enable_external_access", False)
         self._set("lock_configuration", True)
 
     def _set(self, name: str, value: object) -> None:
         self._duck.execute(f"SET {name} = $value", {"value": value})
 
-    def _go_remote(self, files: Sequence[str]) -> None:
-        """Object storage and web servers, through DuckDB's extension httpfs if it is installed."""
+    def _go_remote(self, schemes: Collection[str]) -> None:
+        """Object storage and web servers: DuckDB's extension httpfs if it is installed, else s3fs."""
         try:
             self._duck.execute("LOAD httpfs")
-        except duckdb.Error as error:
-            raise QueryError(f"URLs need DuckDB's extension httpfs: {error}") from None
+        except duckdb.Error:
+            self._duck.register_filesystem(_bucket(schemes, os.environ))
+            return
         if any(os.environ.get(name) for name in _KEYS):
             self._duck.execute(_secret(os.environ))
-        # What a pattern stands for is known only to the server: all below what comes before it.
-        folders = [file.split("*")[0].rpartition("/")[0] + "/" for file in files]
-        self._duck.execute("SET allowed_directories = $folders", {"folders": sorted(set(folders))})
+
+    def _expanded(self, files: Sequence[str]) -> Iterator[str]:
+        """What patterns stand for."""
+        for file in files:
+            if "*" in file:
+                rows = self._duck.execute("SELECT file FROM glob($file) ORDER BY file", {"file": file})
+                yield from (str(name) for (name,) in rows.fetchall())
+            else:
+                yield file
 
     def _view(self, name: str, files: Sequence[str]) -> None:
         """A view of this table's files, empty where there are none."""
@@ -218,7 +248,7 @@ class Session:
             return
         listed = ", ".join(_quoted(file) for file in files)
         options = "union_by_name = true, hive_partitioning = false"
-        if all("/host=" in file or "*" in file for file in files):
+        if all("/host=" in file for file in files):
             options = _PARTITIONED
         self._duck.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{listed}], {options})")
 
@@ -265,6 +295,23 @@ def _empty(schema: pa.Schema) -> pa.RecordBatch:
 
 def _quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
+
+
+def _bucket(schemes: Collection[str], environment: Mapping[str, str]) -> Any:
+    """S3 through s3fs, with credentials from the usual variables or wherever botocore finds some."""
+    if set(schemes) != {"s3"}:
+        raise QueryError("URLs other than s3:// need DuckDB's extension httpfs, which is not installed")
+    try:
+        import s3fs  # noqa: PLC0415 - rarely there
+    except ImportError:
+        raise QueryError(
+            "s3:// needs DuckDB's extension httpfs (INSTALL httpfs) or the package s3fs: neither is installed"
+        ) from None
+    key, secret, token, region, endpoint = (environment.get(name) or None for name in _KEYS)
+    return s3fs.S3FileSystem(
+        key=key, secret=secret, token=token, endpoint_url=endpoint,
+        client_kwargs={"region_name": region} if region else {}, skip_instance_cache=True,
+    )  # fmt: skip
 
 
 def _secret(environment: Mapping[str, str]) -> str:

@@ -162,7 +162,7 @@ class Page:
         height = 34 + _LANE * len(lanes)
         yield "<h2>Timeline</h2>\n"
         label = "Processes, flows and alerts in time"
-        yield f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{label}">\n'
+        yield f'<div class="wide"><svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{label}">\n'
         begin, end = self._story.first, max(self._story.last, self._story.first + 1)
         for tick in range(5):
             time = begin + (end - begin) * tick // 4
@@ -172,7 +172,7 @@ class Page:
             yield f'<text class="soft" x="{x:.1f}" y="12" text-anchor="{anchor}">{self._clock(time)}</text>\n'
         for number, lane in enumerate(lanes):
             yield from self._lane(lane, 22 + number * _LANE)
-        yield "</svg>\n"
+        yield "</svg></div>\n"
         if len(lanes) < len(self._all.lives):
             yield f'<p class="soft">{len(lanes)} of {self._all.processes} processes are drawn.</p>\n'
 
@@ -344,11 +344,11 @@ def _table(columns: str, rows: Iterable[tuple[str, Sequence[object]]]) -> Iterat
     """A table. `columns` are words `class:name`; a row is its class and its cells, which are escaped."""
     kinds, names = zip(*(column.split(":") for column in columns.split()), strict=True)
     head = "".join(f'<th class="{kind}">{name}</th>' for kind, name in zip(kinds, names, strict=True))
-    yield f"<table><thead><tr>{head}</tr></thead><tbody>\n"
+    yield f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n'
     for row, cells in rows:
         told = (f'<td class="{kind}">{shown(cell)}</td>' for kind, cell in zip(kinds, cells, strict=True))
         yield f'<tr class="{row}">{"".join(told)}</tr>\n'
-    yield "</tbody></table>\n"
+    yield "</tbody></table></div>\n"
 
 
 def _bullets(sentences: Sequence[str]) -> str:

@@ -49,7 +49,7 @@ _PLAIN = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program that a process ran. `cut`: the arguments are not whole."""
+    """A program that a process ran. `cut`: the arguments are not whole; `already`: nobody saw it start."""
 
     seq: int
     time: int
@@ -58,6 +58,7 @@ class Program:
     cwd: str
     user: str
     cut: bool
+    already: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +310,7 @@ class Story(Observer):
             process.cwd,
             self.state.user_name(process.uid),
             cut or "CommandLine" in process.truncated,
+            change.type == Type.PROCESS,
         )
         if len(life.programs) == PROGRAMS_KEPT:
             del life.programs[1]  # the first and the last say most

@@ -49,6 +49,14 @@ def find_mount(mounts: Path = _MOUNTS) -> Path:
     raise CgroupError("cgroup v2 is not mounted: mount -t cgroup2 none /sys/fs/cgroup/unified")
 
 
+def controllers(path: Path) -> set[str]:
+    """The resource controllers that cgroup v2 has for a directory (cgroup.controllers). Raises `OSError`.
+
+    Those of the mount's root are all that the kernel has given to version 2; the rest are version 1's.
+    """
+    return set((path / "cgroup.controllers").read_text(encoding="ascii").split())
+
+
 class Cgroup:
     """One directory of cgroup v2, held open: it is acted on by descriptor, never by a path again."""
 

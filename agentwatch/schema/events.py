@@ -85,6 +85,7 @@ class Type(IntEnum):
     GPU_GONE = 76
     POLICY = 80
     MARKER = 83
+    TRAINING = 84
 
 
 HEADER = (
@@ -652,6 +653,13 @@ EVENTS: tuple[EventType, ...] = (
             Field("value", "str", "value; empty: the marker is taken away"),
             Field("source", "str", "who: agent (a process of its own), environment, file, or an operator"),
         ),
+    ),
+    EventType(
+        "training",
+        Type.TRAINING,
+        Ring.NOTES,
+        "What of an agent is the registered training job, by its policy, from here on.",
+        (Field("paths", "strs", "paths of programs and scripts; *: all of the agent"),),
     ),
 )
 

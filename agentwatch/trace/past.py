@@ -107,6 +107,8 @@ def _notes(state: State) -> Iterator[_Note]:
     """Notes without their time: (type, agent, pid, start, field, ...)."""
     for agent in sorted(state.agents.values(), key=lambda agent: agent.number):
         yield from _of_agent(agent)
+        if training := state.processes.training_of(agent.number):
+            yield Type.TRAINING, agent.number, 0, 0, tuple(sorted(training))
     for probe, error, cost in dict.fromkeys(state.coverage):
         yield Type.COVERAGE, HOST, 0, 0, probe, error, cost
     for process in _living(state):
@@ -122,6 +124,8 @@ def _of_agent(agent: Agent) -> Iterable[_Note]:
         yield Type.AGENT, number, 0, 0, agent.name, agent.cgroup, agent.cgroup_id, agent.mode
     for name, lost in sorted(agent.lost.items()):
         yield Type.LOSS, number, 0, 0, int(BY_NAME[name].number) if name in BY_NAME else 0, lost, BEFORE
+    if agent.only or agent.without:
+        yield Type.POLICY, number, 0, 0, "", agent.mode, "", agent.only, agent.without, (), BEFORE
     if agent.state == "paused":
         yield Type.ACTION, number, 0, 0, 0, agent.acted_by, "pause", "done", "", 0, 0
     yield from _of_markers(number, 0, 0, agent.markers)

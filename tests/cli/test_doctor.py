@@ -27,7 +27,7 @@ def test_a_ready_host_is_said_to_be_ready() -> None:
 def test_every_check_is_an_object_a_line() -> None:
     checks = [json.loads(line) for line in doctor("--json").stdout.splitlines()]
     names = [check["name"] for check in checks]
-    assert {"kernel", "cgroup v2", "kernel types", "BCC", "rules", "probe on_exec"} <= set(names)
+    assert {"kernel", "cgroup v2", "limits", "kernel types", "BCC", "rules", "probe on_exec"} <= set(names)
     assert all(check["state"] in ("ok", "degraded", "missing") for check in checks)
 
 

@@ -45,6 +45,11 @@ def test_export_writes_one_file_that_its_owner_reads(tmp_path: Path, form: str) 
     assert ran("trace", "export", "--format", form, DEMO, "-o", "-").stdout_bytes == out.read_bytes()
 
 
+def test_export_of_parquet_makes_a_folder() -> None:
+    done = ran("trace", "export", "--format", "parquet", DEMO, "-o", "-")
+    assert done.exit_code == Exit.USAGE and "folder" in done.stderr
+
+
 def test_export_writes_parquet(tmp_path: Path) -> None:
     needs_extra()
     done = ran("trace", "export", "--format", "parquet", DEMO, "-o", tmp_path / "out")

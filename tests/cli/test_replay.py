@@ -87,6 +87,15 @@ def test_check_compares_with_an_earlier_file(trace: Path, tmp_path: Path) -> Non
     assert again.read_bytes() == b"".join(lines)
 
 
+def test_a_dash_is_standard_output(trace: Path) -> None:
+    expected = _run(trace).stdout
+    assert expected and _run(trace, "--alerts", "-").stdout == expected
+    assert _run("-", "--check", trace.parent / "none", code=Exit.USAGE).stdout == b""
+    (trace.parent / "alerts").write_bytes(expected)
+    assert _run(trace, "--check", trace.parent / "alerts", "--alerts", "-").stdout == expected
+    assert not Path("-").exists()
+
+
 def test_fail_on_counts_what_is_told(trace: Path) -> None:
     _run(trace, "--fail-on", "high", code=Exit.FINDINGS)
     _run(trace, "--fail-on", "critical")

@@ -233,8 +233,9 @@ def test_recording_replays_byte_for_byte(rules: Path, tmp_path: Path) -> None:
     assert again.read_bytes() == live.read_bytes()
 
 
-def test_alerts_as_json_stand_alone_on_standard_output(rules: Path) -> None:
-    done = run("--json", "--rules", rules, "--", PYTHON, "-c", CONNECT)
+@pytest.mark.parametrize("option", [["--json"], ["--alerts", "-"]])
+def test_alerts_as_json_stand_alone_on_standard_output(rules: Path, option: list[str]) -> None:
+    done = run(*option, "--rules", rules, "--", PYTHON, "-c", CONNECT)
     (alert,) = map(json.loads, done.stdout.splitlines())
     assert alert["rule"]["title"] == "Connect to port one"
     assert "after" in done.stderr
@@ -254,6 +255,7 @@ def test_fail_on(rules: Path, threshold: str, code: int) -> None:
         ([], 2, "COMMAND"),
         (["--alerts", "/no/such/folder/alerts", "--", "true"], 1, "alert file"),
         (["--record", "/no/such/folder/trace", "--", "true"], 1, "trace"),
+        (["--record", "-", "--", "true"], 2, "not to standard output"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_sentence(arguments: list[str], code: int, text: str) -> None:

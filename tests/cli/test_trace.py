@@ -158,6 +158,7 @@ def test_cut_and_merge_make_traces_that_verify(tmp_path: Path) -> None:
     assert len(replayed.stdout.splitlines()) == 2  # the second and the third, a second later
     assert _run("cut", whole, "--alert", "9", "-o", tmp_path / "b").exit_code == 1
     assert _run("cut", whole, "--from", "soon", "-o", tmp_path / "b").exit_code == 2
+    assert _run("cut", whole, "-o", "-").exit_code == 2
     assert _run("cut", whole, "--to", "3", "-o", tmp_path / "a").exit_code == 1
     assert _run("merge", whole, whole, "-o", tmp_path / "b").exit_code == 1
     assert _run("merge", whole, "-o", tmp_path / "b").exit_code == 0

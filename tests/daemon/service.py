@@ -41,9 +41,10 @@ class Service:
         ]
         self.process = subprocess.Popen(command, stderr=self.log)
         try:
-            eventually(self._answers, 20)
+            eventually(self._answers, 120)  # the first on a kernel compiles the probes
         except BaseException:  # nobody gets hold of one that did not start, to end it
             self.kill()
+            print(self.said())
             raise
 
     def _answers(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -282,3 +283,30 @@ def test_rules_that_cannot_be_used_are_a_sentence(tmp_path: Path) -> None:
     )
     assert done.returncode == 1
     assert "the rules cannot be used" in done.stderr and "Traceback" not in done.stderr
+
+
+SLEEPERS = "i=0; while [ $i -lt 1000 ]; do sleep 90 & i=$((i+1)); done; wait"
+
+
+def test_a_thousand_processes_under_a_storm_are_paused_and_killed_by_command(daemon: Service) -> None:
+    def act(verb: str) -> str:
+        command = [sys.executable, "-m", "agentwatch", verb, "--socket", str(daemon.socket), "thousand"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    with (
+        Cgroup("thousand") as cgroup,
+        cgroup.popen(["sh", "-c", SLEEPERS]) as sleepers,
+        cgroup.popen(script("fork_storm", 40)) as storm,
+    ):
+        eventually(lambda: len(cgroup.pids()) > 1040, 60)
+        daemon.attach(cgroup, name="thousand", mode="monitor")  # else a rule over such forks is quicker
+        paused = re.fullmatch(r"thousand is frozen, (\d+) processes, in \d+\.\d ms\n", act("pause"))
+        assert paused and cgroup.frozen()
+        assert int(paused[1]) == len(cgroup.pids()) > 1000
+        assert act("pause") == f"thousand was frozen already, {paused[1]} processes\n"
+        assert act("resume").startswith("thousand is resumed, ")
+        assert re.fullmatch(r"thousand is killed, in \d+\.\d ms\n", act("kill"))
+        assert cgroup.pids() == []
+        sleepers.wait()
+        storm.wait()
+        eventually(lambda: daemon.ask("agents") == [])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -95,15 +97,55 @@ def test_a_bad_configuration_is_named_and_the_one_before_stays(tmp_path: Path) -
             eventually(lambda: daemon.agent("stays")["mode"] == "enforce")
 
 
-def test_limits_are_written_or_it_is_said_why_not(tmp_path: Path) -> None:
+def test_a_limit_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with Cgroup("limits") as cgroup, running(cgroup, LOOP):
+        if (cgroup.path / "pids.max").exists():
+            pytest.skip("the controller pids is enabled here")
         eventually(cgroup.pids)
-        limits = "[agent.limits]\npids_max = 77"
         select = f'cgroup = ["{cgroup.path.name}"]'
-        with configured(tmp_path, table("limits", select, 'name = "limits"') + "\n" + limits) as daemon:
+        wanted = "[agent.limits]\npids_max = 77"
+        with configured(tmp_path, table("limits", select, 'name = "limits"'), wanted) as daemon:
             find(daemon, "limits")
-            file = cgroup.path / "pids.max"
-            if file.exists():
-                eventually(lambda: file.read_text() == "77\n")
-            else:
-                eventually(lambda: "its controller is not enabled" in daemon.said())
+            eventually(lambda: "its controller is not enabled" in daemon.said())
+            assert daemon.agent("limits")["limits"] == [{"file": "pids.max", "wanted": "77", "stands": None}]
+            command = [sys.executable, "-m", "agentwatch", "status", "--socket", str(daemon.socket)]
+            told = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            assert "no limit pids.max=77 for limits: its controller is not enabled there" in told
+
+
+OPENED = """
+title: "{registered}"
+id: 11111111-1111-4111-8111-11111111111{digit}
+level: low
+logsource: {{product: agentwatch, category: gpu}}
+detection:
+  opened: {{Kind: device_open, Registered: '{registered}'}}
+  condition: opened
+"""
+
+
+def test_a_policy_names_the_training_job(tmp_path: Path) -> None:
+    (tmp_path / "rules").mkdir()
+    for digit, registered in enumerate(("false", "true")):
+        text = OPENED.format(digit=digit, registered=registered)
+        (tmp_path / "rules" / f"{registered}.yml").write_text(text)
+    (tmp_path / "dev").mkdir()
+    node, script = tmp_path / "dev" / "nvidiactl", tmp_path / "train.py"
+    node.touch()
+    script.write_text(f"open('{node}')\n")
+    # Between the agent's first command and what opens the device stands the shell of a tool.
+    tools = f'sh -c "/bin/cat {node}; /usr/bin/python3 {script}; :"'
+    first = ["sh", "-c", f"read go; {tools}; read end"]
+    with Cgroup("trains") as cgroup, running(cgroup, first, stdin=subprocess.PIPE) as job:
+        eventually(cgroup.pids)
+        select = f'cgroup = ["{cgroup.path.name}"]'
+        jobs = table("jobs", select, 'name = "job"', f'training = ["{script}"]')
+        with configured(tmp_path, f'[rules]\npaths = ["{tmp_path / "rules"}"]', jobs) as daemon:
+            find(daemon, "job")
+            assert job.stdin is not None
+            job.stdin.write(b"go\n")
+            job.stdin.flush()
+            eventually(lambda: len(daemon.ask("alerts")["alerts"]) == 2)
+            alerts = daemon.ask("alerts")["alerts"]
+            told = [(one["process"]["cmdline"], one["rule"]["title"]) for one in alerts]
+            assert told == [(f"/bin/cat {node}", "false"), (f"/usr/bin/python3 {script}", "true")]

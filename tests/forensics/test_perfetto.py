@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentwatch.forensics import perfetto
 from agentwatch.forensics.export import to_perfetto
+from tests.forensics import samples
 from tests.forensics.samples import DEMO, incident, recorded
+from tests.recordings import BEGAN, SECOND
+
+PROCESSOR = shutil.which("trace_processor_shell")
 
 REQUIRED = {"X": ("ts", "dur", "name"), "i": ("ts", "s", "name"), "M": ("name", "args"), "b": ("id", "cat"),
             "e": ("id", "cat"), "s": ("id", "ts"), "f": ("id", "ts", "bp")}  # fmt: skip
@@ -40,6 +51,44 @@ def test_processes_are_tracks_and_programs_slices(tmp_path: Path) -> None:
     assert slices["curl"]["ts"] + slices["curl"]["dur"] <= process["ts"] + process["dur"] + 0.001
     (alert,) = (e for e in found if e.get("cat") == "alert")
     assert names[alert["pid"]].startswith("curl")
+
+
+@pytest.mark.parametrize("uptime", [0, 10**13 + 1, 2 * 10**16 + 3])
+def test_slices_of_a_track_nest_as_a_reader_sees_them(
+    uptime: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reader of doubles cuts off to nanoseconds, as Perfetto's does, and drops what overlaps."""
+    monkeypatch.setattr(samples, "at", lambda number: BEGAN + uptime + int(number * SECOND) + int(number * 7))
+    tracks: dict[int, list[tuple[int, int]]] = {}
+    for event in events(recorded(tmp_path, incident())):
+        if event["ph"] == "X":
+            begin = int(event["ts"] * 1000)
+            tracks.setdefault(event["pid"], []).append((begin, begin + int(event["dur"] * 1000)))
+    assert len(tracks) == 3
+    for slices in tracks.values():
+        open_until: list[int] = []
+        for begin, end in sorted(slices, key=lambda one: (one[0], -one[1])):
+            while open_until and open_until[-1] <= begin:
+                open_until.pop()
+            assert not open_until or end <= open_until[-1]
+            open_until.append(end)
+
+
+@given(st.integers(0, 10**17), st.integers(0, 10**15))
+def test_moments_keep_their_order_and_their_nanoseconds(time: int, more: int) -> None:
+    seen = [int(perfetto._micro(one) * 1000) for one in (time, time + more)]
+    assert seen[0] <= seen[1]
+    assert abs(seen[0] - time) <= time >> 52
+    assert int(perfetto._lasts(time, time + more) * 1000) == seen[1] - seen[0]
+
+
+@pytest.mark.skipif(PROCESSOR is None, reason="Perfetto's trace_processor_shell is not installed")
+def test_perfetto_takes_it_without_an_error(tmp_path: Path) -> None:
+    path, query = tmp_path / "demo.json", tmp_path / "query.sql"
+    path.write_text(json.dumps({"traceEvents": events(DEMO)}))
+    query.write_text("SELECT name, value FROM stats WHERE severity <> 'info' AND value > 0;")
+    done = subprocess.run([str(PROCESSOR), "-q", query, path], capture_output=True, text=True, check=True)
+    assert len(done.stdout.splitlines()) <= 1, done.stdout  # the names of the columns
 
 
 def test_flows_begin_and_end_and_forks_have_two_ends() -> None:

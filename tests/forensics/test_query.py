@@ -170,3 +170,56 @@ def test_every_table_has_its_columns_and_its_partitions(exported: Path) -> None:
         with gathered([str(exported)], wanted, 1) as inputs, Session(inputs, wanted, Limits()) as session:
             first: Iterator[Any] = session.run(f"SELECT * FROM {name} LIMIT 1")
             assert next(first).schema.names == [*(column.name for column in columns), "date", "host"]
+
+
+@pytest.fixture(scope="module")
+def bucket(exported: Path) -> Iterator[str]:
+    """The URL of the export in an S3 server on this host."""
+    moto = pytest.importorskip("moto.server", reason="moto is not installed (an S3 server)")
+    boto3 = pytest.importorskip("boto3", reason="boto3 is not installed")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    with pytest.MonkeyPatch.context() as patch:
+        endpoint = "http://{}:{}".format(*server.get_host_and_port())
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            patch.setenv(name, "testing")
+        patch.setenv("AWS_ENDPOINT_URL", endpoint)
+        patch.setenv("AWS_REGION", "us-east-1")
+        client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
+        client.create_bucket(Bucket="evidence")
+        for file in exported.rglob("*.parquet"):
+            client.upload_file(str(file), "evidence", f"tables/{file.relative_to(exported)}")
+        yield "s3://evidence/tables"
+    server.stop()
+
+
+def test_object_storage(bucket: str, exported: Path) -> None:
+    try:
+        (row,) = ask("SELECT exe, bytes_out, host FROM flows WHERE destination_port = 22", bucket)
+    except QueryError as error:
+        if "neither is installed" in str(error):
+            pytest.skip(str(error))
+        raise
+    assert row["exe"] == "/usr/bin/ssh" and row["host"] == "train7"
+    assert ask("SELECT count(*) AS n FROM dns", bucket) == [{"n": 0}]
+    (both,) = ask("SELECT count(DISTINCT trace) AS n, count(*) AS rows FROM flows", bucket, exported)
+    assert both["n"] == 1 and both["rows"] % 2 == 0
+    for sql in (
+        "SELECT * FROM read_parquet('{}/alerts/**/*.parquet')",
+        "SELECT * FROM glob('{}/**')",
+        "SELECT * FROM read_text('/etc/passwd')",
+    ):
+        with pytest.raises(QueryError):
+            ask(f"SELECT (SELECT count(*) FROM flows), * FROM ({sql.format(bucket)})", bucket)
+
+
+@pytest.mark.parametrize("url", ["s3://nowhere/tables", "s3://evidence/tables/flows/x.parquet"])
+def test_object_storage_that_is_not_there_is_a_sentence(bucket: str, url: str) -> None:
+    with pytest.raises(QueryError) as found:
+        ask("SELECT * FROM flows", url)
+    assert str(found.value)
+
+
+def test_a_trace_in_object_storage_is_refused() -> None:
+    with pytest.raises(QueryError, match="from files alone"):
+        ask("SELECT * FROM flows", "s3://evidence/run.awt")

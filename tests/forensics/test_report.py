@@ -7,6 +7,7 @@ import hashlib
 import re
 import shutil
 import subprocess
+import zlib
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -114,17 +115,39 @@ def test_no_more_is_shown_than_a_page_holds(tmp_path: Path, monkeypatch: pytest.
     assert "ssh -N" in text  # whom alerts are about is always there
 
 
+def browse(profile: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [str(BROWSER), "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}"]
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=120, check=True)
+
+
+def corner(picture: Path) -> str:
+    """The colour of the first pixel of a PNG (RFC 2083), which no filter changes."""
+    data, at, packed = picture.read_bytes(), 8, b""
+    while at < len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        if data[at + 4 : at + 8] == b"IDAT":
+            packed += data[at + 8 : at + 8 + size]
+        at += size + 12
+    return zlib.decompress(packed)[1:4].hex()
+
+
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_browser_shows_it(tmp_path: Path, scheme: str) -> None:
+@pytest.mark.parametrize(("scheme", "paper"), [("light", "ffffff"), ("dark", "14181c")])
+def test_a_browser_shows_it(tmp_path: Path, scheme: str, paper: str) -> None:
     page, picture = tmp_path / "report.html", tmp_path / "page.png"
     page.write_text(page_of(recorded(tmp_path, incident())), encoding="utf-8")
     preferred = [] if scheme == "light" else ["--blink-settings=preferredColorScheme=0"]
-    command = [
-        str(BROWSER), "--headless=new", "--no-sandbox", "--disable-gpu",
-        f"--user-data-dir={tmp_path}/profile",
-        *preferred, "--dump-dom", f"--screenshot={picture}", f"file://{page}",
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    done = browse(tmp_path, *preferred, "--dump-dom", f"--screenshot={picture}", f"file://{page}")
     assert "Content Security Policy" not in done.stderr
     assert "<script" not in done.stdout and "Timeline" in done.stdout
+    assert corner(picture) == paper
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
+def test_a_browser_prints_it_with_the_evidence_unfolded(tmp_path: Path) -> None:
+    page, pages = tmp_path / "report.html", []
+    for evidence in ("<details>", "<p>"):
+        page.write_text(page_of(DEMO).replace("<details>", evidence), encoding="utf-8")
+        browse(tmp_path / "profile", f"--print-to-pdf={tmp_path}/report.pdf", f"file://{page}")
+        pages.append(len(re.findall(rb"/Type\s*/Page\b", (tmp_path / "report.pdf").read_bytes())))
+    assert pages[0] == pages[1] > 5  # as many as where nothing can be folded

@@ -74,24 +74,27 @@ def seeds(folder: Path) -> None:
 
 def main() -> int:
     seconds, seed = int(sys.argv[1]), int((*sys.argv[2:], "1")[0])
+    try:
+        atheris = importlib.import_module("atheris")
+    except ImportError:
+        return _by_lines(seconds, seed)
+    # Before anything else imports them, or they are not instrumented.
+    with atheris.instrument_imports(include=["agentwatch.trace"]):
+        for name in ("format", "index", "reader", "verify"):
+            importlib.import_module(f"agentwatch.trace.{name}")
     with tempfile.TemporaryDirectory() as corpus:
         seeds(Path(corpus))
-        try:
-            atheris = importlib.import_module("atheris")
-        except ImportError:
-            return _by_lines(Path(corpus), seconds, seed)
-        with atheris.instrument_imports(include=["agentwatch.trace"]):
-            for name in ("index", "reader", "verify"):
-                importlib.import_module(f"agentwatch.trace.{name}")
         options = [f"-rss_limit_mb={MEMORY_MIB}", f"-max_total_time={seconds}", f"-seed={seed}"]
         atheris.Setup([sys.argv[0], *options, corpus], one_input)
         atheris.Fuzz()
     return 0
 
 
-def _by_lines(corpus: Path, seconds: int, seed: int) -> int:
+def _by_lines(seconds: int, seed: int) -> int:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_MIB << 20, MEMORY_MIB << 20))
-    inputs = [path.read_bytes() for path in sorted(corpus.iterdir())]
+    with tempfile.TemporaryDirectory() as corpus:
+        seeds(Path(corpus))
+        inputs = [path.read_bytes() for path in sorted(Path(corpus).iterdir())]
     runs, lines = fuzz(one_input, inputs, "agentwatch/trace", seconds, seed)
     print(f"{runs} runs, {lines} lines reached, {len(inputs)} inputs kept")
     return 0

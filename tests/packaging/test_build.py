@@ -19,7 +19,10 @@ ROOT = Path(__file__).parent.parent.parent
 PACKAGING = ROOT / "packaging"
 SITE = f"./usr/lib/agentwatch/lib/python3.{sys.version_info.minor}/site-packages"
 
-pytestmark = pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="there is no dpkg-deb here")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("dpkg-deb") is None, reason="there is no dpkg-deb here"),
+    pytest.mark.timeout(1300),  # a package is fetched and built, a whole Debian installed
+]
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +68,24 @@ def test_the_wheel_carries_probes_and_rules(built: Path) -> None:
         assert not [name for name in archive.namelist() if name.startswith(("tests", "bench", "packaging"))]
 
 
-def test_the_same_sources_give_the_same_wheel(built: Path, tmp_path: Path) -> None:
-    environment = {**os.environ, "SOURCE_DATE_EPOCH": "1000000000"}
-    command = [sys.executable, str(PACKAGING / "build.py"), "--wheel", "--out", str(tmp_path)]
-    subprocess.run(command, env=environment, check=True, umask=0o077)
-    (one,), (other,) = built.glob("*.whl"), tmp_path.glob("*.whl")
-    assert hashlib.sha256(one.read_bytes()).hexdigest() == hashlib.sha256(other.read_bytes()).hexdigest()
+def test_the_same_sources_elsewhere_give_the_same_files(built: Path, tmp_path: Path) -> None:
+    place, out = tmp_path / "elsewhere" / "and deeper", tmp_path / "out"
+    place.mkdir(parents=True)
+    for name in ("agentwatch", "packaging", "probes", "rules", "pyproject.toml", "README.md"):
+        subprocess.run(["cp", "-r", ROOT / name, place], check=True, umask=0o077)
+    (place.parent / "tmp").mkdir()
+    environment = {
+        **os.environ, "SOURCE_DATE_EPOCH": "1000000000", "PYTHONPATH": "", "TZ": "Asia/Tokyo", "LC_ALL": "C",
+        "TMPDIR": str(place.parent / "tmp"), "PYTHONHASHSEED": "7",
+    }  # fmt: skip
+    command = [sys.executable, str(place / "packaging/build.py"), "--out", str(out)]
+    subprocess.run(command, env=environment, check=True, umask=0o077, cwd=tmp_path)
+    digests = [
+        {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+        for folder in (built, out)
+    ]
+    assert len(digests[0]) == 2
+    assert digests[0] == digests[1]
 
 
 def test_the_deb_belongs_to_root_and_to_one_moment(content: tarfile.TarFile) -> None:
