@@ -105,7 +105,7 @@ def test_both_signs_below_a_shell_pause_the_agent_and_the_screen_shows_both(
         terminal.shows("1 FROZEN", BUSY_TITLE, seconds=40)
         assert cgroup.frozen()
         terminal.send("e")
-        terminal.shows("critical " + BUSY_TITLE, "MiningFlow eq 'stratum'", "SmPercent gte", "97")
+        terminal.shows("critical " + BUSY_TITLE, "MiningFlow is 'stratum'", "SmPercent is at least", "97")
     (alert,) = daemon.ask("alerts")["alerts"]
     assert (alert["acted"], alert["process"]["pid"]) == ("pause", pid)
     assert alert["flow"]["remote"] == f"127.0.0.1:{pool}"
