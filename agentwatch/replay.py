@@ -237,6 +237,8 @@ class Replay:
 
     def _begin(self, reader: TraceReader) -> Pipeline:
         header, order = reader.header, self._order
+        if header.byte_order != "little":
+            raise TraceError("its records are those of a big-endian machine, which cannot be read yet")
         self._span = (
             order.begin.stamp(header) if order.begin else "",
             order.end.stamp(header) if order.end else "~",  # after every digit

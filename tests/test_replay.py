@@ -251,6 +251,12 @@ def test_rules_that_cannot_be_evaluated_are_a_sentence(tmp_path: Path, rules: Ru
     assert outcome.damaged and "name" in outcome.remarks[0] and not lines
 
 
+def test_records_of_a_big_endian_machine_are_a_sentence(tmp_path: Path, rules: RuleSet) -> None:
+    path = record(tmp_path / "big.awt", connections(1), rules, changes={"byte_order": "big"})
+    (outcome,), lines = _replayed((path,))
+    assert "big-endian" in outcome.remarks[0] and not lines
+
+
 # --- damage and hostile records ---
 
 

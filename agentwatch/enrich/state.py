@@ -311,7 +311,8 @@ class State:
     def _loss(self, seq: int, row: Row, agent: Agent) -> Change:
         change = self._plain(seq, row, agent)
         number, lost, _ = change.fields
-        name = BY_NUMBER[number].name if number in BY_NUMBER else f"type {number}"
+        # 0: of any type; they were seen, and are missing in a recording
+        name = BY_NUMBER[number].name if number in BY_NUMBER else "unrecorded"
         agent.lost[name] = agent.lost.get(name, 0) + lost
         return change
 
