@@ -6,6 +6,7 @@
 # Ends with 0 when all went well, with 77 and a reason where it cannot be tried here. What is made is in
 # one temporary folder and one cgroup, in namespaces of their own: mount points vanish with them.
 set -eu
+unset AGENTWATCH_SOCKET # the caller's: the daemon in the tree is at its own place
 
 skip() {
     echo "check: not tried: $*" >&2

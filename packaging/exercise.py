@@ -183,7 +183,7 @@ class Exercise:
     def resume(self) -> None:
         """resumes it by hand"""
         ask("resume", agent=self.name, reason="exercise")
-        assert not self._frozen()
+        eventually(lambda: not self._frozen())  # the kernel says so once the first task has woken
 
     def pause(self) -> None:
         """pauses it by hand"""

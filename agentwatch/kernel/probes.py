@@ -395,7 +395,7 @@ class Probes:
                     begun = loading.get(probe.spec.name)
                     self._take(probe, begun.result if begun else partial(self._load, compiled, probe))
             self.denials = self._stack.enter_context(
-                Denials(lambda spec: load_program(compiled, spec, self._by_id), self.map("DENIED"))
+                Denials(lambda spec: load_program(compiled, spec, self._by_id, KFUNCS), self.map("DENIED"))
             )
             self._stack = self._stack.pop_all()
 
