@@ -38,9 +38,8 @@ for line in sys.stdin:
         subprocess.run(["/bin/true", "exercise"])
     else:
         with socket.create_connection(pool) as connection, connection.makefile("rb") as answers:
-            for method in ("subscribe", "authorize"):
-                connection.sendall(b'{"id":1,"method":"mining.%s","params":["w","x"]}\\n' % method.encode())
-                answers.readline()
+            connection.sendall(b'{"id":1,"method":"mining.subscribe","params":["w","x"]}\\n')
+            answers.readline()  # and no more: once resumed, it would be frozen again
 """
 _SUBSCRIBED = b'{"id":1,"result":[[["mining.notify","ae68"]],"08000002",4],"error":null}\n'
 
@@ -68,10 +67,8 @@ def pool() -> int:
 
     def serve(connection: socket.socket) -> None:
         with connection, connection.makefile("rb") as lines, suppress(OSError):
-            for line in lines:
-                connection.sendall(
-                    _SUBSCRIBED if b"subscribe" in line else b'{"id":1,"result":true,"error":null}\n'
-                )
+            for _ in lines:
+                connection.sendall(_SUBSCRIBED)
 
     def accept() -> None:
         while True:
