@@ -25,7 +25,7 @@ from pathlib import Path
 from agentwatch.control.client import Client
 from bench.figures import show
 from bench.latency import POOL
-from tests.daemon.service import Service, service
+from tests.daemon.service import MINER, WAITS, Service, service
 from tests.lab import Cgroup, compiled, eventually
 
 SECONDS = int(os.environ.get("AGENTWATCH_SOAK_SECONDS", "7200"))
@@ -35,12 +35,6 @@ WORK = {
     "builder": ("exec 50", "fork 50", "open 800"),
     "client": ("tcp-connect 100", "sendto 1000", "pipe 800", "udp-connect 800"),
 }
-MINER = """
-import socket, sys, time
-pool = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
-pool.sendall(b'{"id":1,"method":"mining.subscribe","params":["bench"]}\\n')
-time.sleep(600)
-"""
 CONFIG = """
 [record]
 segment_bytes = 8_388_608
@@ -74,8 +68,7 @@ def mine(daemon: Service, port: str, number: int) -> None:
     """An agent that comes, is frozen by a rule, asked about, and killed."""
     name = f"miner-{number}"
     with Cgroup(name) as cgroup:
-        go = ["sh", "-c", 'read -r _; exec "$@"', "sh", sys.executable, "-c", MINER, port]
-        process = cgroup.popen(go, stdin=subprocess.PIPE)
+        process = cgroup.popen([*WAITS, sys.executable, "-c", MINER, port], stdin=subprocess.PIPE)
         daemon.attach(cgroup, name=name)
         assert process.stdin is not None
         process.stdin.write(b"\n")

@@ -11,8 +11,6 @@ from typing import Any
 from tests.daemon.service import Service, service
 from tests.lab import Cgroup, eventually
 
-LOOP = ["sh", "-c", "while :; do sleep 0.05; done"]
-
 
 def write(folder: Path, *tables: str, **top: str) -> Path:
     """A configuration in a folder; its path."""

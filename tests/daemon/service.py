@@ -12,6 +12,29 @@ from typing import Any
 from agentwatch.control.client import Client, NoDaemon
 from tests.lab import Cgroup, eventually
 
+# Programs of agents: one that waits for a line and becomes another, one that goes on starting programs,
+# and one that asks the pool at a port of this host for work. SLEEPS is a rule that tells of the second.
+WAITS = ["sh", "-c", 'read -r _; exec "$@"', "sh"]
+LOOP = ["sh", "-c", "while :; do sleep 0.05; done"]
+MINER = """
+import socket, sys, time
+pool = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+pool.sendall(b'{"id":1,"method":"mining.subscribe","params":[]}\\n')
+time.sleep(600)
+"""
+SLEEPS = """
+title: sleeps
+id: 11111111-1111-4111-8111-111111111111
+level: low
+logsource:
+  category: process_creation
+  product: linux
+detection:
+  selection:
+    Image|endswith: /sleep
+  condition: selection
+"""
+
 
 class Service:
     """`agentwatch daemon` in a process of its own, with a folder of its own."""

@@ -17,37 +17,17 @@ import pytest
 
 from agentwatch.control.client import Client
 from agentwatch.control.protocol import ProtocolError
-from tests.daemon.service import Service, service
+from tests.daemon.service import LOOP, MINER, SLEEPS, WAITS, Service, service
 from tests.lab import Cgroup, eventually, script
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 
-MINER = """
-import socket, sys, time
-pool = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
-pool.sendall(b'{"id":1,"method":"mining.subscribe","params":[]}\\n')
-time.sleep(600)
-"""
 ASK = """
 import sys
 from pathlib import Path
 from agentwatch.control.client import Client
 Client(Path(sys.argv[1])).ask("detach", agent="job")
 """
-SLEEPS = """
-title: sleeps
-id: 11111111-1111-4111-8111-111111111111
-level: low
-logsource:
-  category: process_creation
-  product: linux
-detection:
-  selection:
-    Image|endswith: /sleep
-  condition: selection
-"""
-WAITS = ["sh", "-c", 'read -r _; exec "$@"', "sh"]
-LOOP = ["sh", "-c", "while :; do sleep 0.05; done"]
 
 
 @pytest.fixture

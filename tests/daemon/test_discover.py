@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from agentwatch.kernel.cgroup import find_mount, of_process
-from tests.daemon.configured import LOOP, configured, find, running, table
+from tests.daemon.configured import configured, find, running, table
+from tests.daemon.service import LOOP
 from tests.lab import Cgroup, eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]

@@ -17,7 +17,8 @@ import pytest
 from agentwatch.config.model import Limits
 from agentwatch.daemon.helper import Helper
 from agentwatch.kernel.cgroup import controllers, find_mount
-from tests.daemon.configured import LOOP, running
+from tests.daemon.configured import running
+from tests.daemon.service import LOOP
 from tests.lab import Cgroup, eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]

@@ -21,8 +21,7 @@ from agentwatch.rules.load import load_rules
 from agentwatch.session import Session
 from agentwatch.sinks.metrics import METRICS
 from agentwatch.watch import Watch
-from tests.daemon.service import Service, service
-from tests.daemon.test_core import LOOP, SLEEPS
+from tests.daemon.service import LOOP, SLEEPS, Service, service
 from tests.daemon.test_front import scrape
 from tests.lab import Cgroup, eventually
 

@@ -11,23 +11,11 @@ from pathlib import Path
 import pytest
 
 from agentwatch.control.client import Client
-from tests.daemon.configured import LOOP, configured, find, running, table, write
+from tests.daemon.configured import configured, find, running, table, write
+from tests.daemon.service import LOOP, SLEEPS
 from tests.lab import Cgroup, eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
-
-SLEEPS = """
-title: sleeps
-id: 11111111-1111-4111-8111-111111111111
-level: low
-logsource:
-  category: process_creation
-  product: linux
-detection:
-  selection:
-    Image|endswith: /sleep
-  condition: selection
-"""
 
 
 def test_a_policy_leaves_rules_out_and_a_reload_lets_them_speak(tmp_path: Path) -> None:

@@ -22,17 +22,11 @@ from agentwatch.replay import Order, Replay
 from agentwatch.trace.error import TraceError
 from agentwatch.trace.reader import TraceReader
 from agentwatch.trace.verify import verify
-from tests.daemon.service import Service, service
+from tests.daemon.service import LOOP, MINER, Service, service
 from tests.lab import Cgroup, eventually
 from tests.recordings import connections, header, rules_for
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-MINER = """
-import socket, sys, time
-pool = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
-pool.sendall(b'{"id":1,"method":"mining.subscribe","params":[]}\\n')
-time.sleep(600)
-"""
 WAITS = ["sh", "-c", 'read -r _; "$@"; true', "sh"]
 
 
@@ -96,7 +90,7 @@ def test_the_tape_is_written_when_somebody_asks(tmp_path: Path) -> None:
         service(tmp_path) as daemon,
         Cgroup("saved") as cgroup,
     ):
-        loop = cgroup.popen(["sh", "-c", "while :; do sleep 0.05; done"])
+        loop = cgroup.popen(LOOP)
         eventually(cgroup.pids)
         daemon.attach(cgroup, name="job")
         path = Path(daemon.ask("save", agent="job")["path"])
@@ -135,7 +129,7 @@ def test_a_recorder_that_is_killed_is_started_again(tmp_path: Path) -> None:
         service(tmp_path) as daemon,
         Cgroup("killed") as cgroup,
     ):
-        loop = cgroup.popen(["sh", "-c", "while :; do sleep 0.05; done"])
+        loop = cgroup.popen(LOOP)
         eventually(cgroup.pids)
         daemon.attach(cgroup, name="job")
         children = Path(f"/proc/{daemon.process.pid}/task/{daemon.process.pid}/children").read_text()

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.daemon.configured import configured
-from tests.daemon.service import Service, service
-from tests.daemon.test_core import MINER
+from tests.daemon.service import MINER, WAITS, Service, service
 from tests.lab import Cgroup, eventually
 from tests.tui.top.material import trace
 from tests.tui.top.terminal import Terminal
@@ -22,7 +21,7 @@ from tests.tui.top.terminal import Terminal
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="needs root")]
 SIZES = [(80, 24), (200, 60)]
 # Waits for a word, then is a miner until it is killed, then begins again when it is resumed.
-WAIT = ["sh", "-c", 'read -r _; exec "$@"', "sh", sys.executable, "-c", MINER]
+WAIT = [*WAITS, sys.executable, "-c", MINER]
 
 
 class Miner:
