@@ -27,7 +27,8 @@ class Unavailable(VmError):
 
 class Kernel(NamedTuple):
     """One kernel of the table: `path` of its package in an archive that the mirror which apt uses has
-    beside others, and the package's SHA-256 in hexadecimal; `headers` the same of its headers' packages."""
+    beside others, and the package's SHA-256 in hexadecimal; `headers` the same of its headers' packages.
+    `refuses` is what `agentwatch doctor` says where nothing can be watched; else it is empty."""
 
     name: str
     archive: str
@@ -35,6 +36,7 @@ class Kernel(NamedTuple):
     sha256: str
     default: bool = False
     headers: Sequence[tuple[str, str]] = ()
+    refuses: str = ""
 
     def boots(self, mode: Mode) -> bool:
         """Whether it is known how to boot it in this mode."""
@@ -43,13 +45,14 @@ class Kernel(NamedTuple):
 
 class Mode(NamedTuple):
     """How a machine is booted: `append` to the kernel's command line; `cgroup` unified or hybrid; whether
-    the kernel's `headers` are there."""
+    the kernel's `headers` are there; `refuses` as a kernel's."""
 
     name: str
     append: str = ""
     cgroup: str = "unified"
     default: bool = False
     headers: bool = False
+    refuses: str = ""
 
 
 class Unpacked(NamedTuple):

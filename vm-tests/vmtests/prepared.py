@@ -9,6 +9,7 @@ import ctypes as ct
 import gzip
 import lzma
 import struct
+import zlib
 from pathlib import Path
 
 import zstandard
@@ -22,6 +23,7 @@ from vmtests.kernels import Unavailable, Unpacked
 _SECTORS, _PAYLOAD = struct.Struct("<497xB"), struct.Struct("<584xII")
 _LZ4, _LZ4_BLOCK = b"\x02\x21\x4c\x18", 8 << 20
 _ELF_HEADER = struct.Struct("<40xQ10xHHH")  # of 64 bits: section headers: offset, size of one, count, names
+_DAMAGED = (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError)  # what unpacking raises
 _SECTION = struct.Struct("<I20xQQ24x")  # name, offset, size
 
 
@@ -45,7 +47,7 @@ def btf(image: bytes) -> bytes:
         for name, offset, length in sections:
             if elf.startswith(b".BTF\0", name_table + name):
                 return elf[offset : offset + length]
-    except (struct.error, IndexError, ValueError, OSError, lzma.LZMAError, zstandard.ZstdError) as error:
+    except (struct.error, IndexError, ValueError, OSError, *_DAMAGED) as error:
         raise Unavailable(f"the kernel's image cannot be read: {error}") from error
     raise Unavailable("the kernel's image has no BTF")
 
