@@ -38,7 +38,10 @@ def test_what_was_said_stands_in_the_table(tmp_path: Path) -> None:
     write({"nine": {"unified": outcome().summary()}}, path, table)
     assert read(path) == {"nine": {"unified": outcome().summary()}}
     text = table.read_text()
-    assert "| 9.9 | unified | yes | yes | yes | best | - | yes | 1 / 1 / 0 | to its end, 1 freezes | " in text
+    assert (
+        "| 9.9 | unified | unified | yes | yes | yes | best | - | yes | 1 / 1 / 0 | to its end, 1 freezes | "
+        in text
+    )
     assert "| on_exit | missing |" in text
     assert "| on_exec | attached |" in text
     assert "| on_exit | no \\| such | ends | 9.9 (unified) |" in text

@@ -207,10 +207,10 @@ def document(results: Results) -> Iterator[str]:
 def _machines(results: Results) -> Iterator[str]:
     yield from ("", "## What held", "")
     yield (
-        "| Kernel | Mode | LSM bpf | Kprobes | Watching | Files by | Privileged operations by | Denials | "
-        "Tests passed / failed / skipped | Demonstration | Run on | Seconds |"
+        "| Kernel | Mode | Cgroups | LSM bpf | Kprobes | Watching | Files by | Privileged operations by | "
+        "Denials | Tests passed / failed / skipped | Demonstration | Run on | Seconds |"
     )
-    yield "|---" * 12 + "|"
+    yield "|---" * 13 + "|"
     for modes in results.values():
         for mode, one in modes.items():
             ways, tests = one["coverage"].get("ways", {}), one["tests"]
@@ -218,6 +218,7 @@ def _machines(results: Results) -> Iterator[str]:
             cells = (
                 one["kernel"],
                 mode,
+                one["facts"]["cgroup"] or "-",
                 _yes("bpf" in (one["facts"]["lsm"] or ())),
                 _yes(one["facts"]["kprobes"]),
                 _yes(one["coverage"].get("watching")),
