@@ -601,7 +601,7 @@ def test_leaving_the_cgroup_is_reported() -> None:
             while not agent.named("cgroup_move"):
                 agent.step()
             (move,) = agent.named("cgroup_move")
-            assert move["data"].decode() == f"/{elsewhere.name}"
+            assert Path(move["data"].decode()).name == elsewhere.name
             assert (move["tgid"], move["mover"]) == (agent.child.pid, os.getpid())
             cgroup.move(agent.child.pid)
         finally:
