@@ -19,7 +19,7 @@ CACHE = ROOT / ".cache/vm"
 OTHER_PARTS = ("coverage", "demo", "smoke")  # in a mode that is not the default
 PARTS = ("coverage", "programs", "demo", "tests")
 SMOKE = ("coverage", "demo", "smoke")
-_LIMIT, _SMOKE_LIMIT = 900, 290  # seconds a machine may take
+_LIMIT, _SMOKE_LIMIT = 900, 240  # seconds a machine may take
 _HOST, _AS_IT_IS = Kernel("host", "", "", ""), Mode("as it is", default=True)  # none is booted
 
 
