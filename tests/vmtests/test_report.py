@@ -45,7 +45,7 @@ def test_what_was_said_stands_in_the_table(tmp_path: Path) -> None:
     assert "| on_exit | missing |" in text
     assert "| on_exec | attached |" in text
     assert "| on_exit | no \\| such | ends | 9.9 (unified) |" in text
-    assert "- `a::c`: E assert 0 On 9.9 (unified)." in text
+    assert "- `a::c`: E assert 0; on 9.9 (unified)." in text
     assert "| `on_exec x` | 100 / 3 |" in text
     assert "| `on_exit` | refused: because |" in text
 

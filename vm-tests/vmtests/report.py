@@ -167,7 +167,7 @@ def keep(kernel: str, mode: str, summary: Summary) -> list[str]:
 def write(results: Results, path: Path = RESULTS, table: Path = TABLE) -> None:
     """Keep the results, and make the table of them."""
     path.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    table.write_text("\n".join(document(results)) + "\n", encoding="utf-8")
+    table.write_text("\n".join(document(read(path))) + "\n", encoding="utf-8")  # in that order, too
 
 
 def growth(before: Summary | None, now: Summary) -> Iterator[str]:
@@ -284,7 +284,7 @@ def _tests(results: Results, outcome: str, title: str) -> Iterator[str]:
     if found:
         yield from ("", f"### {title}", "")
         for (test, why), where in sorted(found.items()):
-            yield f"- `{test}`: {_text(why)} On {', '.join(where)}."
+            yield f"- `{test}`: {_text(why.removeprefix('Skipped: '))}; on {', '.join(where)}."
 
 
 def _probes(results: Results) -> Iterator[str]:
