@@ -26,8 +26,9 @@ class Unavailable(VmError):
 
 
 class Kernel(NamedTuple):
-    """One kernel of the table: `path` of its package in an archive that the mirror which apt uses has
-    beside others, and the package's SHA-256 in hexadecimal; `headers` the same of its headers' packages.
+    """One kernel of the table: `path` of its package in an archive, and the package's SHA-256 in
+    hexadecimal; `modules` and `headers` the same of the packages that have its modules, where they are
+    apart, and its headers. `archive` is a URL, or the name of one that the mirror which apt uses has.
     `refuses` is what `agentwatch doctor` says where nothing can be watched; else it is empty."""
 
     name: str
@@ -35,6 +36,7 @@ class Kernel(NamedTuple):
     path: str
     sha256: str
     default: bool = False
+    modules: Sequence[tuple[str, str]] = ()
     headers: Sequence[tuple[str, str]] = ()
     refuses: str = ""
 
@@ -76,7 +78,7 @@ def unpacked(kernel: Kernel, cache: Path) -> Unpacked:
     """Fetch, check and unpack a kernel, unless that is done. Raises `Unavailable`."""
     folder = cache / kernel.sha256
     if not folder.exists():
-        part = _extracted(kernel.archive, [(kernel.path, kernel.sha256)], folder)
+        part = _extracted(kernel.archive, [(kernel.path, kernel.sha256), *kernel.modules], folder)
         if not (part / "lib").exists():  # newer packages keep modules below /usr, depmod looks in /lib
             (part / "lib").symlink_to("usr/lib")
         (modules,) = part.glob("lib/modules/*")
@@ -110,7 +112,9 @@ def _extracted(archive: str, packages: Sequence[tuple[str, str]], folder: Path) 
 
 
 def _archive(name: str) -> str:
-    """Where apt here finds Debian's archive of this name: any suite of it will do."""
+    """Where apt here finds Debian's archive of this name: any suite of it will do. A URL is one."""
+    if "://" in name:
+        return name
     for target in _run(["apt-get", "indextargets", "--format", "$(REPO_URI)"]).split():
         place = target.rstrip("/")
         if place.rpartition("/")[2] == name:
