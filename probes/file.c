@@ -419,7 +419,7 @@ int on_name_end(struct syscall_end *ctx) {
     scratch = scratch_space();
     if (!scratch)
         return 0;
-    regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+    regs = task_pt_regs(bpf_get_current_task_btf());
     READ(first, regs->di);
     READ(second, regs->si);
     READ(third, regs->dx);

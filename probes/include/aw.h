@@ -22,6 +22,7 @@ static long (*read_kernel)(void *, u32, const void *) = (void *)BPF_FUNC_probe_r
 static long (*read_kernel_str)(void *, u32, const void *) = (void *)BPF_FUNC_probe_read_kernel_str;
 static long (*read_user)(void *, u32, const void *) = (void *)BPF_FUNC_probe_read_user;
 static long (*read_user_str)(void *, u32, const void *) = (void *)BPF_FUNC_probe_read_user_str;
+static void *(*task_pt_regs)(struct task_struct *) = (void *)175; /* BCC 0.18 has no name for it */
 
 /* Reads a kernel field without trusting the pointer. */
 #define READ(destination, source) read_kernel(&(destination), sizeof(destination), &(source))
