@@ -68,7 +68,8 @@ INLINE u64 any(u64 bits) {
 /* for (i = 0; i < times; i++). From kernel 6.4 on the verifier walks through the body until it
  * learns nothing new, two or three times; before, as often as it is told. To it `i` may be any
  * number then. `times` is a constant, and at the end of the body all paths should know equally
- * little. */
+ * little. A body does not return: older compilers then leave what it returns unset where the loop
+ * ends by itself, which the verifier refuses. */
 #ifdef HAVE_func_bpf_iter_num_new
 struct count_up { /* struct bpf_iter_num of the kernel */
     u64 opaque;
