@@ -191,11 +191,12 @@ def document(results: Results) -> Iterator[str]:
         "Made by `sudo ./dev vm` (the default kernels), `sudo ./dev vm --all` (every kernel and mode) and "
         "`sudo ./dev vm --host` (the kernel it is run on); not to be edited by hand. Each line is one "
         "machine: a kernel of Debian or Ubuntu (`generic`) booted in QEMU over the root file system of the "
-        "system it is run on; `as it is` is that system itself. The demonstration is the README's own, under "
-        "`--max-response pause`; where machines are emulated its pip may give up for want of time, which "
-        "changes nothing of what is caught. Denials: whether the programs on LSM hooks attach, so that the "
-        "response `block` is available and the monitor is guarded. In other modes fewer tests run, and the verifier's work is "
-        "left out. Seconds are those of emulated machines on a host with other work."
+        "system it is run on; `as it is` is that system itself. The demonstration is the README's own, "
+        "under `--max-response pause`; where machines are emulated its pip may give up for want of time, "
+        "which changes nothing of what is caught. Denials: whether the programs on LSM hooks attach, so "
+        "that the response `block` is available and the monitor is guarded. In other modes fewer tests run, "
+        "and the verifier's work is left out. Seconds are those of emulated machines on a host with other "
+        "work."
     )
     yield from _machines(results)
     yield from _not_run(results)
