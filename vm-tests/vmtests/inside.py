@@ -54,8 +54,10 @@ SMOKE = tuple(
         "test_probes.py::test_every_probe_attaches_here",
         "test_probes.py::test_argv_of_any_size_is_whole[257]",
         "test_probes.py::test_life_of_tcp_flows",
-        "test_file_probes.py::test_reading_a_secret",
-        "test_denials.py",
+        "test_file_probes.py::test_reading_a_secret[.ssh/id_ed25519-ssh]",
+        "test_denials.py::test_an_agent_under_enforce_is_kept_from_the_monitor",
+        "test_denials.py::test_a_blocked_agent_starts_nothing_and_reaches_nobody[True]",
+        "test_denials.py::test_where_there_are_no_lsms_of_ebpf_it_is_said_why",
     )
 )
 # One or two of each kind of event: an emulated machine takes seconds for each test.

@@ -194,9 +194,9 @@ def document(results: Results) -> Iterator[str]:
         "system it is run on; `as it is` is that system itself. The demonstration is the README's own, "
         "under `--max-response pause`; where machines are emulated its pip may give up for want of time, "
         "which changes nothing of what is caught. Denials: whether the programs on LSM hooks attach, so "
-        "that the response `block` is available and the monitor is guarded. In other modes fewer tests run, "
-        "and the verifier's work is left out. Seconds are those of emulated machines on a host with other "
-        "work."
+        "that the response `block` is available and the monitor is guarded. In modes other than `unified` "
+        "fewer tests run, and the verifier's work is left out. Seconds are those of emulated machines on a "
+        "host with other work."
     )
     yield from _machines(results)
     yield from _not_run(results)
