@@ -20,7 +20,7 @@ from __future__ import annotations
 import re
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar, Final, NamedTuple
 
 from agentwatch.detect.addresses import is_inside, is_loopback
@@ -278,7 +278,7 @@ class Relays:
     def _event(self, change: Change, outer: _Leg, found: dict[str, Value]) -> Sighting:
         if outer.flow.application:
             found["Protocol"] = outer.flow.application
-        about = replace(change, process=self._owner(outer.flow), flow=outer.flow)
+        about = change.about(self._owner(outer.flow), outer.flow)
         return flow_sighting(self._state, about, {"Behaviour": "relay", **found})
 
     def _owner(self, flow: Flow) -> Process:

@@ -24,7 +24,7 @@ All is bounded: LINKS_KEPT links, SHELLS_KEPT programs of each, HOLDERS_KEPT hol
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar, Final, Union
 
 from agentwatch.detect.pipes import Pipes
@@ -159,7 +159,7 @@ class Shells:
         )
         if shell is None or flow is None:
             return []
-        about = replace(change, process=shell, flow=flow)
+        about = change.about(shell, flow)
         found: dict[str, Value] = {"Kind": "remote_script_loop", "Rounds": ROUNDS_OF_LOOP}
         return [behaviour_sighting(self._state, "process_behaviour", about, found)]
 
@@ -446,7 +446,7 @@ class Shells:
         }
         if flow.application:
             found["Protocol"] = flow.application
-        return [flow_sighting(self._state, replace(change, process=shell, flow=flow), found)]
+        return [flow_sighting(self._state, change.about(shell, flow), found)]
 
 
 _HANDLERS: dict[int, Callable[[Shells, Change], list[Sighting]]] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from typing import ClassVar
 
 from agentwatch.detect.finding import Finding
@@ -60,7 +59,7 @@ class Tunnels:
         """What comes over a ProxyCommand's connection is about the client."""
         key = self._proxied.get(change.flow.cookie) if change.flow is not None else None
         client = self._state.processes.known(key) if key is not None else None
-        return change if client is None else replace(change, process=client)
+        return change if client is None else change.about(client, change.flow)
 
     def banner(self, change: Change, flow: Flow, finding: Finding) -> None:
         """An SSH banner was recognised in this change; told before `of` is asked about it."""

@@ -39,11 +39,11 @@ class Facts:
 
     __slots__ = ("_blobs", "_folded", "_lines", "_texts", "event", "found", "verdicts", "word_by_word")
 
-    def __init__(self, event: Event) -> None:
+    def __init__(self, event: Event, found: int = 0, word_by_word: bool = False) -> None:
         self.event = event
         self.verdicts: dict[int, Verdict] = {}
-        self.found = 0
-        self.word_by_word = False
+        self.found = found
+        self.word_by_word = word_by_word
         self._texts: dict[str, tuple[str, ...]] = {}
         self._folded: dict[str, tuple[str, ...]] = {}
         self._blobs: dict[tuple[str, bool], tuple[bytes, ...]] = {}
@@ -66,17 +66,7 @@ class Facts:
 
     def value(self, name: str) -> Value:
         """The field's value, None if absent; `NAME#3` is an element of a list."""
-        if name == AGENT_FIELD:
-            return self.event.agent
-        fields = self.event.fields
-        value = fields.get(name)
-        if value is not None:
-            return value
-        base, index = _place(name)
-        if index is None:
-            return None
-        items = fields.get(base)
-        return items[index] if isinstance(items, tuple) and index < len(items) else None
+        return field_value(self.event, name)
 
     def texts(self, name: str) -> tuple[str, ...]:
         """The field's texts, as they are."""
@@ -111,6 +101,20 @@ class Facts:
     def _all_texts(self) -> tuple[str, ...]:
         fields = self.event.fields
         return tuple(text for name in sorted(fields) for text in texts(fields[name]))
+
+
+def field_value(event: Event, name: str) -> Value:
+    """The value of an event's field, None if absent; `NAME#3` is an element of a list."""
+    if name == AGENT_FIELD:
+        return event.agent
+    value = event.fields.get(name)
+    if value is not None:
+        return value
+    base, index = _place(name)
+    if index is None:
+        return None
+    items = event.fields.get(base)
+    return items[index] if isinstance(items, tuple) and index < len(items) else None
 
 
 @lru_cache(maxsize=1024)
