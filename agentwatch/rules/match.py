@@ -7,6 +7,7 @@ Regular expressions and wildcards run on RE2, in time linear in the value.
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
@@ -470,6 +471,13 @@ def _number(name: str, holds: Callable[[float], bool]) -> Test:
     return _on_texts(name, test, folded=False)
 
 
+def _compared(compare: Callable[[float, float], bool]) -> Callable[[str, Any], Test]:
+    def compiled(name: str, value: float) -> Test:
+        return _number(name, lambda found: compare(found, value))
+
+    return compiled
+
+
 def number(text: str) -> int | float | None:
     """The number that a text is, or None; texts too long for a number are none."""
     if len(text) > 40:
@@ -526,10 +534,10 @@ _OTHER_TESTS: dict[str, Callable[[str, Any], Test]] = {
     "re": _regular,
     "cidr": _cidr,
     "num": lambda name, value: _number(name, frozenset(value).__contains__),
-    "lt": lambda name, value: _number(name, lambda found: found < value),
-    "lte": lambda name, value: _number(name, lambda found: found <= value),
-    "gt": lambda name, value: _number(name, lambda found: found > value),
-    "gte": lambda name, value: _number(name, lambda found: found >= value),
+    "lt": _compared(operator.lt),
+    "lte": _compared(operator.le),
+    "gt": _compared(operator.gt),
+    "gte": _compared(operator.ge),
     "exists": _exists,
     "null": _null,
     "fieldref": _fieldref,
