@@ -179,13 +179,7 @@ class Plan:
         if event.truncated or self._elements or self._search.asks_all:
             candidates = self._of_moment(event, of_arguments, of_others)
         else:
-            pair = of_arguments, of_others
-            candidates = self._candidates.get(pair)
-            if candidates is None:
-                candidates = self._join(
-                    of_arguments.guards | of_others.guards, of_arguments.atoms | of_others.atoms
-                )
-                self._candidates.put(pair, candidates)
+            candidates = self._of_found(of_arguments, of_others)
         if not candidates.rules:
             return ()
         key = _key(candidates, event)
@@ -231,6 +225,15 @@ class Plan:
         for one in _numbers(value):
             guards |= table.get(one, 0)
         return guards
+
+    def _of_found(self, of_arguments: Found, of_others: Found) -> Candidates:
+        """The candidates where nothing but what was found decides."""
+        pair = of_arguments, of_others
+        known: Candidates | None = self._candidates.get(pair)
+        if known is None:
+            known = self._join(of_arguments.guards | of_others.guards, of_arguments.atoms | of_others.atoms)
+            self._candidates.put(pair, known)
+        return known
 
     def _of_moment(self, event: Event, of_arguments: Found, of_others: Found) -> Candidates:
         """The candidates where more than what was found decides."""
