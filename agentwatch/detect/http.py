@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import re
 from typing import Final
 
 from agentwatch.detect.finding import TEXT_LIMIT, text
@@ -15,23 +15,28 @@ MAX_HEAD: Final = 4096
 MAX_REQUESTS: Final = 8
 _MAX_CHUNK_LINE: Final = 64
 _METHODS: Final = tuple(b"GET POST PUT HEAD DELETE OPTIONS PATCH TRACE CONNECT".split())
-_KEPT: Final = frozenset(
+_KEPT: Final = (
     "host user-agent content-length transfer-encoding upgrade sec-websocket-protocol"
     " x-mining-extensions x-stratum x-roll-ntime".split()
 )
+_HEADER: Final = re.compile(
+    rb"\n[ \t\r\v\f]*(%s)[ \t\r\v\f]*:([^\n]*)" % "|".join(_KEPT).encode(), re.IGNORECASE
+)
 
 
-@dataclass(frozen=True, slots=True)
 class Head:
     """A request's or response's first line and the headers that matter here, names lower-cased.
 
     Of a request `method` and `target`; of a response `status`, else 0.
     """
 
-    method: str = ""
-    target: str = ""
-    status: int = 0
-    headers: dict[str, str] = field(default_factory=dict)
+    __slots__ = ("headers", "method", "status", "target")
+
+    def __init__(self, method: str, target: str, status: int, headers: dict[str, str]) -> None:
+        self.method = method
+        self.target = target
+        self.status = status
+        self.headers = headers
 
     @property
     def host(self) -> str:
@@ -59,30 +64,30 @@ def split_host(authority: str) -> tuple[str, int]:
 
 def parse_head(data: bytes) -> Head | None:
     """Reads a head, whole or cut; None if its first line is that of no request or response."""
-    first, *lines = data.split(b"\n")
+    first, whole_line, _ = data.partition(b"\n")
     words = first.rstrip(b"\r").split(b" ")
-    headers: dict[str, str] = {}
-    for line in lines:
-        name, colon, value = line.partition(b":")
-        key = name.strip().lower().decode("latin-1")
-        if colon and key in _KEPT:
-            headers.setdefault(key, text(value.strip()))
-    if words[0].startswith(b"HTTP/1.") and len(words) >= 2 and words[1].isdigit() and len(words[1]) == 3:
-        return Head(status=int(words[1]), headers=headers)
-    whole_line = bool(lines)
-    if words[0] in _METHODS and len(words) >= 2 and (not whole_line or words[-1].startswith(b"HTTP/1.")):
-        return Head(method=words[0].decode(), target=text(words[1]), headers=headers)
+    if len(words) < 2:
+        return None
+    if words[0].startswith(b"HTTP/1.") and words[1].isdigit() and len(words[1]) == 3:
+        return Head("", "", int(words[1]), _headers(data))
+    if words[0] in _METHODS and (not whole_line or words[-1].startswith(b"HTTP/1.")):
+        return Head(words[0].decode(), text(words[1]), 0, _headers(data))
     return None
+
+
+def _headers(data: bytes) -> dict[str, str]:
+    """Those that matter of a head; of some with one name the first."""
+    headers: dict[str, str] = {}
+    for name, value in _HEADER.findall(data):
+        headers.setdefault(name.lower().decode(), text(value.strip()))
+    return headers
 
 
 def is_http(head: bytes) -> bool | None:
     """Whether a stream starts as HTTP/1 does; None if more bytes are needed to tell."""
-    for opening in _OPENINGS:
-        if head.startswith(opening):
-            return True
-        if opening.startswith(head):
-            return None
-    return False
+    if head.startswith(_OPENINGS):
+        return True
+    return None if any(opening.startswith(head) for opening in _OPENINGS) else False
 
 
 _OPENINGS: Final = (*(method + b" " for method in _METHODS), b"HTTP/1.")
@@ -93,6 +98,8 @@ _HEAD, _LENGTH, _CLOSE, _CHUNK_SIZE, _CHUNK_DATA, _CHUNK_END, _LOST, _INSIDE = r
 
 class _Side:
     """One direction's place in its messages."""
+
+    __slots__ = ("buffer", "remaining", "state")
 
     def __init__(self) -> None:
         self.state = _HEAD
@@ -208,7 +215,7 @@ class Http:
             self._enter(direction, context.tunnel("connect", host, port).open())
             return
         if not self._requests:
-            self._context = replace(context, software=software)
+            self._context = context.named(software)
         request = (head.method, head.host, head.target)
         if request not in self._requests and len(self._requests) < MAX_REQUESTS:
             self._requests.add(request)
@@ -273,8 +280,8 @@ class Http:
             self._json.restart(direction)
         if head.chunked:
             side.state = _CHUNK_SIZE
-        elif head.length is not None:
-            side.state, side.remaining = (_LENGTH, head.length) if head.length else (_HEAD, 0)
+        elif (length := head.length) is not None:
+            side.state, side.remaining = (_LENGTH, length) if length else (_HEAD, 0)
         elif unannounced and head.status:
             side.state = _CLOSE
         # An unannounced body of a request is told from the next request by its first byte.
