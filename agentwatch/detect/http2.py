@@ -206,7 +206,7 @@ class Http2:
         if "DestinationHostname" in found:
             found["DestinationHostname"] = split_host(found["DestinationHostname"])[0]
         context = self._context if self._client is None else self._context.sent_by(self._client)
-        unknown = frozenset(_FIELDS.values()) - found.keys() if cut else frozenset()
+        unknown = frozenset(_FIELDS.values()).difference(found) if cut else frozenset()
         context.emit("http2", "", unknown, **found)
 
 
