@@ -138,6 +138,10 @@ class Conversation:
         """Whether no further segment can yield a finding; the flow need not be fed any more."""
         return self._layer is None
 
+    def end(self) -> None:
+        """The flow is over. Layers that were at work lead back here: they go now, and need no collector."""
+        self._layer = None
+
     def segment(
         self, direction: int, seq: int, data: bytes, wire_length: int, message: int, time: int
     ) -> list[Finding]:
