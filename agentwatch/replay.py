@@ -28,7 +28,6 @@ from agentwatch.rules.engine import Engine
 from agentwatch.rules.levels import LEVELS
 from agentwatch.rules.load import load_rules
 from agentwatch.rules.model import RuleSet
-from agentwatch.schema.decode import Row
 from agentwatch.sinks.alerts import encode, timestamp
 from agentwatch.trace.error import TraceError
 from agentwatch.trace.format import TraceHeader
@@ -155,21 +154,6 @@ class Observer:
         """An alert that is told."""
 
 
-class _ObservedState(State):
-    """Tells an observer of every record that it folds."""
-
-    def __init__(self, header: TraceHeader, observer: Observer) -> None:
-        super().__init__(header.users, header.training)
-        self._observer = observer
-
-    def apply(self, seq: int, row: Row) -> Change | None:
-        self._observer.ready()
-        change = super().apply(seq, row)
-        if change is not None:
-            self._observer.record(change)
-        return change
-
-
 class Replay:
     """One recording through one pipeline.
 
@@ -249,7 +233,7 @@ class Replay:
         except ValueError as error:
             raise TraceError(f"the rules cannot be evaluated ({error}); name others with --rules") from None
         observer = self._observer
-        state = _ObservedState(header, observer) if observer else State(header.users, header.training)
+        state = State(header.users, header.training)
         pipeline = Pipeline(
             engine,
             state=state,
@@ -258,6 +242,7 @@ class Replay:
             reloads=order.rules is None,
             excerpt=header.is_excerpt or header.segment > 0,  # records are counted from here
             categories=observer.categories if observer else (),
+            onlooker=observer,
         )
         if observer is not None:
             pipeline.tap = observer.event

@@ -18,16 +18,13 @@ COPY = ROOT / ".cache/compiled"
 EVENT_PATH = (
     "agentwatch/event.py",
     "agentwatch/pipeline.py",
-    "agentwatch/replay.py",  # it and the samples refine classes that are compiled
     "agentwatch/schema/decode.py",
     "agentwatch/schema/layout.py",
     "agentwatch/enrich/*.py",
     "agentwatch/detect/*.py",
-    "agentwatch/rules/engine.py",
     "agentwatch/rules/index.py",
     "agentwatch/rules/match.py",
     "agentwatch/rules/correlate.py",
-    "agentwatch/rules/samples.py",
 )
 _SETUP = """
 import sys

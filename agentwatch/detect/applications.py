@@ -54,13 +54,14 @@ class Applications:
     def _begin(self, flow: Flow) -> Conversation:
         conversation = Conversation(flow.initiated, flow.transport)
         if len(self._open) >= CONVERSATIONS_KEPT:
-            self._open.popitem(last=False)
+            self._open.popitem(last=False)[1].end()
         self._open[flow.cookie] = conversation
         return conversation
 
     def _close(self, change: Change) -> Sequence[Sighting]:
-        if change.flow is not None:
-            self._open.pop(change.flow.cookie, None)
+        conversation = self._open.pop(change.flow.cookie, None) if change.flow is not None else None
+        if conversation is not None:
+            conversation.end()
         return NOTHING
 
     def _found(self, change: Change, flow: Flow, finding: Finding) -> Sighting:

@@ -138,6 +138,10 @@ class Conversation:
         """Whether no further segment can yield a finding; the flow need not be fed any more."""
         return self._layer is None
 
+    def end(self) -> None:
+        """The flow is over. Layers that were at work lead back here: they go now, and need no collector."""
+        self._layer = None
+
     def segment(
         self, direction: int, seq: int, data: bytes, wire_length: int, message: int, time: int
     ) -> list[Finding]:
@@ -146,28 +150,24 @@ class Conversation:
         `direction`: OUT or IN. `seq`, `wire_length` and `message` as in `Stream.feed`. `time`:
         nanoseconds since boot, for layers that judge by it.
         """
-        layer = self._layer
-        if layer is None:
+        if self._layer is None:
             return _NOTHING
         if self._streams:
             other = self._streams[1 - direction]
             if other.waiting:
                 self._read(1 - direction, other.flush())
-                layer = self._layer
             stream = self._streams[direction]
             start = stream.follows(seq, data, wire_length, message)
             if start < 0:
                 self._read(direction, stream.feed(seq, data, wire_length, message))
-            elif layer is not None:
-                layer.feed(direction, data, False, start == 1)
-                if layer.finished:
-                    self._layer = None
+            else:
+                self._hand_on(direction, data, False, start == 1)
         else:
             starts = message != self._unread[direction]
             self._unread[direction] = message
-            self._read(direction, (Chunk(data, False, starts),))
+            self._hand_on(direction, data, False, starts)
             if wire_length > len(data):
-                self._read(direction, (Chunk(b"", True, False),))
+                self._hand_on(direction, b"", True, False)
         if not self._found:
             return _NOTHING
         found, self._found = self._found, []
@@ -175,10 +175,13 @@ class Conversation:
 
     def _read(self, direction: int, chunks: tuple[Chunk, ...] | list[Chunk]) -> None:
         for data, gap, start in chunks:
-            if self._layer is None:
-                return
-            self._layer.feed(direction, data, gap, start)
-            if self._layer.finished:
+            self._hand_on(direction, data, gap, start)
+
+    def _hand_on(self, direction: int, data: bytes, gap: bool, start: bool) -> None:
+        layer = self._layer
+        if layer is not None:
+            layer.feed(direction, data, gap, start)
+            if layer.finished:
                 self._layer = None
 
     def _report(self, finding: Finding) -> None:

@@ -46,12 +46,15 @@ class Head:
     @property
     def length(self) -> int | None:
         """Content-Length, None where it is missing or no number."""
-        value = self.headers.get("content-length", "")
+        value = self.headers.get("content-length")
+        if value is None:
+            return None
         return int(value) if value.isascii() and value.isdigit() and len(value) < 16 else None
 
     @property
     def chunked(self) -> bool:
-        return "chunked" in self.headers.get("transfer-encoding", "").lower()
+        coding = self.headers.get("transfer-encoding")
+        return coding is not None and "chunked" in coding.lower()
 
 
 def split_host(authority: str) -> tuple[str, int]:
@@ -105,6 +108,10 @@ class _Side:
         self.state = _HEAD
         self.buffer = b""
         self.remaining = 0
+
+
+_PATH: Final = frozenset(("Path",))
+_NOTHING: Final[frozenset[str]] = frozenset()
 
 
 class Http:
@@ -216,16 +223,17 @@ class Http:
             return
         if not self._requests:
             self._context = context.named(software)
-        request = (head.method, head.host, head.target)
+        host = head.host
+        request = (head.method, host, head.target)
         if request not in self._requests and len(self._requests) < MAX_REQUESTS:
             self._requests.add(request)
-            cut = frozenset(("Path",)) if len(head.target) >= TEXT_LIMIT else frozenset()
+            cut = _PATH if len(head.target) >= TEXT_LIMIT else _NOTHING
             context.emit(
                 "http",
                 "",
                 cut,
                 Method=head.method,
-                DestinationHostname=head.host,
+                DestinationHostname=host,
                 Path=head.target,
                 Client=software,
             )
@@ -233,8 +241,17 @@ class Http:
             verdict = Verdict("getwork", "X-Mining-Extensions", True)
             self._mining.tell(self._context.inside("http"), direction, verdict)
         upgrade = head.headers.get("upgrade", "").lower()
+        if upgrade:
+            self._upgrade(upgrade, head, context)
+        if upgrade == "websocket":
+            self._enter(direction, WebSocket(context.inside("websocket", software)))
+            return
+        self._expect_body(direction, side, head, unannounced=head.method in ("POST", "PUT", "PATCH"))
+
+    def _upgrade(self, upgrade: str, head: Head, context: Context) -> None:
+        """Reports what the client wants to go on with."""
         subprotocol = head.headers.get("sec-websocket-protocol", "")
-        tool = of_upgrade(upgrade, head.target, subprotocol) if upgrade else None
+        tool = of_upgrade(upgrade, head.target, subprotocol)
         if tool is not None:
             emit_tool(context, *tool, DestinationHostname=head.host, Path=head.target)
         if upgrade == "websocket":
@@ -242,12 +259,9 @@ class Http:
                 "websocket",
                 DestinationHostname=head.host,
                 Path=head.target,
-                Client=software,
+                Client=head.headers.get("user-agent", ""),
                 Subprotocol=subprotocol,
             )
-            self._enter(direction, WebSocket(context.inside("websocket", software)))
-            return
-        self._expect_body(direction, side, head, unannounced=head.method in ("POST", "PUT", "PATCH"))
 
     def _enter(self, direction: int, layer: Layer) -> None:
         """The client's next bytes go inside. It may not wait for the response, nor need we."""
@@ -255,10 +269,9 @@ class Http:
         self._sides[direction].state = _INSIDE
 
     def _respond(self, direction: int, side: _Side, head: Head) -> None:
-        if head.headers.keys() & {"x-stratum", "x-roll-ntime"}:
-            verdict = Verdict(
-                "getwork", "X-Stratum" if "x-stratum" in head.headers else "X-Roll-NTime", False
-            )
+        headers = head.headers
+        if "x-stratum" in headers or "x-roll-ntime" in headers:
+            verdict = Verdict("getwork", "X-Stratum" if "x-stratum" in headers else "X-Roll-NTime", False)
             self._mining.tell(self._context.inside("http"), direction, verdict)
         if self._inside is not None and (head.status == 101 or 200 <= head.status < 300):
             side.state = _INSIDE
@@ -315,5 +328,8 @@ class Http:
 
 def _head_end(data: bytes, start: int) -> int:
     """Where a head's empty line ends, from `start` on; -1 if it is not there yet."""
-    ends = [found + len(mark) for mark in (b"\r\n\r\n", b"\n\n") if (found := data.find(mark, start)) >= 0]
-    return min(ends, default=-1)
+    end = data.find(b"\r\n\r\n", start)
+    bare = data.find(b"\n\n", start, end + 3 if end >= 0 else len(data))  # before it
+    if bare >= 0:
+        return bare + 2
+    return end + 4 if end >= 0 else -1

@@ -146,9 +146,13 @@ class Context:
 def starts_with(*openings: bytes) -> Callable[[bytes], bool | None]:
     """Whether a stream starts with one of these; the function says None if more bytes are needed to tell."""
 
+    longest = max(map(len, openings))
+
     def recognise(head: bytes) -> bool | None:
         if head.startswith(openings):
             return True
+        if len(head) >= longest:
+            return False
         return None if any(opening.startswith(head) for opening in openings) else False
 
     return recognise

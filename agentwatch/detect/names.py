@@ -40,7 +40,7 @@ class Names:
         message = dns.parse(change.data)
         if message is None or not message.questions:
             return NOTHING
-        query = told(self._state, change, dns.message_fields(message))
+        query = told(self._state, change, message.fields)
         tunnels = self._tunnels.of(change.agent)
         found = tunnels.message(message, change.fields[_PACKET_LENGTH], change.time)
         if found is None:
@@ -62,7 +62,7 @@ def _on_another_port(change: Change) -> bool:
 
 
 def told(state: State, change: Change, fields: Mapping[str, Value]) -> Sighting:
-    """The event of a DNS message (see `dns.message_fields`); what it answers is remembered."""
+    """The event of a DNS message (see `DnsMessage.fields`); what it answers is remembered."""
     own = {name: fields.get(name) for name in dns.FIELDS}
     results = own["QueryResults"]
     if isinstance(results, tuple) and own["QueryStatus"] is not None and own["QueryType"] != "TXT":

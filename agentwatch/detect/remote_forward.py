@@ -184,7 +184,8 @@ class RemoteForward:
         """The process is gone."""
         self._words.pop(key, None)
         self._quiet.pop(key, None)
-        self._speaking.pop(key, None)
+        if self._speaking:
+            self._speaking.pop(key, None)
 
     def wanted_config(self, key: Key) -> str | None:
         """The configuration file that decides about this process, for the owner to read; None for none.

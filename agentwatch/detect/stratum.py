@@ -337,6 +337,8 @@ def _is_hash(word: Json) -> bool:
 
 
 def _judge_result_object(result: dict[str, Json]) -> Verdict | None:
+    if not result:
+        return None
     dialect = _job_dialect(result.get("job"))
     if dialect:
         return Verdict(dialect, "login", False)

@@ -169,7 +169,7 @@ def _read_extensions(body: bytes, at: int, hello: Hello) -> None:
         if at > size:
             hello.whole = False
             break
-        if not _is_grease(kind):
+        if kind & 0x0F0F != 0x0A0A or not _is_grease(kind):
             kinds.append(kind)
         if kind in _LOOKED_AT:
             _read_extension(hello, kind, body[begin:at])
@@ -365,9 +365,9 @@ class Tls:
         self.finished = self._answered or (side.over and other.over)
 
     def _read(self, direction: int, side: _Side) -> None:
-        kind, body, whole = side.message[:1], side.message[4:], side.whole
-        if whole:
-            body = body[: int.from_bytes(side.message[1:4], "big")]
+        message, whole = side.message, side.whole
+        end = 4 + int.from_bytes(message[1:4], "big") if whole else len(message)
+        kind, body = message[:1], message[4:end]
         if kind == b"\x01" and (hello := parse_client_hello(body, whole)) is not None:
             self._context = self._context.sent_by(direction)
             self._asked, self._cut = asked(self._context, "tls", hello)

@@ -173,11 +173,14 @@ class Tunnels:
         if change.flow is not None:
             cookie = change.flow.cookie
             self._forwards.close(change.process.key, cookie)
-            self._early.pop(cookie, None)
-            self._proxied.pop(cookie, None)
+            if self._early:
+                self._early.pop(cookie, None)
+            if self._proxied:
+                self._proxied.pop(cookie, None)
         return NOTHING
 
     def _exit(self, change: Change) -> Sequence[Sighting]:
         self._forwards.exit(change.process.key)
-        self._sessions.pop(change.process.key, None)
+        if self._sessions:
+            self._sessions.pop(change.process.key, None)
         return NOTHING

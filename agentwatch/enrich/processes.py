@@ -241,8 +241,12 @@ class ProcessTable:
 
     def origin(self, process: Process) -> Process:
         """The one that ran the program which this process runs, as far as forks can be traced."""
-        *_, origin = self.lineage(process)
-        return origin
+        for _ in range(LINEAGE - 1):
+            above = self.parent(process)
+            if above is None or above.exec_seq != process.exec_seq or above.argv != process.argv:
+                break
+            process = above
+        return process
 
     def fork(self, row: Row, parent: Key, agent: int) -> Process:
         """A process was created: until it execs it is what its creator is."""
