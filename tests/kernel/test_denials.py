@@ -104,7 +104,7 @@ def _told(agent: Watched) -> set[tuple[str, str]]:
             continue
         handle = detector.handlers.get(change.type)
         found = [facts.of(change), *(handle(change) if handle is not None else ())]
-        told |= {(one.category, one.fields["Kind"]) for one in found if one is not None}
+        told |= {(one.category, str(one.fields["Kind"])) for one in found if one is not None}
     return told
 
 
