@@ -6,7 +6,6 @@ nothing else: side by side the same bytes come out in the same order as one afte
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import re
 import signal
@@ -36,7 +35,6 @@ from agentwatch.trace.store import segment_paths
 
 STANDARD_INPUT = Path("-")
 SHOWN = 1 << 16  # bytes of a line of which only the beginning matters
-YOUNG_OBJECTS = 50_000  # made between looks for cycles; Python's own 700 cost a replay a tenth
 AHEAD = 64  # recordings that may wait, done, for one before them: each holds a file open
 
 Write = Callable[[bytes], object]
@@ -99,13 +97,6 @@ class Order:
     rules: RuleSet | None = None
     begin: Moment | None = None
     end: Moment | None = None
-
-
-def settle() -> None:
-    """For a process that only replays: the collector leaves alone what stays, and looks seldom."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS, 10, 10)
 
 
 # --- one recording -----------------------------------------------------------------------------

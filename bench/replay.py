@@ -16,7 +16,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from agentwatch.replay import Order, line_of, replay_all, settle
+from agentwatch.collector import settle
+from agentwatch.replay import Order, line_of, replay_all
 from agentwatch.resources import RULES
 from agentwatch.rules.load import load_rules
 from bench.figures import show

@@ -16,6 +16,7 @@ import click
 from agentwatch.cli.exits import Exit, Failure
 from agentwatch.cli.options import reaches, rule_set
 from agentwatch.cli.paths import STANDARD_OUTPUT
+from agentwatch.collector import settle
 from agentwatch.replay import (
     STANDARD_INPUT,
     Comparison,
@@ -28,7 +29,6 @@ from agentwatch.replay import (
     Write,
     recordings,
     replay_all,
-    settle,
 )
 from agentwatch.rules.levels import LEVELS
 from agentwatch.sinks.alerts import open_alert_file

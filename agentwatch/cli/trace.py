@@ -114,8 +114,9 @@ def export(traces: tuple[Path, ...], form: str, output: Path) -> None:
     """
     if form == "parquet" and output == STANDARD_OUTPUT:
         raise click.UsageError("--format parquet writes a folder: -o DIR")
+    from agentwatch.collector import settle  # noqa: PLC0415
     from agentwatch.forensics import export as formats  # noqa: PLC0415 - other verbs need no pipeline
-    from agentwatch.replay import recordings, settle  # noqa: PLC0415
+    from agentwatch.replay import recordings  # noqa: PLC0415
 
     settle()
     work, missing = recordings(traces), Missing()
