@@ -10,6 +10,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,14 +66,15 @@ def event_path(tree: Path) -> list[Path]:
 
 
 def compile_path(tree: Path) -> None:
-    """Put compiled modules beside the event path's sources; nothing else stays behind."""
-    scratch = tree / ".compiling"
-    scratch.mkdir()
-    names = [str(path.relative_to(tree)) for path in event_path(tree)]
-    arguments = ["-c", _SETUP, ".compiling/objects", ".compiling/sources", *names]
-    subprocess.run([sys.executable, "-I", *arguments], cwd=tree, check=True, stdout=sys.stderr)
-    for left in (scratch, tree / "build", tree / ".mypy_cache"):
-        shutil.rmtree(left, ignore_errors=True)
+    """Put compiled modules beside the event path's sources, in a tree that holds the package."""
+    with tempfile.TemporaryDirectory(prefix="agentwatch-compiled-") as scratch:
+        alone = Path(scratch)  # what lies beside the package in a tree is not mypy's business
+        shutil.copytree(tree / "agentwatch", alone / "agentwatch")
+        names = [str(path.relative_to(alone)) for path in event_path(alone)]
+        command = [sys.executable, "-I", "-c", _SETUP, "objects", "sources", *names]
+        subprocess.run(command, cwd=alone, check=True, stdout=sys.stderr)
+        for module in sorted([*alone.glob("*.so"), *alone.glob("agentwatch/**/*.so")]):
+            shutil.copy(module, tree / module.relative_to(alone))
 
 
 def _output(*command: str) -> str:
