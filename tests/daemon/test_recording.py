@@ -217,9 +217,9 @@ def test_a_daemon_whose_recorder_is_gone_stops_all_the_same(tmp_path: Path) -> N
     """What cannot be recorded is counted, and the records that tell the count cannot be recorded either."""
     with service(tmp_path, "--record") as daemon, marks(tmp_path, daemon):
         for _ in range(2):  # the second within the second before the next start
-            first = eventually(lambda: children(daemon).get("recorder"))
+            first = eventually(lambda: children(daemon).get("recorder", 0))
             os.kill(first, signal.SIGKILL)
-            eventually(lambda first=first: children(daemon).get("recorder") != first)  # type: ignore[misc]
+            eventually(lambda first=first: children(daemon).get("recorder", 0) != first)  # type: ignore[misc]
         noticed = re.compile("the recorder (ended and is started again|cannot be started)")
         eventually(lambda: len(noticed.findall(daemon.said())) == 2)
         assert daemon.stop() == 0
