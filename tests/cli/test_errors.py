@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import zstandard
 from click.testing import CliRunner
 
 from agentwatch.cli.main import cli
 from agentwatch.trace.sign import can_sign
 from tests.forensics.samples import DEMO
 from tests.lab import needs_root
+from tests.trace.samples import frames, header_body, plain_body, rounds, rounds_body, trace
 
 VERBS = {
     "replay": ["replay", "{}"],
@@ -124,3 +128,36 @@ def test_a_place_where_nothing_can_be_written(folder: Path, where: str) -> None:
         code, text = said(*arguments, cwd=folder)
         assert code == 1 and "Traceback" not in text and "Errno" not in text
         assert text.splitlines()[-1].count(where) == 1, text
+
+
+def hostile() -> dict[str, tuple[bytes, str]]:
+    """Traces made by an enemy, and what is to be said of each."""
+    body = rounds_body(rounds(3))
+    pieces = frames(header_body(), body, body)
+    whole = b"".join(pieces)
+    claim = bytearray(pieces[2])
+    claim[12:16] = (0xFFFF_FFFF).to_bytes(4, "little")  # bytes of payload as stored
+    size = 1 << 28
+    packer = zstandard.ZstdCompressor().compressobj(size=size)
+    bomb = packer.compress(bytes(size)) + packer.flush()
+    return {
+        "version": (whole[:8] + (2).to_bytes(4, "little") + whole[12:], "version 2"),
+        "bomb": (trace(replace(body, payload=bomb, plain_size=size)), "corrupt"),
+        "bomb that lies": (trace(replace(body, payload=bomb, plain_size=1000)), "malformed"),
+        "length": (b"".join(pieces[:2]) + bytes(claim), "corrupt"),
+        "ring": (whole + b"".join(pieces[2:]) * 20, "reordered"),
+        "itself": (whole * 2, "reordered"),
+        "type": (trace(body, plain_body(77, b"x")), "unknown"),
+    }
+
+
+@pytest.mark.parametrize("verb", ["replay", "info", "verify", "blame", "report", "export"])
+def test_a_hostile_trace_ends_in_a_sentence(tmp_path: Path, verb: str) -> None:
+    for name, (data, words) in hostile().items():
+        (tmp_path / "x.awt").write_bytes(data)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        code, text = said(*(word.format("x.awt") for word in VERBS[verb]), cwd=tmp_path)
+        assert code == 5, (name, text)
+        if verb not in ("info", "verify") or name == "version":  # which say it on standard output
+            assert words in text, (name, text)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10, name
