@@ -170,11 +170,12 @@ class Replay:
     def run(self) -> Outcome:
         """Replay from the beginning to the end; what is damaged is remarked on and the rest goes on."""
         for path in self._recording:
+            name = "" if len(self._recording) == 1 else f"{path.name}: "
             try:
                 with TraceReader("-" if path == STANDARD_INPUT else path) as reader:
-                    self._fold(reader, "" if len(self._recording) == 1 else f"{path.name}: ")
+                    self._fold(reader, name)
             except TraceError as error:
-                self._outcome.remark(str(error))
+                self._outcome.remark(f"{name}{error}")
         if self._pipeline is not None:
             self._pipeline.finish()
             self._sum_up(self._pipeline)

@@ -150,7 +150,9 @@ def _verified(path: Path, trusted: list[bytes]) -> Report | None:
 def _public_keys(path: Path | None) -> list[bytes]:
     try:
         return [] if path is None else [public_key_of(path.read_bytes())]
-    except (OSError, TraceError) as error:
+    except OSError as error:
+        raise Failure(f"{path}: {error.strerror}") from None
+    except TraceError as error:
         raise Failure(f"{path}: {error}") from None
 
 
