@@ -6,7 +6,6 @@ nothing else: side by side the same bytes come out in the same order as one afte
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import re
 import signal
@@ -28,7 +27,6 @@ from agentwatch.rules.engine import Engine
 from agentwatch.rules.levels import LEVELS
 from agentwatch.rules.load import load_rules
 from agentwatch.rules.model import RuleSet
-from agentwatch.schema.decode import Row
 from agentwatch.sinks.alerts import encode, timestamp
 from agentwatch.trace.error import TraceError
 from agentwatch.trace.format import TraceHeader
@@ -37,7 +35,6 @@ from agentwatch.trace.store import segment_paths
 
 STANDARD_INPUT = Path("-")
 SHOWN = 1 << 16  # bytes of a line of which only the beginning matters
-YOUNG_OBJECTS = 50_000  # made between looks for cycles; Python's own 700 cost a replay a tenth
 AHEAD = 64  # recordings that may wait, done, for one before them: each holds a file open
 
 Write = Callable[[bytes], object]
@@ -102,13 +99,6 @@ class Order:
     end: Moment | None = None
 
 
-def settle() -> None:
-    """For a process that only replays: the collector leaves alone what stays, and looks seldom."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS, 10, 10)
-
-
 # --- one recording -----------------------------------------------------------------------------
 
 
@@ -155,21 +145,6 @@ class Observer:
         """An alert that is told."""
 
 
-class _ObservedState(State):
-    """Tells an observer of every record that it folds."""
-
-    def __init__(self, header: TraceHeader, observer: Observer) -> None:
-        super().__init__(header.users, header.training)
-        self._observer = observer
-
-    def apply(self, seq: int, row: Row) -> Change | None:
-        self._observer.ready()
-        change = super().apply(seq, row)
-        if change is not None:
-            self._observer.record(change)
-        return change
-
-
 class Replay:
     """One recording through one pipeline.
 
@@ -195,11 +170,12 @@ class Replay:
     def run(self) -> Outcome:
         """Replay from the beginning to the end; what is damaged is remarked on and the rest goes on."""
         for path in self._recording:
+            name = "" if len(self._recording) == 1 else f"{path.name}: "
             try:
                 with TraceReader("-" if path == STANDARD_INPUT else path) as reader:
-                    self._fold(reader, "" if len(self._recording) == 1 else f"{path.name}: ")
+                    self._fold(reader, name)
             except TraceError as error:
-                self._outcome.remark(str(error))
+                self._outcome.remark(f"{name}{error}")
         if self._pipeline is not None:
             self._pipeline.finish()
             self._sum_up(self._pipeline)
@@ -249,7 +225,7 @@ class Replay:
         except ValueError as error:
             raise TraceError(f"the rules cannot be evaluated ({error}); name others with --rules") from None
         observer = self._observer
-        state = _ObservedState(header, observer) if observer else State(header.users, header.training)
+        state = State(header.users, header.training)
         pipeline = Pipeline(
             engine,
             state=state,
@@ -258,6 +234,7 @@ class Replay:
             reloads=order.rules is None,
             excerpt=header.is_excerpt or header.segment > 0,  # records are counted from here
             categories=observer.categories if observer else (),
+            onlooker=observer,
         )
         if observer is not None:
             pipeline.tap = observer.event

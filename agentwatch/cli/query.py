@@ -90,7 +90,10 @@ def query(
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise Failure(f"the answer cannot be made: {printable(str(error))}") from None
+        where = f"{error.filename}: " if error.filename else ""
+        raise Failure(
+            f"the answer cannot be made: {printable(f'{where}{error.strerror or error}')}"
+        ) from None
     sys.exit(missing.code)
 
 
