@@ -173,7 +173,8 @@ class _ObservedState(State):
 class Replay:
     """One recording through one pipeline.
 
-    `write` gets each alert's line, `progress` the bytes read so far, `observer` everything.
+    `write` gets each alert's line, `progress` the bytes read so far, `observer` everything. What is
+    folded is folded by what `pipeline` makes, where it is given, and by the pipeline with its rules else.
     """
 
     def __init__(
@@ -183,8 +184,9 @@ class Replay:
         write: Write,
         progress: Callable[[int], object],
         observer: Observer | None = None,
+        pipeline: Callable[[TraceHeader], Pipeline] | None = None,
     ) -> None:
-        self._recording, self._order = recording, order
+        self._recording, self._order, self._make = recording, order, pipeline
         self._write, self._progress, self._observer = write, progress, observer
         self._outcome = Outcome()
         self._pipeline: Pipeline | None = None
@@ -239,6 +241,8 @@ class Replay:
         header, order = reader.header, self._order
         if header.byte_order != "little":
             raise TraceError("its records are those of a big-endian machine, which cannot be read yet")
+        if self._make is not None:
+            return self._make(header)
         self._span = (
             order.begin.stamp(header) if order.begin else "",
             order.end.stamp(header) if order.end else "~",  # after every digit

@@ -75,11 +75,11 @@ def query(
         raise Failure(f"queries need DuckDB and PyArrow: pip install 'agentwatch[query]' ({error})") from None
     missing = Missing()
     try:
-        wanted = queries.tables_of(sql)
         limits = queries.Limits(memory, timeout)
+        needs = queries.needs_of(sql, limits)
         with (
-            queries.gathered(sources, wanted, jobs, None if no_cache else default_folder()) as inputs,
-            queries.Session(inputs, wanted, limits) as session,
+            queries.gathered(sources, needs, jobs, None if no_cache else default_folder()) as inputs,
+            queries.Session(inputs, needs, limits) as session,
         ):
             for told in session.told():
                 missing.say(told.name, told.missing, told.damaged)

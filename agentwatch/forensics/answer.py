@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from agentwatch.forensics.story import LARGEST_TIME
+from agentwatch.forensics.account import LARGEST_TIME
 from agentwatch.sinks.alerts import timestamp
 from agentwatch.tui.text import printable
 

@@ -14,21 +14,20 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
 import agentwatch
+from agentwatch.forensics.account import Account, digest_of
 from agentwatch.forensics.export import to_parquet
-from agentwatch.forensics.story import Story, digest_of
-from agentwatch.forensics.tables import TABLES
+from agentwatch.forensics.tables import Depth
 from agentwatch.replay import Recording
 from agentwatch.resources import RULES
 
 KEPT_BYTES = 8 << 30  # of all recordings; those not used for longest go first
 KEPT_SECONDS = 30 * 86_400  # since the last use
-_CHEAP = frozenset(TABLES) - {"events"}  # together they cost little more than one of them
 
 
 def default_folder() -> Path:
@@ -58,23 +57,30 @@ def place(recording: Recording, folder: Path) -> Iterator[Path | None]:
         os.close(lock)
 
 
-def lacks(folder: Path, wanted: Collection[str]) -> bool:
-    """Whether one of these tables is not in the folder."""
-    return not all((folder / name).is_dir() for name in wanted)
+def table(folder: Path, name: str, depth: Depth) -> Path | None:
+    """A table's folder, where the table was made to this depth at least."""
+    return next(
+        (path for at in Depth if at >= depth and (path := folder / at.name.lower() / name).is_dir()), None
+    )
 
 
-def fill(recording: Recording, folder: Path, wanted: Collection[str]) -> Story:
-    """Convert what of the wanted tables is not in the folder, and those that are cheap."""
-    made = [name for name in TABLES if name in _CHEAP or name in wanted]
-    made = [name for name in made if lacks(folder, [name])]
+def lacking(folder: Path, needs: Mapping[str, Depth]) -> dict[str, Depth]:
+    """What of the tables needed is not in the folder."""
+    return {name: depth for name, depth in needs.items() if table(folder, name, depth) is None}
+
+
+def fill(recording: Recording, folder: Path, needs: Mapping[str, Depth]) -> Account:
+    """Convert what of the tables needed is not in the folder."""
+    made = lacking(folder, needs)
     with tempfile.TemporaryDirectory(prefix=".", dir=folder) as unfinished:
-        story = to_parquet(recording, Path(unfinished), made)
-        for name in made if story.header is not None else ():
-            table = Path(unfinished, name)
-            table.mkdir(exist_ok=True)  # no rows are an answer, too
+        account = to_parquet(recording, Path(unfinished), made)
+        for name, depth in made.items() if account.header is not None else ():
+            found = Path(unfinished, name)
+            found.mkdir(exist_ok=True)  # no rows are an answer, too
+            (folder / depth.name.lower()).mkdir(exist_ok=True)
             with suppress(OSError):  # somebody else was faster
-                table.rename(folder / name)
-    return story
+                found.rename(folder / depth.name.lower() / name)
+    return account
 
 
 def prune(folder: Path) -> None:

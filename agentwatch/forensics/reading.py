@@ -1,0 +1,185 @@
+"""Reading a recording into tables: of its records no more is made than the tables tell."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from agentwatch.enrich.sighting import Sighting
+from agentwatch.enrich.state import Change, State
+from agentwatch.forensics.account import Account
+from agentwatch.forensics.story import PLAIN
+from agentwatch.forensics.tables import Depth, Tables, WriteRows
+from agentwatch.pipeline import Pipeline
+from agentwatch.replay import Order, Outcome, Recording, Replay
+from agentwatch.rules.engine import Engine
+from agentwatch.rules.model import RuleSet
+from agentwatch.schema.decode import AGENT, BODIES, BODY, START, TGID, TIME, TYPE, DecodeError, Row
+from agentwatch.schema.events import EVENTS, SOCKET_BLOCK, Ring, Type
+from agentwatch.schema.fields import FIELDS
+from agentwatch.sources.base import Round
+from agentwatch.trace.format import TraceHeader
+
+_UDP = bytes((17,))
+_NO_RULES = RuleSet((), "")
+_NOTES = frozenset(int(event.number) for event in EVENTS if event.ring is Ring.NOTES)
+_LINEAGE = frozenset(map(int, (Type.FORK, Type.EXIT, Type.EXEC, Type.EXEC_PIECE)))
+_OF_FLOWS = frozenset(
+    int(event.number) for event in EVENTS if event.fields[: len(SOCKET_BLOCK)] == SOCKET_BLOCK
+) - {int(Type.SOCKET)}  # which says nothing of a flow
+_SIZES = {number: fixed.size for number, fixed in BODIES.items()}
+_PROTOCOL = slice(46, 47)  # where it lies in a socket block
+_FINDINGS = frozenset(FIELDS) - PLAIN
+
+
+class Reading(Account):
+    """Reads one recording into rows of the tables named, to the depth given."""
+
+    def __init__(self, recording: Recording, write: WriteRows, wanted: Mapping[str, Depth]) -> None:
+        super().__init__(recording)
+        self._wanted = wanted
+        self._depth = max(wanted.values(), default=Depth.RECORDS)
+        self._tables = Tables(write, wanted, self)
+        self._change: Change | None = None
+        self._events: list[Sighting] = []
+        self._found = self.categories = self._categories()
+
+    def run(self) -> Outcome:
+        """What is damaged is in the outcome's remarks, and the rest is told."""
+        judged = self._depth >= Depth.JUDGED
+        self.outcome = Replay(
+            self.recording,
+            Order(),
+            lambda line: None,
+            lambda done: None,
+            observer=self if judged else None,
+            pipeline=None if judged else self._pipeline,
+        ).run()
+        self._flush()
+        self._tables.close()
+        return self.outcome
+
+    def _categories(self) -> frozenset[str]:
+        """Of events that the tables tell."""
+        if "events" in self._wanted:
+            return frozenset(FIELDS)
+        found = _FINDINGS if self._wanted.get("flows", Depth.RECORDS) >= Depth.RECOGNISED else frozenset()
+        return found | {"dns_query"} if "dns" in self._wanted else found
+
+    def _pipeline(self, header: TraceHeader) -> Pipeline:
+        pipeline = (
+            _Unjudged(self, header, self._tables, self._found)
+            if self._depth >= Depth.RECOGNISED
+            else _Skipping(self, header, self._tables, self._found, self._wanted.keys())
+        )
+        self.begin(pipeline, header)
+        return pipeline
+
+    # --- the observer of a replay with rules ---
+
+    def ready(self) -> None:
+        self._flush()
+
+    def record(self, change: Change) -> None:
+        self.spans(change.time, change.time)
+        self._change, self._events = change, []
+
+    def event(self, event: Sighting) -> None:
+        self._events.append(event)
+
+    def alert(self, alert: dict[str, Any]) -> None:
+        self._tables.alert(alert)
+
+    def _flush(self) -> None:
+        """A record and its events are complete."""
+        change, self._change = self._change, None
+        if change is not None:
+            self._tables.moment(change, self._events)
+
+
+class _Unjudged(Pipeline):
+    """The pipeline up to the rules: `tables` get each record with its events."""
+
+    def __init__(self, account: Account, header: TraceHeader, tables: Tables, found: frozenset[str]) -> None:
+        state = State(header.users, header.training)
+        super().__init__(Engine(_NO_RULES), state=state, categories=found, reloads=False)
+        self._account, self._tables = account, tables
+
+    def process(self, batches: Round) -> None:
+        counters, apply, events_of, tell = (
+            self.counters,
+            self.state.apply,
+            self._chain.of,
+            self._tables.moment,
+        )
+        for seq, row in enumerate(self._rows(batches), counters.records + 1):
+            counters.records = seq
+            try:
+                change = apply(seq, row)
+                if change is None:
+                    continue
+                events = events_of(change)
+            except DecodeError:
+                self._unreadable()
+                continue
+            tell(change, events)
+
+    def _rows(self, batches: Round) -> list[Row]:
+        rows = self._decode(batches)
+        if rows:
+            self._account.spans(rows[0][TIME], rows[-1][TIME])
+        return rows
+
+
+class _Skipping(_Unjudged):
+    """Folds those records that the tables tell of, and skips the rest.
+
+    Of processes that is what begins and ends them, and each one's first record; of names it is datagrams.
+    """
+
+    def __init__(
+        self,
+        account: Account,
+        header: TraceHeader,
+        tables: Tables,
+        found: frozenset[str],
+        wanted: Collection[str],
+    ) -> None:
+        super().__init__(account, header, tables, found)
+        lineage = () if wanted == {"traces"} else _LINEAGE
+        self._always = _NOTES.union(lineage, _OF_FLOWS if "flows" in wanted else ())
+        self._datagrams = _OF_FLOWS if "dns" in wanted else frozenset[int]()
+        self._seen = "processes" in wanted
+
+    def process(self, batches: Round) -> None:
+        counters, apply, events_of, tell = (
+            self.counters,
+            self.state.apply,
+            self._chain.of,
+            self._tables.moment,
+        )
+        always, datagrams, skips = self._always, self._datagrams, self._skips
+        for seq, row in enumerate(self._rows(batches), counters.records + 1):
+            counters.records = seq
+            number = row[TYPE]
+            is_datagram = number in datagrams and row[BODY][_PROTOCOL] == _UDP
+            if not is_datagram and number not in always and skips(row):
+                continue
+            try:
+                change = apply(seq, row)
+                if change is None:
+                    continue
+                events = events_of(change) if is_datagram else []
+            except DecodeError:
+                self._unreadable()
+                continue
+            tell(change, events)
+
+    def _skips(self, row: Row) -> bool:
+        """Whether a record says nothing: not even that it cannot be read, or that there is a process."""
+        if len(row[BODY]) < _SIZES.get(row[TYPE], 0):
+            return False
+        if not self._seen or not row[TGID]:
+            return True
+        life = self._tables.lives.get((row[TGID], row[START]))
+        return life is not None and life.agent is self.state.agents.get(row[AGENT])
