@@ -19,7 +19,7 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from agentwatch.forensics.tables import TABLES, Column, Row
+from agentwatch.forensics.tables import ROWS, TABLES, Column, Row
 
 GROUP_ROWS = 16384  # rows in memory for each open file
 FILES_OPEN = 16
@@ -100,7 +100,7 @@ class _File:
 
     def write(self, rows: Sequence[Row]) -> None:
         self._rows += rows
-        if len(self._rows) >= GROUP_ROWS:
+        if len(self._rows) >= GROUP_ROWS or len(rows) < ROWS:  # so few are handed on where they are long
             self._flush()
 
     def _flush(self) -> None:

@@ -20,11 +20,13 @@ from agentwatch.schema.fields import CONNECTION, PROCESS
 from agentwatch.trace.format import TraceHeader
 
 ROWS = 4096  # handed on at a time
+TEXT_HELD = 16 << 20  # characters in them, of what may be long
+LONG = 4096  # characters of arguments that are not made once for all rows
 PROCESSES_KEPT = 16384  # rows that are not complete
 ENDED_KEPT = 4096  # of them of processes that ended: late records may change them
 FLOWS_KEPT = 16384
 CLOSED_KEPT = 2048
-COMMAND_LINES_KEPT = 4096
+ACTORS_KEPT = 4096
 
 Row = tuple[Any, ...]
 WriteRows = Callable[[str, str, list[Row]], object]
@@ -200,6 +202,7 @@ _BLOCK = frozenset(one.name for one in SOCKET_BLOCK)
 _BULKY = frozenset(("content",))
 _FORK, _EXIT, _CLOSE = int(Type.FORK), int(Type.EXIT), int(Type.CLOSE)
 _PROGRAMS = frozenset((int(Type.EXEC), int(Type.PROCESS)))
+_COMMAND_LINE = [column.name for column in TABLES["events"]].index("cmdline")
 _NAMES = {number: event.name for number, event in BY_NUMBER.items()}
 
 
@@ -233,7 +236,8 @@ class Tables:
         self._recognised = wanted.get("flows", Depth.RECORDS) >= Depth.RECOGNISED
         makers = {"events": self._event, "dns": self._query, "processes": self._live, "flows": self._carry}
         self._makers = [make for name, make in makers.items() if name in wanted]
-        self._command_lines: dict[Key, tuple[tuple[str, ...], str]] = {}
+        self._actors: dict[Key, tuple[tuple[str, ...], Row]] = {}
+        self._held = 0  # characters
         self._alerts = 0
         self.lives: dict[Key, _Life] = {}
         self._ended: dict[Key, None] = {}
@@ -251,38 +255,42 @@ class Tables:
         """The next alert."""
         self._alerts += 1
         if "alerts" in self._wanted:
-            self._put("alerts", self._alert(self._alerts, alert))
+            row = self._alert(self._alerts, alert)
+            self._put("alerts", row, row[-1])
 
     def close(self) -> None:
         """The replay is over; nothing is added where nothing could be read."""
         if self._account.header is None:
             return
-        for life in self.lives.values():
-            self._put("processes", self._process(life))
-        for link in self._links.values():
-            self._put("flows", self._flow(link))
+        while self.lives:
+            self._bury(next(iter(self.lives)))
+        while self._links:
+            self._cut(next(iter(self._links)))
         if "traces" in self._wanted:
             self._put("traces", self._about(self._account, self._account.header))
         for table in self._rows:
             self._hand_on(table)
 
-    def _put(self, table: str, row: Row) -> None:
+    def _put(self, table: str, row: Row, text: str = "") -> None:
+        """Add a row; `text` is what may be long of it."""
         rows = self._rows[table]
         rows.append(row)
-        if len(rows) == ROWS:
+        self._held += len(text)
+        if len(rows) == ROWS or self._held > TEXT_HELD:
             self._hand_on(table)
 
     def _hand_on(self, table: str) -> None:
         header, rows = self._account.header, self._rows[table]
         if rows:
-            self._rows[table] = []
+            self._rows[table], self._held = [], 0
             self._write(header.host if header else "", table, rows)
 
     # --- which rows there are ---
 
     def _event(self, change: Change, events: list[Sighting]) -> None:
         for event in events or (None,):
-            self._put("events", self._record(change, event))
+            row = self._record(change, event)
+            self._put("events", row, row[_COMMAND_LINE])
 
     def _query(self, change: Change, events: list[Sighting]) -> None:
         for event in events:
@@ -313,7 +321,8 @@ class Tables:
 
     def _bury(self, key: Key) -> None:
         self._ended.pop(key, None)
-        self._put("processes", self._process(self.lives.pop(key)))
+        life = self.lives.pop(key)
+        self._put("processes", self._process(life), life.process.command_line)
 
     def _carry(self, change: Change, events: list[Sighting]) -> None:
         """What a record and its events say of its flow."""
@@ -341,19 +350,17 @@ class Tables:
 
     # --- rows ---
 
-    def _who(self, agent: Agent, process: Process) -> Row:
-        return agent.name, process.pid, self._account.wall(process.start), process.exe
-
-    def _command_line(self, process: Process) -> str:
-        """The arguments as one text, which is made once: events of one process come again and again."""
-        known = self._command_lines.get(process.key)
-        if known is not None and known[0] is process.argv:
+    def _actor(self, process: Process) -> Row:
+        """Its columns pid to cmdline, made once: the records of one process come again and again."""
+        known = self._actors.get(process.key)
+        if known is not None and known[0] is process.argv and known[1][2] is process.exe:
             return known[1]
-        text = process.command_line
-        if len(self._command_lines) >= COMMAND_LINES_KEPT:
-            self._command_lines.clear()
-        self._command_lines[process.key] = process.argv, text
-        return text
+        row = process.pid, self._account.wall(process.start), process.exe, process.command_line
+        if len(row[3]) <= LONG:
+            if len(self._actors) >= ACTORS_KEPT:
+                self._actors.clear()
+            self._actors[process.key] = process.argv, row
+        return row
 
     def _record(self, change: Change, event: Sighting | None) -> Row:
         process = change.process if event is None else event.process
@@ -362,7 +369,7 @@ class Tables:
             self._trace, self._account.wall(change.time), change.seq,
             _NAMES.get(change.type) or str(change.type),
             None if event is None else event.category,
-            *self._who(change.agent, process), self._command_line(process),
+            change.agent.name, *self._actor(process),
             None if flow is None else flow.cookie, *_ends(flow),
             *(_details(change, event) if self._details else _NO_DETAILS),
         )  # fmt: skip
@@ -371,7 +378,7 @@ class Tables:
         fields = event.fields
         return (
             self._trace, self._account.wall(change.time), change.seq,
-            *self._who(change.agent, event.process),
+            change.agent.name, *self._actor(event.process)[:3],
             change.flow.remote if change.flow else None,
             fields.get("QueryName"), fields.get("QueryType"), fields.get("QueryStatus"),
             fields.get("QueryResults") or (),
@@ -384,7 +391,7 @@ class Tables:
         parent, parent_start = process.parent or (None, None)
         return (
             self._trace, wall(life.began or process.start), wall(process.ended) if process.ended else None,
-            *self._who(life.agent, process), process.command_line, process.argv, process.cwd,
+            life.agent.name, *self._actor(process), process.argv, process.cwd,
             self._account.state.user_name(process.uid), parent,
             None if parent_start is None else wall(parent_start), life.programs,
             None if status is None or signal else status >> 8 & 0xFF, signal or None,
@@ -396,7 +403,7 @@ class Tables:
         protocol, *addresses, hostname = _ends(flow)
         return (
             self._trace, wall(flow.opened), wall(flow.closed) if flow.closed else None,
-            *self._who(link.agent, link.process), flow.cookie, flow.transport,
+            link.agent.name, *self._actor(link.process)[:3], flow.cookie, flow.transport,
             protocol if self._recognised else None, *addresses, hostname if self._recognised else None,
             flow.initiated, flow.bytes_out, flow.bytes_in, flow.error,
             tuple(link.behaviours) if self._recognised else None,
