@@ -89,7 +89,7 @@ def query(
         raise Failure("\n".join(lines)) from None
     except BrokenPipeError:
         raise
-    except OSError as error:
+    except (OSError, OverflowError) as error:  # a date can be too large for text
         raise Failure(f"the answer cannot be made: {printable(str(error))}") from None
     sys.exit(missing.code)
 
