@@ -1,7 +1,8 @@
-"""What the verbs of forensics share: saying what a trace lacks, and where answers go."""
+"""What the verbs of forensics share: saying what a trace lacks, where answers go, and how many work."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,13 @@ from agentwatch.tui.text import printable
 if TYPE_CHECKING:
     from agentwatch.forensics.account import Account
 
+jobs_option = click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    default=lambda: len(os.sched_getaffinity(0)),
+    show_default="all CPUs",
+    help="How many traces are converted side by side.",
+)
 SHOWN = 20  # sentences about one trace; --json and reports tell all
 
 

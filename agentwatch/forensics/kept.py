@@ -1,6 +1,6 @@
 """Tables of recordings, kept from one question to the next: converting is most of the work of a question.
 
-A recording's folder is named by its content, the names it was given by, and the code and rules that make
+A recording's folder is named by its content, the paths of its files, and the code and rules that make
 the tables: whatever has changed is converted again. What is kept is as confidential as the trace,
 in a folder that only its owner can enter; what another user could have written is not read.
 """
@@ -41,10 +41,10 @@ def default_folder() -> Path:
 def place(recording: Recording, folder: Path) -> Iterator[Path | None]:
     """Where the tables of a recording are kept, held against removal; None where they cannot be kept."""
     digest = digest_of(recording)
-    if not digest or not _usable(folder):
+    if not digest or not usable(folder):
         yield None
         return
-    names = "\0".join(str(path) for path in recording)
+    names = "\0".join(str(path.absolute()) for path in recording)
     key = hashlib.sha256(f"{_maker()}\0{digest}\0{names}".encode("utf-8", "surrogateescape")).hexdigest()
     try:
         found, lock = _hold(folder / key)
@@ -86,7 +86,7 @@ def fill(recording: Recording, folder: Path, needs: Mapping[str, Depth]) -> Acco
 def prune(folder: Path) -> None:
     """Remove what was not used for long, and what is too much. What is in use stays."""
     entries = []
-    for path in folder.iterdir() if _usable(folder) else ():
+    for path in folder.iterdir() if usable(folder) else ():
         with suppress(OSError):
             size = sum(file.lstat().st_size for file in path.rglob("*"))
             entries.append((path.stat().st_mtime, size, path))
@@ -120,7 +120,7 @@ def _remove(path: Path) -> None:
             os.close(lock)
 
 
-def _usable(folder: Path) -> bool:
+def usable(folder: Path) -> bool:
     """Whether the folder is there, or can be made, and is this user's alone."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ import pyarrow as pa
 
 from agentwatch.forensics import kept
 from agentwatch.forensics.parquet import schema_of
-from agentwatch.forensics.tables import TABLES, Depth, depth_of
+from agentwatch.forensics.tables import ALL, TABLES, Depth, depth_of
 from agentwatch.replay import Recording, recordings, settle
 
 SPILLED_MAX = "20GB"  # on disk, for what does not fit in memory
@@ -77,8 +77,8 @@ def needs_of(sql: str, limits: Limits) -> Needs:
     """
     with duckdb.connect(":memory:") as session, _in_time(session, limits), _as_sentence():
         select = [one.type for one in session.extract_statements(sql)] == [duckdb.StatementType.SELECT]
-        rows = session.execute("SELECT json_serialize_sql($sql)", {"sql": sql}).fetchall()
-        if not select or any(json.loads(tree).get("error", True) for (tree,) in rows):
+        errors = session.execute("SELECT json_serialize_sql($sql)->>'error'", {"sql": sql}).fetchall()
+        if not select or errors != [("false",)]:
             raise QueryError("a query is one SELECT: nothing else is allowed")
         for name in TABLES:
             session.register("rows", _no_rows(name))
@@ -92,8 +92,12 @@ def needs_of(sql: str, limits: Limits) -> Needs:
         session.execute("SET enable_external_access = false")
         session.execute("SET lock_configuration = true")
         plan = session.execute(f"EXPLAIN (FORMAT json) {sql}").fetchall()
+    try:
+        scans = [*chain(*(_scans(json.loads(text)) for _, text in plan))]
+    except RecursionError:
+        raise QueryError("the statement is nested too deeply") from None
     needs: dict[str, Depth] = {}
-    for table, columns in chain(*(_scans(json.loads(text)) for _, text in plan)):
+    for table, columns in scans:
         needs[table] = max(needs.get(table, Depth.RECORDS), depth_of(table, columns))
     return needs
 
@@ -172,6 +176,14 @@ def gathered(sources: Sequence[str], needs: Needs, jobs: int, keep: Path | None 
         if keep is not None and work:
             kept.prune(keep)
         yield inputs
+
+
+def prepare(traces: Sequence[Path], jobs: int, keep: Path) -> list[Told]:
+    """Convert traces to all tables before anybody asks, and keep these. Raises `QueryError`."""
+    if not kept.usable(keep):
+        raise QueryError(f"{keep} is not, or cannot be made, a folder that is yours alone")
+    with gathered([*map(str, traces)], ALL, jobs, keep) as inputs, Session(inputs, (), Limits()) as session:
+        return session.told()
 
 
 @contextmanager

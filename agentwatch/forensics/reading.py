@@ -29,6 +29,7 @@ _OF_FLOWS = frozenset(
 ) - {int(Type.SOCKET)}  # which says nothing of a flow
 _SIZES = {number: fixed.size for number, fixed in BODIES.items()}
 _PROTOCOL = slice(46, 47)  # where it lies in a socket block
+_NONE: list[Sighting] = []
 _FINDINGS = frozenset(FIELDS) - PLAIN
 
 
@@ -114,15 +115,15 @@ class _Unjudged(Pipeline):
         )
         for seq, row in enumerate(self._rows(batches), counters.records + 1):
             counters.records = seq
+            change, events = None, _NONE
             try:
                 change = apply(seq, row)
-                if change is None:
-                    continue
-                events = events_of(change)
+                if change is not None:
+                    events = events_of(change)
             except DecodeError:
                 self._unreadable()
-                continue
-            tell(change, events)
+            if change is not None:
+                tell(change, events)
 
     def _rows(self, batches: Round) -> list[Row]:
         rows = self._decode(batches)
@@ -165,15 +166,15 @@ class _Skipping(_Unjudged):
             is_datagram = number in datagrams and row[BODY][_PROTOCOL] == _UDP
             if not is_datagram and number not in always and skips(row):
                 continue
+            change, events = None, _NONE
             try:
                 change = apply(seq, row)
-                if change is None:
-                    continue
-                events = events_of(change) if is_datagram else []
+                if is_datagram and change is not None:
+                    events = events_of(change)
             except DecodeError:
                 self._unreadable()
-                continue
-            tell(change, events)
+            if change is not None:
+                tell(change, events)
 
     def _skips(self, row: Row) -> bool:
         """Whether a record says nothing: not even that it cannot be read, or that there is a process."""

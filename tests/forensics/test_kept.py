@@ -12,8 +12,8 @@ pytest.importorskip("duckdb", reason="DuckDB is not installed (the extra query)"
 pytest.importorskip("pyarrow", reason="PyArrow is not installed (the extra query)")
 
 from agentwatch.forensics import kept
-from agentwatch.forensics.query import Inputs, Limits, Needs, Session, gathered
-from agentwatch.forensics.tables import Depth
+from agentwatch.forensics.query import Inputs, Limits, Needs, QueryError, Session, gathered, prepare
+from agentwatch.forensics.tables import ALL, Depth
 from tests.forensics.samples import damaged, incident, recorded
 
 FLOWS: Needs = {"flows": Depth.RECORDS}
@@ -53,6 +53,23 @@ def test_a_second_question_converts_nothing(trace: Path, keep: Path) -> None:
     now = {name.partition("/")[2] for name in entries(keep).keys() - before.keys()}
     assert now == {"judged/alerts", "judged/traces"} and entries(keep).items() > before.items()
     assert keep.stat().st_mode & 0o077 == 0
+
+
+def test_what_is_prepared_is_not_converted_again(trace: Path, keep: Path) -> None:
+    (told,) = prepare([trace], 1, keep)
+    assert told.name == str(trace) and not told.damaged
+    for needs in (FLOWS, ALERTS, ALL):
+        assert not asked(trace, keep, needs).told
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(trace.parent)
+        assert not asked(Path(trace.name), keep, ALL).told
+
+
+def test_where_nothing_can_be_kept_nothing_is_prepared(trace: Path, keep: Path) -> None:
+    keep.mkdir(parents=True)
+    keep.chmod(0o777)
+    with pytest.raises(QueryError, match="yours alone"):
+        prepare([trace], 1, keep)
 
 
 def test_what_changed_is_converted_again(trace: Path, keep: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,6 +68,36 @@ def test_only_what_is_named_is_converted() -> None:
 
 
 @pytest.mark.parametrize(
+    ("sql", "needs"),
+    [
+        ("SELECT count(*) FROM processes", {"processes": Depth.RECORDS}),
+        ("SELECT destination_ip, sum(bytes_out) FROM flows GROUP BY ALL", {"flows": Depth.RECORDS}),
+        ("SELECT pid FROM flows WHERE protocol = 'ssh'", {"flows": Depth.RECOGNISED}),
+        ("SELECT pid FROM flows ORDER BY hostname LIMIT 0", {"flows": Depth.RECOGNISED}),
+        ("SELECT f FROM flows f WHERE false", {"flows": Depth.RECOGNISED}),
+        ("FROM query('SELECT pid FROM flows')", {"flows": Depth.RECORDS}),
+        ("SELECT COLUMNS('b.*') FROM flows", {"flows": Depth.RECOGNISED}),
+        ("SELECT * FROM (PIVOT flows ON protocol IN ('ssh') USING count(*))", {"flows": Depth.RECOGNISED}),
+        ("SELECT count(*) FROM events", {"events": Depth.RECOGNISED}),
+        ("SELECT fields->>'Kind' FROM events", {"events": Depth.DETAILS}),
+        ("SELECT (SELECT max(alerts) FROM traces t WHERE t.trace = d.trace) FROM dns d",
+         {"traces": Depth.JUDGED, "dns": Depth.RECORDS}),
+        ("WITH alerts AS (SELECT 1 AS one) SELECT one FROM alerts", {}),
+        ("SELECT 1", {}),
+    ],
+)  # fmt: skip
+def test_what_a_question_needs(sql: str, needs: dict[str, Depth]) -> None:
+    assert needs_of(sql, Limits()) == needs
+
+
+def test_a_statement_may_be_long_and_its_plan_not_too_deep() -> None:
+    assert needs_of("SELECT pid + " + " + ".join("1" * 500) + " FROM flows", Limits()) == {"flows": 0}
+    sql = "SELECT " + " + ".join(f"(SELECT count(*) FROM flows WHERE pid = {n})" for n in range(600))
+    with pytest.raises(QueryError, match="nested too deeply"):
+        needs_of(sql, Limits())
+
+
+@pytest.mark.parametrize(
     "sql",
     [
         "COPY flows TO '/tmp/out.csv'",
