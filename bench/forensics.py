@@ -25,7 +25,7 @@ QUESTIONS = {
     "processes": "SELECT exe, count(*) AS n FROM processes GROUP BY ALL ORDER BY n DESC",
     "names": "SELECT name, count(*) AS n FROM dns GROUP BY ALL ORDER BY n DESC",
     "flows by address": "SELECT destination_ip, sum(bytes_out) AS sent, count(*) FROM flows GROUP BY ALL",
-    "flows by protocol": "SELECT protocol, behaviours, count(*) FROM flows GROUP BY ALL",
+    "flows by protocol": "SELECT protocol, hostname, count(*) FROM flows GROUP BY ALL",
     "events": "SELECT date_trunc('second', time) AS at, exe, count(*) FROM events GROUP BY ALL",
     "alerts": "SELECT title, count(*) AS n FROM alerts GROUP BY ALL ORDER BY n DESC",
 }

@@ -9,13 +9,13 @@ from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import Change, State
 from agentwatch.forensics.account import Account
 from agentwatch.forensics.story import PLAIN
-from agentwatch.forensics.tables import Depth, Tables, WriteRows
+from agentwatch.forensics.tables import OF_FLOWS, Depth, Tables, WriteRows
 from agentwatch.pipeline import Pipeline
 from agentwatch.replay import Order, Outcome, Recording, Replay
 from agentwatch.rules.engine import Engine
 from agentwatch.rules.model import RuleSet
 from agentwatch.schema.decode import AGENT, BODIES, BODY, START, TGID, TIME, TYPE, DecodeError, Row
-from agentwatch.schema.events import EVENTS, SOCKET_BLOCK, Ring, Type
+from agentwatch.schema.events import EVENTS, Ring, Type
 from agentwatch.schema.fields import FIELDS
 from agentwatch.sources.base import Round
 from agentwatch.trace.format import TraceHeader
@@ -24,9 +24,6 @@ _UDP = bytes((17,))
 _NO_RULES = RuleSet((), "")
 _NOTES = frozenset(int(event.number) for event in EVENTS if event.ring is Ring.NOTES)
 _LINEAGE = frozenset(map(int, (Type.FORK, Type.EXIT, Type.EXEC, Type.EXEC_PIECE)))
-_OF_FLOWS = frozenset(
-    int(event.number) for event in EVENTS if event.fields[: len(SOCKET_BLOCK)] == SOCKET_BLOCK
-) - {int(Type.SOCKET)}  # which says nothing of a flow
 _SIZES = {number: fixed.size for number, fixed in BODIES.items()}
 _PROTOCOL = slice(46, 47)  # where it lies in a socket block
 _NONE: list[Sighting] = []
@@ -61,11 +58,12 @@ class Reading(Account):
         return self.outcome
 
     def _categories(self) -> frozenset[str]:
-        """Of events that the tables tell."""
+        """Of events that the tables tell, and names come from those of DNS."""
         if "events" in self._wanted:
             return frozenset(FIELDS)
-        found = _FINDINGS if self._wanted.get("flows", Depth.RECORDS) >= Depth.RECOGNISED else frozenset()
-        return found | {"dns_query"} if "dns" in self._wanted else found
+        flows = self._wanted.get("flows", Depth.RECORDS)
+        names = {"dns_query"} if flows >= Depth.RECOGNISED or "dns" in self._wanted else set()
+        return _FINDINGS.union(names) if flows >= Depth.EVENTS else frozenset(names)
 
     def _pipeline(self, header: TraceHeader) -> Pipeline:
         pipeline = (
@@ -148,8 +146,8 @@ class _Skipping(_Unjudged):
     ) -> None:
         super().__init__(account, header, tables, found)
         lineage = () if wanted == {"traces"} else _LINEAGE
-        self._always = _NOTES.union(lineage, _OF_FLOWS if "flows" in wanted else ())
-        self._datagrams = _OF_FLOWS if "dns" in wanted else frozenset[int]()
+        self._always = _NOTES.union(lineage, OF_FLOWS if "flows" in wanted else ())
+        self._datagrams = OF_FLOWS if "dns" in wanted else frozenset[int]()
         self._seen = "processes" in wanted
 
     def process(self, batches: Round) -> None:

@@ -15,7 +15,7 @@ from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import Agent, Change
 from agentwatch.forensics.account import Account, digest_of
 from agentwatch.forensics.story import behaviour_of, markers_of, wall_of
-from agentwatch.schema.events import BY_NUMBER, HOST, SOCKET_BLOCK, Type
+from agentwatch.schema.events import BY_NUMBER, EVENTS, HOST, SOCKET_BLOCK, Type
 from agentwatch.schema.fields import CONNECTION, PROCESS
 from agentwatch.trace.format import TraceHeader
 
@@ -37,9 +37,10 @@ class Depth(IntEnum):
     """What must be made of a recording's records for a column; each includes what comes before it."""
 
     RECORDS = 0  # what they say themselves
-    RECOGNISED = 1  # what is recognised in them
-    DETAILS = 2  # all that the events say which they lead to
-    JUDGED = 3  # alerts: the rules are evaluated
+    RECOGNISED = 1  # protocols and names
+    EVENTS = 2  # all that is found in them
+    DETAILS = 3  # and all that is said of it
+    JUDGED = 4  # alerts: the rules are evaluated
 
 
 class Column(NamedTuple):
@@ -123,7 +124,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
         Column("bytes_out", "int", "payload bytes sent"),
         Column("bytes_in", "int", "payload bytes received"),
         Column("error", "int", "errno of a connect that failed; 0"),
-        Column("behaviours", "texts", "what was found of it: remote_forward opened, ...", Depth.RECOGNISED),
+        Column("behaviours", "texts", "what was found of it: remote_forward opened, ...", Depth.EVENTS),
     ),
     "alerts": (
         _TRACE,
@@ -181,7 +182,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
 }
 """Every table begins with the trace and a time, by whose date it is partitioned."""
 
-_LEAST = {"events": Depth.RECOGNISED, "alerts": Depth.JUDGED}
+_LEAST = {"events": Depth.EVENTS, "alerts": Depth.JUDGED}
 """Of tables whose rows need more than the records."""
 
 
@@ -201,6 +202,10 @@ _IN_COLUMNS = frozenset(one.name for one in (*PROCESS, *CONNECTION)) | {"Markers
 _BLOCK = frozenset(one.name for one in SOCKET_BLOCK)
 _BULKY = frozenset(("content",))
 _FORK, _EXIT, _CLOSE = int(Type.FORK), int(Type.EXIT), int(Type.CLOSE)
+OF_FLOWS = frozenset(
+    int(event.number) for event in EVENTS if event.fields[: len(SOCKET_BLOCK)] == SOCKET_BLOCK
+) - {int(Type.SOCKET)}
+"""Records of a socket's life but its making, which says nothing of a flow yet."""
 _PROGRAMS = frozenset((int(Type.EXEC), int(Type.PROCESS)))
 _COMMAND_LINE = [column.name for column in TABLES["events"]].index("cmdline")
 _NAMES = {number: event.name for number, event in BY_NUMBER.items()}
@@ -234,6 +239,7 @@ class Tables:
         self._rows: dict[str, list[Row]] = {name: [] for name in wanted}
         self._details = wanted.get("events", Depth.RECORDS) >= Depth.DETAILS
         self._recognised = wanted.get("flows", Depth.RECORDS) >= Depth.RECOGNISED
+        self._found = wanted.get("flows", Depth.RECORDS) >= Depth.EVENTS
         makers = {"events": self._event, "dns": self._query, "processes": self._live, "flows": self._carry}
         self._makers = [make for name, make in makers.items() if name in wanted]
         self._actors: dict[Key, tuple[tuple[str, ...], Row]] = {}
@@ -334,7 +340,7 @@ class Tables:
             link = self._links[flow.cookie] = _Link(flow, change.process, change.agent)
             if len(self._links) > FLOWS_KEPT:
                 self._cut(next(iter(self._links)))
-        if change.agent.number != HOST:
+        if change.agent.number != HOST and change.type in OF_FLOWS:  # detectors name flows of other records
             link.agent = change.agent
         for event in events:
             if behaviour := behaviour_of(event):
@@ -406,7 +412,7 @@ class Tables:
             link.agent.name, *self._actor(link.process)[:3], flow.cookie, flow.transport,
             protocol if self._recognised else None, *addresses, hostname if self._recognised else None,
             flow.initiated, flow.bytes_out, flow.bytes_in, flow.error,
-            tuple(link.behaviours) if self._recognised else None,
+            tuple(link.behaviours) if self._found else None,
         )  # fmt: skip
 
     def _alert(self, number: int, alert: dict[str, Any]) -> Row:

@@ -28,7 +28,8 @@ PARTS: tuple[Mapping[str, Depth], ...] = (
     {"dns": Depth.RECORDS},
     {"dns": Depth.RECORDS, "flows": Depth.RECORDS, "processes": Depth.RECORDS},
     {"flows": Depth.RECOGNISED, "dns": Depth.RECORDS},
-    {"events": Depth.RECOGNISED},
+    {"flows": Depth.EVENTS},
+    {"events": Depth.EVENTS},
     {"events": Depth.DETAILS, "processes": Depth.RECORDS},
     {"alerts": Depth.JUDGED, "flows": Depth.RECORDS},
     {"traces": Depth.RECORDS},
@@ -103,7 +104,7 @@ def test_of_no_record_a_part_is_another(
 def test_what_a_part_leaves_empty() -> None:
     (flow, *_) = read(DEMO, {"flows": Depth.RECORDS})["flows"]
     assert (flow["protocol"], flow["hostname"], flow["behaviours"]) == (None, None, None)
-    (event, *_) = read(DEMO, {"events": Depth.RECOGNISED})["events"]
+    (event, *_) = read(DEMO, {"events": Depth.EVENTS})["events"]
     assert (event["fields"], event["markers"], event["data"]) == (None, None, None)
 
 
