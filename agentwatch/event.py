@@ -8,13 +8,11 @@ rules of this category may name.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Union
 
 Value = Union[str, int, float, bool, None, tuple[str, ...], tuple[int, ...]]
 
 
-@dataclass(slots=True)
 class Event:
     """One fact in the words of the rules.
 
@@ -27,9 +25,20 @@ class Event:
     is known then: who keeps an event copies them.
     """
 
-    category: str
-    time: int
-    seq: int
-    agent: str
-    fields: Mapping[str, Value]
-    truncated: frozenset[str] = field(default_factory=frozenset)
+    __slots__ = ("agent", "category", "fields", "seq", "time", "truncated")
+
+    def __init__(
+        self,
+        category: str,
+        time: int,
+        seq: int,
+        agent: str,
+        fields: Mapping[str, Value],
+        truncated: frozenset[str] = frozenset(),
+    ) -> None:
+        self.category = category
+        self.time = time
+        self.seq = seq
+        self.agent = agent
+        self.fields = fields
+        self.truncated = truncated

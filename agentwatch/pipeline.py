@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from operator import itemgetter
-from typing import Any
+from typing import Any, Protocol
 
 from agentwatch.detect.chain import Chain
 from agentwatch.detect.request import NoRequests, Requests
@@ -44,6 +44,16 @@ Sink = Callable[[dict[str, Any]], None]
 Tap = Callable[[Sighting], None]
 
 
+class Onlooker(Protocol):
+    """Is told of every record."""
+
+    def ready(self) -> None:
+        """A record comes."""
+
+    def record(self, change: Change) -> None:
+        """What it says; nothing comes of one that says nothing on its own."""
+
+
 @dataclass(slots=True)
 class Counters:
     """What went through. `unreadable` records were passed over; the alerts' completeness says so too.
@@ -69,7 +79,7 @@ class Pipeline:
 
     Records say when other rules came into force; with `reloads` false those of `engine` stay. In an
     `excerpt` records were left out: an act belongs to the decision of its rule and agent that waits.
-    `tap` sees events of the categories that rules look at, and of `categories`.
+    `tap` sees events of the categories that rules look at, and of `categories`; `onlooker` all records.
     """
 
     def __init__(
@@ -84,6 +94,7 @@ class Pipeline:
         reloads: bool = True,
         excerpt: bool = False,
         categories: Collection[str] = (),
+        onlooker: Onlooker | None = None,
     ) -> None:
         self.state = state or State()
         self.counters = Counters()
@@ -99,6 +110,7 @@ class Pipeline:
         self._clock_offset = clock_offset
         self._reloads = reloads
         self._excerpt = excerpt
+        self._onlooker = onlooker
         self._pending: dict[tuple[int, str], _Pending] = {}
         self._round = 0
 
@@ -115,16 +127,20 @@ class Pipeline:
     def process(self, batches: Round) -> None:
         """Fold one round."""
         self._round += 1
-        counters, apply, events_of = self.counters, self.state.apply, self._chain.of
+        counters, apply, events_of, onlooker = self.counters, self.state.apply, self._chain.of, self._onlooker
         rows = self._decode(batches)
         if rows:
             counters.newest = rows[-1][TIME]
         for seq, row in enumerate(rows, counters.records + 1):
             counters.records = seq
+            if onlooker is not None:
+                onlooker.ready()
             try:
                 change = apply(seq, row)
                 if change is None:
                     continue
+                if onlooker is not None:
+                    onlooker.record(change)
                 sightings = events_of(change)
                 if change.type == _RULES and self._reloads:
                     self._reload(change)

@@ -6,7 +6,6 @@ nothing else: side by side the same bytes come out in the same order as one afte
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import re
 import signal
@@ -18,18 +17,18 @@ from datetime import datetime, timedelta, timezone
 from itertools import count
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import Change, State
-from agentwatch.pipeline import Pipeline
+from agentwatch.pipeline import Counters, Pipeline
 from agentwatch.resources import RULES
 from agentwatch.rules.engine import Engine
 from agentwatch.rules.levels import LEVELS
 from agentwatch.rules.load import load_rules
 from agentwatch.rules.model import RuleSet
-from agentwatch.schema.decode import Row
 from agentwatch.sinks.alerts import encode, timestamp
+from agentwatch.sources.base import Round
 from agentwatch.trace.error import TraceError
 from agentwatch.trace.format import TraceHeader
 from agentwatch.trace.reader import TraceReader
@@ -37,7 +36,6 @@ from agentwatch.trace.store import segment_paths
 
 STANDARD_INPUT = Path("-")
 SHOWN = 1 << 16  # bytes of a line of which only the beginning matters
-YOUNG_OBJECTS = 50_000  # made between looks for cycles; Python's own 700 cost a replay a tenth
 AHEAD = 64  # recordings that may wait, done, for one before them: each holds a file open
 
 Write = Callable[[bytes], object]
@@ -102,13 +100,6 @@ class Order:
     end: Moment | None = None
 
 
-def settle() -> None:
-    """For a process that only replays: the collector leaves alone what stays, and looks seldom."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS, 10, 10)
-
-
 # --- one recording -----------------------------------------------------------------------------
 
 
@@ -155,26 +146,24 @@ class Observer:
         """An alert that is told."""
 
 
-class _ObservedState(State):
-    """Tells an observer of every record that it folds."""
+class Folding(Protocol):
+    """What folds a recording: a pipeline, or less."""
 
-    def __init__(self, header: TraceHeader, observer: Observer) -> None:
-        super().__init__(header.users, header.training)
-        self._observer = observer
+    counters: Counters
+    state: State
 
-    def apply(self, seq: int, row: Row) -> Change | None:
-        self._observer.ready()
-        change = super().apply(seq, row)
-        if change is not None:
-            self._observer.record(change)
-        return change
+    def process(self, batches: Round) -> None:
+        """Fold one round."""
+
+    def finish(self) -> None:
+        """No round follows."""
 
 
 class Replay:
     """One recording through one pipeline.
 
-    `write` gets each alert's line, `progress` the bytes read so far, `observer` everything. What is
-    folded is folded by what `pipeline` makes, where it is given, and by the pipeline with its rules else.
+    `write` gets each alert's line, `progress` the bytes read so far, `observer` everything. What
+    `folding` makes folds the recording, in place of the pipeline with its rules.
     """
 
     def __init__(
@@ -184,12 +173,12 @@ class Replay:
         write: Write,
         progress: Callable[[int], object],
         observer: Observer | None = None,
-        pipeline: Callable[[TraceHeader], Pipeline] | None = None,
+        folding: Callable[[TraceHeader], Folding] | None = None,
     ) -> None:
-        self._recording, self._order, self._make = recording, order, pipeline
+        self._recording, self._order, self._make = recording, order, folding
         self._write, self._progress, self._observer = write, progress, observer
         self._outcome = Outcome()
-        self._pipeline: Pipeline | None = None
+        self._pipeline: Folding | None = None
         self._before: tuple[TraceHeader, bytes] | None = None
         self._span = ("", "~")
         self._read = 0
@@ -197,11 +186,12 @@ class Replay:
     def run(self) -> Outcome:
         """Replay from the beginning to the end; what is damaged is remarked on and the rest goes on."""
         for path in self._recording:
+            name = "" if len(self._recording) == 1 else f"{path.name}: "
             try:
                 with TraceReader("-" if path == STANDARD_INPUT else path) as reader:
-                    self._fold(reader, "" if len(self._recording) == 1 else f"{path.name}: ")
+                    self._fold(reader, name)
             except TraceError as error:
-                self._outcome.remark(str(error))
+                self._outcome.remark(f"{name}{error}")
         if self._pipeline is not None:
             self._pipeline.finish()
             self._sum_up(self._pipeline)
@@ -237,7 +227,7 @@ class Replay:
             text = "does not follow the file before it: something is missing between them"
             self._outcome.remark(f"{name}{text}")
 
-    def _begin(self, reader: TraceReader) -> Pipeline:
+    def _begin(self, reader: TraceReader) -> Folding:
         header, order = reader.header, self._order
         if header.byte_order != "little":
             raise TraceError("its records are those of a big-endian machine, which cannot be read yet")
@@ -253,7 +243,7 @@ class Replay:
         except ValueError as error:
             raise TraceError(f"the rules cannot be evaluated ({error}); name others with --rules") from None
         observer = self._observer
-        state = _ObservedState(header, observer) if observer else State(header.users, header.training)
+        state = State(header.users, header.training)
         pipeline = Pipeline(
             engine,
             state=state,
@@ -262,6 +252,7 @@ class Replay:
             reloads=order.rules is None,
             excerpt=header.is_excerpt or header.segment > 0,  # records are counted from here
             categories=observer.categories if observer else (),
+            onlooker=observer,
         )
         if observer is not None:
             pipeline.tap = observer.event
@@ -295,7 +286,7 @@ class Replay:
             if self._observer is not None:
                 self._observer.alert(alert)
 
-    def _sum_up(self, pipeline: Pipeline) -> None:
+    def _sum_up(self, pipeline: Folding) -> None:
         outcome, counters = self._outcome, pipeline.counters
         outcome.records = counters.records
         if counters.unreadable:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import pwd
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
 from agentwatch.clock import now
+from agentwatch.collector import settle
 from agentwatch.enrich.state import Change, State
 from agentwatch.kernel.cgroup import Cgroup
 from agentwatch.kernel.probes import Probes
@@ -122,9 +122,7 @@ class Session:
             requests=LiveRequests(watch.probes, watch.source),
             clock_offset=self.clock_offset,
         )
-        # What exists by now stays: the collector need not go through it on the event path.
-        gc.collect()
-        gc.freeze()
+        settle()
 
     @property
     def state(self) -> State:

@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable, Iterator
 from itertools import count
 
+from agentwatch.collector import settle
 from agentwatch.pipeline import Pipeline
 from agentwatch.rules.engine import Engine
 from agentwatch.rules.load import load_rules
@@ -58,6 +59,7 @@ def main() -> None:
 def fold_cost(rules: RuleSet, rounds: list[Round]) -> float:
     """Microseconds of CPU time for an event with these rules in force, the first rounds left out."""
     pipeline = Pipeline(Engine(rules))
+    settle()
     for batches in rounds[:WARM]:
         pipeline.process(batches)
     return cost(pipeline.process, rounds[WARM:])

@@ -16,7 +16,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from agentwatch.replay import Order, line_of, replay_all, settle
+from agentwatch.collector import settle
+from agentwatch.replay import Order, line_of, replay_all
 from agentwatch.resources import RULES
 from agentwatch.rules.load import load_rules
 from bench.figures import show
@@ -28,6 +29,7 @@ from tests.lab.watched import watched
 ROUNDS = 500
 RECORDS = ROUNDS * (SLOTS_A_ROUND + RECORDS_A_ROUND)
 MILLION = 1_000_000
+TURNS = 5
 RATE = 100_000  # events a second
 CONNECTIONS = 200  # of which each leads to an alert
 
@@ -63,16 +65,29 @@ def _peak(trace: Path) -> float:
 def _synthetic(folder: Path) -> None:
     rules = load_rules([RULES])
     one, two = (recorded(folder / f"{seed}.awt", ROUNDS, rules, seed) for seed in (1, 2))
-    _, cpu = min(_replay([one], 1) for _ in range(3))
+    cpu = min(_replay([one], 1)[1] for _ in range(3))
     show("records a second on one core", RECORDS / cpu, "/s", 400_000, at_least=True)
-    # The same two traces, so that what they cost differs by nothing but how they are run.
-    runs = [(_replay([one, two], 1), _replay([one, two], 2)) for _ in range(3)]
-    wall = min(side / after for (after, _), (side, _) in runs)
-    work = min(side / after for (_, after), (_, side) in runs)
-    show("two traces side by side / one after the other, wall", wall, "", 0.55)
-    show("the same, CPU", work, "", 1.1)
+    _side_by_side(one, two)
     show("peak memory", _peak(one), "MiB")
     show("peak memory, four times as long", _peak(recorded(folder / "4.awt", 4 * ROUNDS, rules)), "MiB")
+
+
+def _side_by_side(one: Path, two: Path) -> None:
+    """The same two traces in turns, so that what they cost differs by nothing but how they are run.
+
+    The best of each way counts: the best quotient of two neighbours would be that in which the other way
+    was disturbed most. What else runs takes wall time from both ways, but CPU time from neither: where it
+    took more than a little, only the CPU time says something.
+    """
+    turns = [(_replay([one, two], 1), _replay([one, two], 2)) for _ in range(TURNS)]
+    after, beside = ([turn[way] for turn in turns] for way in (0, 1))
+    (wall_after, wall_beside), (cpu_after, cpu_beside) = (
+        (min(run[clock] for run in after), min(run[clock] for run in beside)) for clock in (0, 1)
+    )
+    show("two traces side by side / one after the other, wall", wall_beside / wall_after, "", 0.55)
+    show("the same, CPU", cpu_beside / cpu_after, "", 1.1)
+    got = max(cpu / wall for wall, cpu in beside)
+    show("CPUs that the two had at best", got, "")
 
 
 def _load() -> list[subprocess.Popen[bytes]]:

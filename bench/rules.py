@@ -18,7 +18,6 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from agentwatch.event import Event, Value
@@ -144,7 +143,7 @@ def mixed_events(new: float) -> Callable[[int], Sequence[Event]]:
         known = list(_events(random.Random(0), 200))
         fresh = list(_events(random.Random(number + 1), EVENTS))
         chosen = (one if dice.random() < new else dice.choice(known) for one in fresh)
-        return [replace(event, time=i, seq=i) for i, event in enumerate(chosen)]
+        return [Event(one.category, i, i, one.agent, one.fields) for i, one in enumerate(chosen)]
 
     return batch
 

@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from email.parser import HeaderParser
 from pathlib import Path
 
+from compiled import compile_path
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,7 +45,11 @@ def main() -> None:
     parser.add_argument("--python", default=here, metavar="3.N", help=told)
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="the folder; %(default)s")
     parser.add_argument("--wheel", action="store_true", help="the wheel alone")
+    compiled = "the Debian package's event path as machine code as well (for the Python that runs here)"
+    parser.add_argument("--compiled", action="store_true", help=compiled)
     chosen = parser.parse_args()
+    if chosen.compiled and chosen.python != here:
+        parser.error(f"--compiled is for Python {here}, which runs here; leave out --python")
     chosen.out.mkdir(parents=True, exist_ok=True)
     os.umask(0o022)
     if "SOURCE_DATE_EPOCH" not in os.environ:  # sources that are no checkout need it
@@ -53,7 +58,7 @@ def main() -> None:
         wheel = build_wheel(Path(scratch, "sources"), chosen.out)
         print(wheel)
         if not chosen.wheel:
-            print(build_deb(Path(scratch, "deb"), wheel, chosen.python, chosen.out))
+            print(build_deb(Path(scratch, "deb"), wheel, chosen.python, chosen.out, chosen.compiled))
 
 
 def build_wheel(copy: Path, out: Path) -> Path:
@@ -73,10 +78,12 @@ def build_wheel(copy: Path, out: Path) -> Path:
     return Path(shutil.copy(wheel, out))
 
 
-def build_deb(tree: Path, wheel: Path, python: str, out: Path) -> Path:
+def build_deb(tree: Path, wheel: Path, python: str, out: Path, compiled: bool = False) -> Path:
     version, machine = wheel.name.split("-")[1], _output("dpkg", "--print-architecture")
     site = tree / HOME / f"lib/python{python}/site-packages"
     _install_packages(site, wheel, python, _MACHINES[machine])
+    if compiled:
+        compile_path(site)
     (site.parents[2] / "pyvenv.cfg").write_text("home = /usr/bin\ninclude-system-site-packages = true\n")
     (tree / HOME / "bin").mkdir()
     (tree / HOME / "bin/python3").symlink_to(f"/usr/bin/python{python}")

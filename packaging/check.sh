@@ -3,15 +3,9 @@
 #
 # usage: packaging/check.sh DEB [SUITE]     as root; SUITE is trixie where it is not given
 #
-# Ends with 0 when all went well, with 77 and a reason where it cannot be tried here. What is made is in
-# one temporary folder and one cgroup, in namespaces of their own: mount points vanish with them.
+# Ends with 0 when all went well, with 77 and a reason where it cannot be tried here (bare.sh).
 set -eu
 unset AGENTWATCH_SOCKET # the caller's: the daemon in the tree is at its own place
-
-skip() {
-    echo "check: not tried: $*" >&2
-    exit 77
-}
 
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
 inside=usr/local/check
@@ -19,56 +13,15 @@ inside=usr/local/check
 # --- Outside: a tree, and what is to be tried in it ---------------------------------------------
 
 prepare() {
-    [ "$(id -u)" -eq 0 ] || skip "it needs root"
-    command -v debootstrap >/dev/null || skip "there is no debootstrap"
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -m1 '/debian/$') ||
-        skip "apt here knows no mirror of Debian"
-    mount=$(awk '$3 == "cgroup2" {print $2; exit}' /proc/mounts)
-    [ -n "$mount" ] || skip "cgroup v2 is not mounted"
-    tree=$(mktemp -d /tmp/agentwatch-check.XXXXXX)
-    chmod 755 "$tree" # the agent there is not root
-    cgroup=$mount/${tree##*/}
-    trap clean EXIT
-    trap 'exit 1' INT TERM
-    echo "check: a bare $suite in $tree"
-    unshare --mount debootstrap --variant=minbase "$suite" "$tree" "$mirror" >"$tree.log" 2>&1 || {
-        tail -n 3 "$tree.log" >&2
-        skip "debootstrap failed"
-    }
-    mkdir "$tree/$inside" "$cgroup"
+    make_tree "$suite"
+    mkdir "$tree/$inside"
     cp "$deb" "$tree/$inside/agentwatch.deb"
     cp "$here/check.sh" "$here/exercise.py" "$tree/$inside"
-    cp -L /etc/resolv.conf "$tree/etc"
-}
-
-clean() {
-    rm -rf "$tree" "$tree.log"
-    echo 1 2>/dev/null >"$cgroup/cgroup.kill" || true
-    find "$cgroup" -depth -type d -exec rmdir {} + 2>/dev/null || true
 }
 
 # within STAGE [unshare's options]: run a stage with the tree as root, its cgroup as that of cgroup v2.
 within() {
-    stage=$1
-    shift
-    # shellcheck disable=SC2016  # expanded by the shell within
-    sh -c 'echo $$ >"$0/cgroup.procs"; exec unshare --mount --cgroup --propagation private "$@"' "$cgroup" \
-        "$@" sh "$tree/$inside/check.sh" --enter "$tree" "$stage"
-}
-
-# A root of its own, not a chroot: paths that the kernel tells begin where those of the tree do.
-enter() {
-    mount --bind "$1" "$1"
-    cd "$1"
-    mount -t proc proc proc
-    mount --rbind /dev dev
-    mount -t sysfs sysfs sys
-    mount -t cgroup2 none sys/fs/cgroup
-    mount -t tracefs none sys/kernel/tracing
-    mount -t tmpfs tmpfs run
-    mount -t tmpfs tmpfs tmp
-    pivot_root . mnt
-    exec chroot . sh -c 'umount -l /mnt; cd /; exec "$@"' sh sh "/$inside/check.sh" --stage "$2"
+    in_tree "${2:-}" sh "/$inside/check.sh" --stage "$1"
 }
 
 # --- Inside, stage by stage -------------------------------------------------------------------------
@@ -161,15 +114,16 @@ stage_purged() {
 }
 
 case $1 in
---enter) enter "$2" "$3" ;;
 --stage) "stage_$2" ;;
 *)
+    # shellcheck source=packaging/bare.sh
+    . "$here/bare.sh"
     deb=$1 suite=${2:-trixie}
     prepare
     within install
     within capabilities
     code=0
-    within systemd --pid --fork || code=$?
+    within systemd "--pid --fork" || code=$?
     cat "$tree/$inside/said"
     [ "$code" -eq 0 ]
     within purged

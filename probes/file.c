@@ -43,6 +43,7 @@ INLINE bool path_watched(struct path *path, u32 level, u32 use) {
     struct vfsmount *vfsmount = 0;
     struct mount *mount, *above = 0;
     const u8 *text = 0;
+    bool watched = false;
     int i;
 
     READ(dentry, path->dentry);
@@ -52,28 +53,29 @@ INLINE bool path_watched(struct path *path, u32 level, u32 use) {
         struct name name = {};
 
         if (level >= AW_WATCHED_LEVELS)
-            return false;
+            break;
         READ(root, mount->mnt.mnt_root);
         if (dentry == root) {
             READ(above, mount->mnt_parent);
             if (!above || above == mount)
-                return false;
+                break;
             READ(dentry, mount->mnt_mountpoint);
             mount = above;
             continue;
         }
         READ(text, dentry->d_name.name);
         if (read_kernel_str(name.text, sizeof(name.text), text) <= 0)
-            return false;
-        if (name_watched(&name, level, use))
-            return true;
+            break;
+        watched = name_watched(&name, level, use);
+        if (watched)
+            break;
         READ(parent, dentry->d_parent);
         if (parent == dentry)
-            return false;
+            break;
         dentry = parent;
         level++;
     }
-    return false;
+    return watched;
 }
 
 /* The process id as the process itself knows it: /proc shows that. */
@@ -281,6 +283,7 @@ _Static_assert(sizeof(struct scratch) == AW_SCRATCH_BYTES, "value size of the ma
 /* Finds the last names of a path of so many bytes; false if they lie further back than is looked.
  * Without branches but the ends of the loop, as what the verifier takes long for. */
 INLINE bool split(struct scratch *scratch, u64 length) {
+    bool ended = false;
     int i;
 
     scratch->names = 0;
@@ -290,8 +293,9 @@ INLINE bool split(struct scratch *scratch, u64 length) {
         u32 *begin;
 
         asm volatile("" : "+r"(at)); /* or the compiler counts in ways the verifier refuses */
-        if (at > length || scratch->names >= AW_WATCHED_LEVELS)
-            return true;
+        ended = at > length || scratch->names >= AW_WATCHED_LEVELS;
+        if (ended)
+            break;
         at &= TEXT_BYTES - 1;
         slash = 1 ^ any(scratch->text[at] ^ '/');
         found = slash & scratch->within;
@@ -301,7 +305,7 @@ INLINE bool split(struct scratch *scratch, u64 length) {
         scratch->names += found;
         scratch->within = 1 ^ slash;
     }
-    return false;
+    return ended;
 }
 
 /* The folder from which a system call goes: of a descriptor, or the working directory. */
@@ -322,7 +326,7 @@ INLINE bool text_watched(struct scratch *scratch, const struct asked *asked) {
     u32 use = asked->access == AW_ACCESS_READ ? AW_WATCHED_READ : AW_WATCHED_WRITE;
     struct path *folder;
     u32 begin, level;
-    bool absolute;
+    bool absolute, readable = true, watched = false;
     long length;
 
     scratch->text[0] = '/';
@@ -341,12 +345,16 @@ INLINE bool text_watched(struct scratch *scratch, const struct asked *asked) {
             break;
         begin = scratch->begin[level & (AW_WATCHED_LEVELS - 1)];
         asm volatile("" : "+r"(begin));
-        if (read_kernel_str(name.text, sizeof(name.text),
-                            scratch->text + (begin & (TEXT_BYTES - 1))) <= 0)
-            return false;
-        if (name_watched(&name, level, use))
-            return true;
+        readable = read_kernel_str(name.text, sizeof(name.text),
+                                   scratch->text + (begin & (TEXT_BYTES - 1))) > 0;
+        if (!readable)
+            break;
+        watched = name_watched(&name, level, use);
+        if (watched)
+            break;
     }
+    if (watched || !readable)
+        return watched;
     folder = absolute ? 0 : folder_of(asked->folder);
     return folder && path_watched(folder, scratch->names, use);
 }
@@ -419,7 +427,7 @@ int on_name_end(struct syscall_end *ctx) {
     scratch = scratch_space();
     if (!scratch)
         return 0;
-    regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
+    regs = task_pt_regs(bpf_get_current_task_btf());
     READ(first, regs->di);
     READ(second, regs->si);
     READ(third, regs->dx);

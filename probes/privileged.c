@@ -299,7 +299,7 @@ int on_call_end(struct syscall_end *ctx) {
         return 0;
     call.number = ctx->number;
     call.result = ctx->result;
-    fill_call(&call, (void *)bpf_task_pt_regs(bpf_get_current_task_btf()));
+    fill_call(&call, task_pt_regs(bpf_get_current_task_btf()));
     ended(&call, tag->agent);
     return 0;
 }

@@ -20,7 +20,7 @@ def run(*command: str, cwd: Path | None = None) -> subprocess.CompletedProcess[s
 def test_help_names_every_command(tmp_path: Path) -> None:
     done = run(str(DEV), "help", cwd=tmp_path)
     assert done.returncode == 0
-    for command in ("run", "test", "lint", "bench", "package", "scoreboard", "vm", "clean"):
+    for command in ("run", "test", "lint", "bench", "compiled", "package", "scoreboard", "vm", "clean"):
         assert f"\n  {command} " in done.stdout
 
 

@@ -39,9 +39,10 @@ def blame(
     Alerts about one process make one story. Ends with 1 when nothing is found, with 5 when a trace
     is damaged or partial: standard error says what is missing.
     """
+    from agentwatch.collector import settle  # noqa: PLC0415
     from agentwatch.forensics.blame import Blame, Wanted  # noqa: PLC0415 - other verbs need no pipeline
     from agentwatch.forensics.story import Story  # noqa: PLC0415
-    from agentwatch.replay import recordings, settle  # noqa: PLC0415
+    from agentwatch.replay import recordings  # noqa: PLC0415
 
     if (alert is not None) + (flow is not None) + (file is not None) > 1:
         raise click.UsageError("--alert, --flow and --file exclude each other")

@@ -62,8 +62,7 @@ def cut(trace: Path, output: Path, begin: Moment | None, end: Moment | None, ale
     """
     try:
         (files,) = recordings([trace])
-        with TraceReader(trace) as reader:
-            header = reader.header
+        header = _header(trace)
         span = [one.since_boot(header) if one is not None else None for one in (begin, end)]
         selection = Selection(agent, pid, *span)
         if alert is not None:
@@ -85,12 +84,23 @@ def merge(traces: tuple[Path, ...], output: Path, sign: Path | None) -> None:
     takes them side by side. Ends with 5 when one is damaged.
     """
     try:
+        for trace in traces:
+            _header(trace)
         done = merge_traces(traces, output, signer=_signer(sign))
     except TraceError as error:
         raise Failure(printable(str(error))) from None
     if not done.rules:
         click.echo("agentwatch: the traces have different rules, the new one has none: use --rules", err=True)
     _tell(output, done.rounds, done.damage)
+
+
+def _header(path: Path) -> TraceHeader:
+    """What a trace says of itself. Raises `TraceError`, which names it."""
+    try:
+        with TraceReader(path) as reader:
+            return reader.header
+    except TraceError as error:
+        raise TraceError(f"{path}: {error}") from None
 
 
 def _signer(path: Path | None) -> Signer | None:

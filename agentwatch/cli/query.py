@@ -82,8 +82,13 @@ def query(
         raise Failure("\n".join(lines)) from None
     except BrokenPipeError:
         raise
-    except (OSError, OverflowError) as error:  # a date can be too large for text
-        raise Failure(f"the answer cannot be made: {printable(str(error))}") from None
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise Failure(
+            f"the answer cannot be made: {printable(f'{where}{error.strerror or error}')}"
+        ) from None
+    except OverflowError as error:  # a date can be too large for text
+        raise Failure(f"the answer cannot be made: {error}") from None
     sys.exit(missing.code)
 
 

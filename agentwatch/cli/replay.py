@@ -16,6 +16,7 @@ import click
 from agentwatch.cli.exits import Exit, Failure
 from agentwatch.cli.options import reaches, rule_set
 from agentwatch.cli.paths import STANDARD_OUTPUT
+from agentwatch.collector import settle
 from agentwatch.replay import (
     STANDARD_INPUT,
     Comparison,
@@ -28,9 +29,9 @@ from agentwatch.replay import (
     Write,
     recordings,
     replay_all,
-    settle,
 )
 from agentwatch.rules.levels import LEVELS
+from agentwatch.rules.model import RuleSet
 from agentwatch.sinks.alerts import open_alert_file
 from agentwatch.tui.text import printable
 
@@ -116,7 +117,7 @@ def replay(
     """
     if exceptions and not rule_paths:
         raise click.UsageError("--exceptions goes with --rules: recorded rules come with their own")
-    order = Order(rule_set(rule_paths, exceptions) if rule_paths else None, begin, end)
+    order = Order(_other_rules(rule_paths, exceptions), begin, end)
     work = recordings(traces)
     comparison = Comparison(check) if check is not None else None
     with ExitStack() as stack:
@@ -127,6 +128,17 @@ def replay(
     if difference is not None:
         _show(difference)
     sys.exit(_exit_code(outcomes, fail_on, strict, difference))
+
+
+def _other_rules(paths: Sequence[Path], exceptions: Sequence[Path]) -> RuleSet | None:
+    """Those of --rules. None of them would catch nothing, which is no answer."""
+    if not paths:
+        return None
+    rules = rule_set(paths, exceptions)
+    if not rules.rules:
+        named = ", ".join(map(str, paths))
+        raise Failure(f"there are no rules in {named}: name files of Sigma rules, or folders with some")
+    return rules
 
 
 def _destinations(stack: ExitStack, path: Path | None, comparison: Comparison | None) -> list[Write]:

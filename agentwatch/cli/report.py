@@ -31,9 +31,10 @@ def report(trace: Path, output: Path) -> None:
 
     Ends with 5 when the trace is damaged or partial: the page and standard error say what is missing.
     """
+    from agentwatch.collector import settle  # noqa: PLC0415
     from agentwatch.forensics.report import Page  # noqa: PLC0415 - other verbs need no pipeline
     from agentwatch.forensics.story import Story  # noqa: PLC0415
-    from agentwatch.replay import recordings, settle  # noqa: PLC0415
+    from agentwatch.replay import recordings  # noqa: PLC0415
 
     settle()
     page, missing = Page(), Missing()

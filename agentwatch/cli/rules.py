@@ -21,6 +21,7 @@ from agentwatch.rules.engine import Engine
 from agentwatch.rules.explain import explain_alert
 from agentwatch.rules.load import load_rules, survey_rules
 from agentwatch.rules.model import Refused, Rule, RuleError, RuleSet
+from agentwatch.trace.error import TraceError
 
 _PATH = click.Path(path_type=Path)
 _PATHS = click.argument("paths", nargs=-1, type=_PATH, metavar="[PATH]...")
@@ -244,8 +245,8 @@ def _evidence(found: RuleSet, rule: Rule, alert: Any, trace: Path) -> Iterator[s
     wanted = _counted(found, rule.id)
     try:
         matches = samples.matches_of(loud, trace, replay_trace)
-    except (OSError, ValueError) as error:
-        raise Failure(f"the trace cannot be read: {error}", Exit.DAMAGED) from None
+    except (OSError, ValueError, TraceError) as error:
+        raise Failure(f"the trace {trace} cannot be read: {error}", Exit.DAMAGED) from None
     for match in matches:
         if match.rule.id in wanted and match.event.seq in alert["evidence"] and match.rule.conditions:
             yield f"record {match.event.seq}, {match.event.category}: {match.rule.title}"

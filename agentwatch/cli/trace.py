@@ -114,8 +114,9 @@ def export(traces: tuple[Path, ...], form: str, output: Path) -> None:
     """
     if form == "parquet" and output == STANDARD_OUTPUT:
         raise click.UsageError("--format parquet writes a folder: -o DIR")
+    from agentwatch.collector import settle  # noqa: PLC0415
     from agentwatch.forensics import export as formats  # noqa: PLC0415 - other verbs need no pipeline
-    from agentwatch.replay import recordings, settle  # noqa: PLC0415
+    from agentwatch.replay import recordings  # noqa: PLC0415
 
     settle()
     work, missing = recordings(traces), Missing()
@@ -178,7 +179,9 @@ def _verified(path: Path, trusted: list[bytes]) -> Report | None:
 def _public_keys(path: Path | None) -> list[bytes]:
     try:
         return [] if path is None else [public_key_of(path.read_bytes())]
-    except (OSError, TraceError) as error:
+    except OSError as error:
+        raise Failure(f"{path}: {error.strerror}") from None
+    except TraceError as error:
         raise Failure(f"{path}: {error}") from None
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 from agentwatch.cli.exits import Exit, Failure
 from agentwatch.cli.paths import STANDARD_OUTPUT, trace_file
 from agentwatch.control import SOCKET, VARIABLE
-from agentwatch.kernel.cgroup import CgroupError
+from agentwatch.kernel.cgroup import CgroupError, find_mount
 from agentwatch.kernel.errors import KernelError
 from agentwatch.markers import VARIABLE as MARKERS
 from agentwatch.markers import parse
@@ -26,6 +28,25 @@ from agentwatch.watch import Options
 
 if TYPE_CHECKING:
     from agentwatch.trace.sign import Signer
+
+
+_SERVICE: Final = "system.slice/agentwatch.service"
+_STARTING: Final = 10.0  # seconds that a service which runs is waited for; it starts in about two
+_AGAIN: Final = 0.1
+
+
+def _service_runs() -> bool:
+    """Whether systemd runs the daemon as a service, which is being started where it does not answer."""
+    with contextlib.suppress(OSError, CgroupError):
+        return "populated 1" in (find_mount() / _SERVICE / "cgroup.events").read_text()
+    return False
+
+
+def _left_agents(path: Path) -> bool:
+    """Whether a daemon at this socket ended with agents that the next one is to take up again."""
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        return bool(json.loads(path.with_name("agents.json").read_bytes())["agents"])
+    return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +74,8 @@ class Settings:
     def daemon(self) -> Path | None:
         """The control socket of the daemon that is to watch; None where this process does."""
         path = self.socket or Path(os.environ.get(VARIABLE) or SOCKET)
-        if self.alone or (self.socket is None and not path.exists()):
+        is_starting = path == SOCKET and _service_runs()
+        if self.alone or not (self.socket or path.exists() or is_starting or _left_agents(path)):
             return None
         if own := self._own():
             click.echo(f"agentwatch: watching without the daemon, which has no {', '.join(own)}", err=True)
@@ -61,15 +83,21 @@ class Settings:
         from agentwatch.control.client import Client, NoDaemon  # noqa: PLC0415 (only where a daemon may be)
         from agentwatch.control.protocol import ProtocolError  # noqa: PLC0415
 
-        try:
-            Client(path).close()
-        except NoDaemon as error:
-            if self.socket is not None:
-                raise Failure(str(error)) from None
-            return None
-        except ProtocolError as error:
-            raise Failure(f"{error} (--alone watches without it)") from None
-        return path
+        end = time.monotonic() + (_STARTING if is_starting else 0)
+        while True:
+            try:
+                Client(path).close()
+            except NoDaemon as error:
+                if time.monotonic() < end:
+                    time.sleep(_AGAIN)
+                    continue
+                if self.socket is not None:
+                    raise Failure(str(error)) from None
+                click.echo(f"agentwatch: {error}: watching alone, in mode {self.mode or 'monitor'}", err=True)
+                return None
+            except ProtocolError as error:
+                raise Failure(f"{error} (--alone watches without it)") from None
+            return path
 
     def _own(self) -> list[str]:
         """The options given that a daemon cannot serve: it has rules and recordings of its own."""

@@ -129,6 +129,7 @@ class Daemon:
         helper = Helper(self._recorder_settings, "agentwatch.daemon.recorder", "the recorder", 20)
         stack.callback(helper.close)
         helper.receive()  # starts it
+        self._recorder_settings["resumed"] = True  # for one that is started again
         is_continuous = config.record.enabled
         recording = Recording(helper, session, say, self._saved, is_continuous=is_continuous)
         session.record_with(recording, redact=is_continuous)

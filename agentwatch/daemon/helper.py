@@ -46,7 +46,7 @@ class Helper:
         try:
             sent = self._link is not None and self._link.send(message)
         except LinkError:
-            self._end()
+            self._died()
             sent = False
         self.dropped += not sent
         return sent
@@ -63,8 +63,7 @@ class Helper:
                 self._told = self._link.send(("settings", self._settings))
             return self._link.receive()
         except LinkError:
-            say(f"{self._what} ended and is started again")
-            self._end()
+            self._died()
             return []
 
     def _start(self) -> None:
@@ -85,6 +84,10 @@ class Helper:
         except OSError as error:  # no memory, too many processes, a Python that is being replaced
             say(f"{self._what} cannot be started: {error.strerror or error}")
             self._end()
+
+    def _died(self) -> None:
+        say(f"{self._what} ended and is started again")
+        self._end()
 
     def _end(self) -> None:
         if self._link is not None:

@@ -25,11 +25,14 @@ from agentwatch.daemon.link import Unpacker, pack
 from agentwatch.rules.levels import LEVELS
 from agentwatch.schema.decode import pack_notes
 from agentwatch.schema.events import HOST, Type
+from agentwatch.sinks.alerts import timestamp
 from agentwatch.sources.base import Batch, BatchKind, Round
 from agentwatch.trace.error import TraceError
 from agentwatch.trace.flight import FlightRecorder
 from agentwatch.trace.format import TraceHeader
+from agentwatch.trace.index import build_index
 from agentwatch.trace.past import Past
+from agentwatch.trace.reader import TraceReader
 from agentwatch.trace.redact import Redactor
 from agentwatch.trace.select import of_agent, select
 from agentwatch.trace.shelf import Shelf
@@ -221,6 +224,8 @@ class Continuous:
         self._tell = tell
         self._shelf = Shelf(folder, limits.max_bytes, limits.max_age)
         self._shelf.make()
+        if before := self._unclosed():
+            header = replace(header, extra={**header.extra, "after": before})
         self._path = self._shelf.place()
         self._error = ""
         self._lost = 0
@@ -233,6 +238,29 @@ class Continuous:
             snapshots=Past(rules, header.rules_digest),
         )
         tell("said", f"recording to {self._path}")
+
+    def _unclosed(self) -> dict[str, str]:
+        """The recording before this one and until when it tells, where its end is missing; said, too."""
+        path = self._shelf.latest()
+        if path is None:
+            return {}
+        try:
+            index = build_index(path)
+            if index.closed:
+                return {}
+            with TraceReader(path) as reader:
+                offset = reader.header.clock_offset
+        except TraceError:
+            return {}
+        last = max((entry.last_time for entry in index.entries), default=0)
+        until = timestamp(last, offset) if last else ""
+        self._tell("said", f"the recording {path} was not closed: nothing after {until or 'its beginning'}")
+        return {"file": path.name, "until": until}
+
+    def kept(self) -> int:
+        """How many rounds are written, or told as a gap."""
+        status = self.writer.status()
+        return status.rounds + status.lost_rounds
 
     def tick(self) -> None:
         """Say what goes wrong, once."""
@@ -258,6 +286,7 @@ class Recorder:
         self._redact: Callable[[Round], Round] | None = None
         self._incidents: IncidentWriter | None = None
         self._continuous: Continuous | None = None
+        self._kept = 0
         self._tidied = time.monotonic()
 
     def take(self, message: list[Any]) -> None:
@@ -281,6 +310,9 @@ class Recorder:
         header, rules = TraceHeader.unpack(settings["header"]), settings["rules"]
         folder = Path(settings["folder"])
         limits = Record(**{**settings["record"], "sign": None})
+        if settings.get("resumed"):
+            extra = {**header.extra, "resumed": True}
+            header = replace(header, created=time.time_ns(), extra=extra)
         self._redact = None if limits.enabled else Redactor()  # the core masked it already
         signer = self._signer(settings["record"]["sign"])
         incidents = Incidents(**settings["incidents"])
@@ -316,6 +348,12 @@ class Recorder:
             self._tell("saved", ticket, str(self._incidents.save(number, name, who)), "")
         except TraceError as error:
             self._tell("saved", ticket, "", str(error))
+
+    def acknowledge(self) -> None:
+        """Tell the core what is written: what is not would be lost with this process."""
+        if self._continuous is not None and (kept := self._continuous.kept()) != self._kept:
+            self._kept = kept
+            self._tell("kept", kept)
 
     def tick(self) -> None:
         """To be called now and then."""
@@ -353,6 +391,7 @@ def _serve(connection: socket.socket) -> None:
                     break
                 for message in unpacker.feed(data):
                     recorder.take(message)
+            recorder.acknowledge()
             if time.monotonic() - ticked >= _TICK:
                 ticked = time.monotonic()
                 recorder.tick()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 
 from agentwatch.clock import now
 from agentwatch.config.model import Config
@@ -17,6 +18,9 @@ from agentwatch.sources.base import Round
 from agentwatch.trace.past import told
 from agentwatch.trace.record import LAYOUTS, trace_header
 from agentwatch.trace.summary import Summariser
+
+_LOSS_NS: Final = 1_000_000_000  # between two records of what is lost while the recorder takes nothing
+_UNKEPT: Final = 1 << 16  # rounds of which it is remembered that the recorder may not have written them
 
 
 def settings_of(config: Config, session: Session, rules: RuleSet) -> dict[str, Any]:
@@ -50,8 +54,11 @@ class Recording:
         self._helper, self._session, self._say, self._answer = helper, session, say, answer
         self._is_continuous = is_continuous
         self._summarise = Summariser(LAYOUTS, "little")
-        self._missed = 0
+        self._missed = 0  # and not told yet
         self._lost = 0
+        self._next_loss = 0
+        self._given = 0  # rounds, to the recorder that runs
+        self._unkept: deque[tuple[int, int]] = deque(maxlen=_UNKEPT)
         self._starts = helper.starts
         self._waiting: dict[int, None] = {}
         self._telling: Iterator[Round] = iter(())
@@ -63,13 +70,42 @@ class Recording:
 
     def append(self, batches: Round) -> None:
         """A round, before it is folded."""
-        if self._missed and self._helper.send("missed", self._missed):
+        if self._helper.starts != self._starts:
+            self._begin_anew()
+        is_taken = self._give_missed() and self._give("round", _plain(batches))
+        if not is_taken:
+            self._missed += self._summarise((batches,)).records
+        if self._is_continuous and self._missed and (is_taken or now() >= self._next_loss):
+            # The session makes a record of it. One of each round would never end: it is missed, too.
+            self._next_loss = now() + _LOSS_NS
+            self._lost += self._missed
             self._missed = 0
-        plain = [(int(batch.kind), batch.data) for batch in batches]
-        if self._missed or not self._helper.send("round", plain):
-            records = self._summarise((batches,)).records
-            self._missed += records
-            self._lost += records
+
+    def _give_missed(self) -> bool:
+        """Tell the flight recorder of the gap before what comes next; False while it takes nothing."""
+        if self._is_continuous or not self._missed:
+            return True
+        if self._give("missed", self._missed):
+            self._missed = 0
+        return not self._missed
+
+    def _give(self, what: str, content: Any) -> bool:
+        """Send what becomes a round of the recording, and remember where in the watch it stands."""
+        if not self._helper.send(what, content):
+            return False
+        if self._is_continuous:
+            self._unkept.append((self._given, self._handed()))
+            self._given += 1
+        return True
+
+    def _handed(self) -> int:
+        """Records that the recorder was given by now, and was not known to lack."""
+        return self._session.pipeline.counters.records - self._lost - self._missed
+
+    def _note_kept(self, rounds: int) -> None:
+        """So many rounds are in the trace by now."""
+        while self._unkept and self._unkept[0][0] < rounds:
+            self._unkept.popleft()
 
     def alert(self, number: int, alert: Mapping[str, Any]) -> None:
         """An alert was raised by what was handed over."""
@@ -88,11 +124,23 @@ class Recording:
         self._answer(ticket, answer)
 
     def _begin_anew(self) -> None:
-        """The recorder was started again: who waits for it waits in vain, and it knows nothing."""
+        """The recorder was started again: who waits for it waits in vain, it knows nothing, and what the
+        one before had not written is lost."""
         self._starts = self._helper.starts
+        if self._unkept:
+            _, before = self._unkept[0]
+            self._lost += self._handed() - before
+        self._unkept.clear()
+        self._given = 0
         for ticket in list(self._waiting):
             self._done(ticket, {"error": "the recorder ended and was started again", "code": "failed"})
         self._telling = told(self._session.state, now())
+        self._tell()  # what was lost before, so that it is not told again of what comes next
+
+    def _tell(self) -> None:
+        """Tell one that was started again a part of the state."""
+        for batches in islice(self._telling, 1):
+            self._give("round", _plain(batches))
 
     def gone(self, number: int) -> None:
         """An agent is watched no longer."""
@@ -102,15 +150,21 @@ class Recording:
         """Hear what the recorder has to say. One that was started again is told the state, a part a turn."""
         if self._helper.starts != self._starts:
             self._begin_anew()
-        for batches in islice(self._telling, 1):
-            self._helper.send("round", [(int(batch.kind), batch.data) for batch in batches])
+        self._tell()
         for message in self._helper.receive():
             match message:
                 case ["said", text]:
                     self._say(text)
+                case ["kept", rounds]:
+                    self._note_kept(rounds)
                 case ["lost", number, records, reason]:
                     self._session.source.note(Type.LOSS, number, 0, records, reason)
                 case ["saved", ticket, path, ""]:
                     self._done(ticket, {"result": {"path": path}})
                 case ["saved", ticket, _, error]:
                     self._done(ticket, {"error": error, "code": "failed"})
+
+
+def _plain(batches: Round) -> list[tuple[int, bytes]]:
+    """A round as it travels."""
+    return [(int(batch.kind), batch.data) for batch in batches]

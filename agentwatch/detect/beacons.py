@@ -7,12 +7,13 @@ and retries come in bursts. Honest pollers are even, too: this is a fact to look
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from itertools import pairwise
 from statistics import median
-from typing import ClassVar, Final
+from typing import Final
 
 from agentwatch.detect.addresses import is_inside
+from agentwatch.detect.handler import NOTHING, Handler
 from agentwatch.enrich.facts import behaviour_sighting
 from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import Change, State
@@ -34,17 +35,16 @@ _STREAM = 1  # SOCK_STREAM
 class Beacons:
     """Events of category `network_behaviour` with Kind beacon: `Interval` in seconds, `Jitter` as a share."""
 
-    types: ClassVar = frozenset((int(Type.CONNECT),))
-
     def __init__(self, state: State) -> None:
         self._state = state
         self._places: dict[tuple[tuple[int, int], str, int], list[int]] = {}  # times of the last connects
+        self.handlers: dict[int, Handler] = {int(Type.CONNECT): self._connect}
 
-    def of(self, change: Change) -> Iterable[Sighting]:
+    def _connect(self, change: Change) -> Sequence[Sighting]:
         """Whether this connect goes on with a beat."""
         flow = change.flow
         if flow is None or flow.socktype != _STREAM or is_inside(flow.remote):
-            return ()
+            return NOTHING
         place = (self._state.agent(flow.agent).key, flow.remote, flow.remote_port)
         times = self._places.pop(place, None)
         if times is None:
@@ -54,11 +54,11 @@ class Beacons:
         self._places[place] = times  # to the end: the order is that of the last connect
         times.append(change.time)
         if len(times) <= INTERVALS:
-            return ()
+            return NOTHING
         found = beat(times)
         times.clear()
         if found is None:
-            return ()
+            return NOTHING
         interval, jitter = found
         facts: dict[str, Value] = {
             "Kind": "beacon",

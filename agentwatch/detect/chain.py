@@ -1,14 +1,14 @@
 """The detectors in their order: from a change of state to the events that rules see.
 
 Facts come first (what a record says by itself), then what detectors make of bytes and of
-behaviour. A detector is one class with `types` and `of(change) -> Iterable[Sighting]`; the next
-one gets its line in `Chain`.
+behaviour. A detector is one class whose `handlers` say what it makes of which records; the next one
+gets its line in `Chain`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from typing import ClassVar, Protocol
+from collections.abc import Collection
+from typing import Protocol
 
 from agentwatch.detect import files, privileged
 from agentwatch.detect.applications import Applications
@@ -17,6 +17,7 @@ from agentwatch.detect.exfiltration import Exfiltration
 from agentwatch.detect.flow_shape import FlowShapes
 from agentwatch.detect.fork_storm import ForkStorms
 from agentwatch.detect.gpu import GpuWork
+from agentwatch.detect.handler import Handler
 from agentwatch.detect.names import Names
 from agentwatch.detect.relay import Relays
 from agentwatch.detect.request import Requests
@@ -32,11 +33,8 @@ from agentwatch.enrich.state import Change, State
 class Detector(Protocol):
     """Turns changes of some types into events. Looks at nothing but the change and its own past."""
 
-    types: ClassVar[frozenset[int]]
-    """The types of records that it looks at."""
-
-    def of(self, change: Change) -> Iterable[Sighting]:
-        """The events that this change leads to."""
+    handlers: dict[int, Handler]
+    """By the type of the record: what gives the events that a change leads to."""
 
 
 _NAMED = frozenset(("dns_query", "flow", "network_connection", "network_behaviour"))
@@ -80,21 +78,25 @@ class Chain:
             detectors.append(privileged.Privileged(self._state, wanted))
         if not _JOINED.isdisjoint(wanted):
             detectors += self._joined
+        self._of_facts = self._facts.types
         self._by_type = {
-            number: tuple(detector.of for detector in detectors if number in detector.types)
-            for number in self._facts.types.union(*(detector.types for detector in detectors))
+            number: [detector.handlers[number] for detector in detectors if number in detector.handlers]
+            for number in self._of_facts.union(*(detector.handlers for detector in detectors))
         }
 
     def of(self, change: Change) -> list[Sighting]:
         """All events of a change, in a fixed order."""
         number = change.type
-        detectors = self._by_type.get(number)
-        if detectors is None:
-            return []
-        fact = self._facts.of(change) if number in self._facts.types else None
-        sightings = [] if fact is None else [fact]
-        for of in detectors:
-            found = of(change)
+        sightings: list[Sighting] = []
+        handlers = self._by_type.get(number)
+        if handlers is None:
+            return sightings
+        if number in self._of_facts:
+            fact = self._facts.of(change)
+            if fact is not None:
+                sightings.append(fact)
+        for handle in handlers:
+            found = handle(change)
             if found:
                 sightings += found
         return sightings

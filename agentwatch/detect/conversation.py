@@ -33,16 +33,19 @@ class Recogniser:
         self._context = context
         self._heads: list[bytes | None] = [b"", b""]  # None: recognised as nothing
         self._layer: Layer | None = None
-        self._fallback: Layer | None = None
+        self._fallback: registry.Unrecognised | None = None
         self.finished = False
 
     def feed(self, direction: int, data: bytes, gap: bool, start: bool) -> None:
-        later = start and data[:1] in _LATER
-        if (gap or later) and self._layer is None:
-            self._cut(direction, start)
-        if self._layer is not None:
-            self._layer.feed(direction, data, gap, start)
-            self.finished = self._layer.finished
+        layer = self._layer
+        if layer is None:
+            later = start and data[:1] in _LATER
+            if gap or later:
+                self._cut(direction, start)
+                layer = self._layer
+        if layer is not None:
+            layer.feed(direction, data, gap, start)
+            self.finished = layer.finished
             return
         if not data:
             return
@@ -72,9 +75,11 @@ class Recogniser:
                 self._unrecognised(direction, head, False, True)
 
     def _unrecognised(self, direction: int, data: bytes, gap: bool, start: bool) -> None:
-        if self._fallback is None:
-            self._fallback = registry.Unrecognised(self._context)
-        self._fallback.feed(direction, data, gap, start)
+        fallback = self._fallback
+        if fallback is None:
+            fallback = self._fallback = registry.Unrecognised(self._context)
+        if not fallback.finished:
+            fallback.feed(direction, data, gap, start)
 
     def _enter(self, entry: registry.Entry, direction: int, head: bytes) -> None:
         self._layer = entry.layer(self._context)
@@ -117,14 +122,13 @@ class Conversation:
     numbers.
     """
 
-    __slots__ = ("_found", "_layer", "_ordered", "_seen", "_streams", "_unread")
+    __slots__ = ("_found", "_layer", "_seen", "_streams", "_unread")
 
     def __init__(self, initiated: bool | None, transport: str = "tcp") -> None:
         client = None if initiated is None else OUT if initiated else IN
         self._found: list[Finding] = []
         self._seen: list[Finding] = []
-        self._ordered = transport == "tcp"
-        self._streams = (Stream(), Stream())
+        self._streams: list[Stream] = [Stream(), Stream()] if transport == "tcp" else []
         self._unread = [-1, -1]
         context = Context(self._report, Recogniser, transport, client)
         self._layer: Layer | None = DatagramRecogniser(context) if transport == "udp" else Recogniser(context)
@@ -133,6 +137,10 @@ class Conversation:
     def finished(self) -> bool:
         """Whether no further segment can yield a finding; the flow need not be fed any more."""
         return self._layer is None
+
+    def end(self) -> None:
+        """The flow is over. Layers that were at work lead back here: they go now, and need no collector."""
+        self._layer = None
 
     def segment(
         self, direction: int, seq: int, data: bytes, wire_length: int, message: int, time: int
@@ -144,16 +152,22 @@ class Conversation:
         """
         if self._layer is None:
             return _NOTHING
-        if self._ordered:
-            if self._streams[1 - direction].waiting:
-                self._read(1 - direction, self._streams[1 - direction].flush())
-            self._read(direction, self._streams[direction].feed(seq, data, wire_length, message))
+        if self._streams:
+            other = self._streams[1 - direction]
+            if other.waiting:
+                self._read(1 - direction, other.flush())
+            stream = self._streams[direction]
+            start = stream.follows(seq, data, wire_length, message)
+            if start < 0:
+                self._read(direction, stream.feed(seq, data, wire_length, message))
+            else:
+                self._hand_on(direction, data, False, start == 1)
         else:
-            start = message != self._unread[direction]
+            starts = message != self._unread[direction]
             self._unread[direction] = message
-            self._read(direction, (Chunk(data, False, start),))
+            self._hand_on(direction, data, False, starts)
             if wire_length > len(data):
-                self._read(direction, (Chunk(b"", True, False),))
+                self._hand_on(direction, b"", True, False)
         if not self._found:
             return _NOTHING
         found, self._found = self._found, []
@@ -161,13 +175,17 @@ class Conversation:
 
     def _read(self, direction: int, chunks: tuple[Chunk, ...] | list[Chunk]) -> None:
         for data, gap, start in chunks:
-            if self._layer is None:
-                return
-            self._layer.feed(direction, data, gap, start)
-            if self._layer.finished:
+            self._hand_on(direction, data, gap, start)
+
+    def _hand_on(self, direction: int, data: bytes, gap: bool, start: bool) -> None:
+        layer = self._layer
+        if layer is not None:
+            layer.feed(direction, data, gap, start)
+            if layer.finished:
                 self._layer = None
 
     def _report(self, finding: Finding) -> None:
-        if finding not in self._seen and len(self._seen) < MAX_FINDINGS:
-            self._seen.append(finding)
+        seen = self._seen
+        if len(seen) < MAX_FINDINGS and finding not in seen:
+            seen.append(finding)
             self._found.append(finding)

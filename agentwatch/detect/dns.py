@@ -33,6 +33,7 @@ TYPES: Final = {
     65: "HTTPS",
     255: "ANY",
 }
+FIELDS: Final = ("QueryName", "QueryType", "QueryResults", "QueryStatus")
 RCODES: Final = {0: "NOERROR", 1: "FORMERR", 2: "SERVFAIL", 3: "NXDOMAIN", 4: "NOTIMP", 5: "REFUSED"}
 
 
@@ -54,17 +55,45 @@ class Record:
     value: str
 
 
-@dataclass(frozen=True, slots=True)
 class DnsMessage:
     """One message. `partial`: the bytes ended, or made no sense, before all that the header counts."""
 
-    is_response: bool
-    opcode: int
-    rcode: str
-    truncated: bool
-    questions: tuple[Question, ...]
-    answers: tuple[Record, ...]
-    partial: bool
+    __slots__ = (
+        "answers",
+        "fields",
+        "is_response",
+        "opcode",
+        "partial",
+        "questions",
+        "rcode",
+        "truncated",
+    )
+
+    def __init__(
+        self,
+        is_response: bool,
+        opcode: int,
+        rcode: str,
+        truncated: bool,
+        questions: tuple[Question, ...],
+        answers: tuple[Record, ...],
+        partial: bool,
+    ) -> None:
+        self.is_response = is_response
+        self.opcode = opcode
+        self.rcode = rcode
+        self.truncated = truncated
+        self.questions = questions
+        self.answers = answers
+        self.partial = partial
+        self.fields: dict[str, Value] = {}
+        """The FIELDS of category `dns_query`, where there is a question. Messages are remembered: copy it."""
+        if questions:
+            name, kind = questions[0].name, questions[0].type
+            results = tuple([answer.value for answer in answers])
+            self.fields = dict(
+                zip(FIELDS, (name, kind, results, rcode if is_response else None), strict=True)
+            )
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -162,7 +191,7 @@ _MAX_QUESTION: Final = 600
 
 
 class DnsStream:
-    """The layer of DNS over TCP: every message is a finding with the fields of `message_fields`."""
+    """The layer of DNS over TCP: every message is a finding with its `fields`."""
 
     finished = False
 
@@ -189,21 +218,10 @@ class DnsStream:
         message = parse(framed[2:])
         if message is not None and message.questions:
             results = frozenset(("QueryResults",)) if cut and message.is_response else frozenset()
-            self._context.emit("dns", "", results, **message_fields(message))
+            self._context.emit("dns", "", results, **message.fields)
 
 
 _MAX_MESSAGE: Final = 4096
-
-
-FIELDS: Final = ("QueryName", "QueryType", "QueryResults", "QueryStatus")
-
-
-def message_fields(message: DnsMessage) -> dict[str, Value]:
-    """The FIELDS of category `dns_query` for a message that has a question."""
-    question = message.questions[0]
-    results = tuple(answer.value for answer in message.answers)
-    status = message.rcode if message.is_response else None
-    return dict(zip(FIELDS, (question.name, question.type, results, status), strict=True))
 
 
 def _u16(data: bytes, position: int) -> int:

@@ -8,12 +8,13 @@ or an adapter (100 MB), a model (1 GB), a training's checkpoints (10 GB).
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import Final
 
 from agentwatch.detect.addresses import is_inside
 from agentwatch.detect.dns_tunnel import registered_domain
+from agentwatch.detect.handler import NOTHING, Handler
 from agentwatch.enrich.facts import behaviour_sighting
 from agentwatch.enrich.flows import Flow
 from agentwatch.enrich.sighting import Sighting
@@ -85,25 +86,24 @@ def _magnitude(size: int) -> str:
 class Exfiltration:
     """Events of category `network_behaviour` with Kind exfiltration, for destinations outside."""
 
-    types: ClassVar = frozenset((int(Type.FLOW_PROGRESS), _CLOSE))
-
     def __init__(self, state: State) -> None:
         self._state = state
         self._volumes = Volumes()
+        self.handlers: dict[int, Handler] = dict.fromkeys((int(Type.FLOW_PROGRESS), _CLOSE), self._totals)
 
-    def of(self, change: Change) -> Iterable[Sighting]:
+    def _totals(self, change: Change) -> Sequence[Sighting]:
         """What the totals of this flow make of its destination."""
         flow = change.flow
         sent = change.fields[_BYTES_OUT]
         if sent < LEAST or flow is None or not flow.remote or is_inside(flow.remote):
-            return ()
+            return NOTHING
         received = change.fields[_BYTES_OUT + 1]
         agent = self._state.agent(flow.agent).key
         found = self._volumes.flow(
             flow.cookie, agent, _destination(flow), sent, received, ended=change.type == _CLOSE
         )
         if found is None:
-            return ()
+            return NOTHING
         found["Protocol"] = flow.application or flow.transport
         return (behaviour_sighting(self._state, "network_behaviour", change, found),)
 

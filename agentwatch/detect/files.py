@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from typing import ClassVar, Final
+from collections.abc import Collection, Sequence
+from typing import Final
 
+from agentwatch.detect.handler import Handler
 from agentwatch.enrich.facts import sighting
 from agentwatch.enrich.files import FileUse
 from agentwatch.enrich.sighting import Sighting
@@ -28,23 +29,25 @@ _MOVING: Final = ("cgroup.procs", "cgroup.threads")
 class Files:
     """Events of the categories in `wanted` for uses of files."""
 
-    types: ClassVar[frozenset[int]] = frozenset((Type.FILE_ACCESS,))
-
     def __init__(self, state: State, wanted: Collection[str]) -> None:
         self._state = state
         self._wanted = wanted
+        self.handlers: dict[int, Handler] = {int(Type.FILE_ACCESS): self.of}
 
-    def of(self, change: Change) -> Iterator[Sighting]:
+    def of(self, change: Change) -> Sequence[Sighting]:
         """The use of a file, and what it means to the watch."""
         (use,) = change.fields
+        events = []
         category = "file_access" if use.access == Access.READ else "file_event"
         if category in self._wanted:
             own: dict[str, Value] = {"Access": _NAMES[use.access], "FileKind": use.kind or None}
-            yield self._sighting(category, change, use, own)
+            events.append(self._sighting(category, change, use, own))
         if "tampering" in self._wanted and use.access != Access.READ:
             kind = _tampering(use, change.agent)
             if kind:
-                yield self._sighting("tampering", change, use, {"Kind": kind, "Access": _NAMES[use.access]})
+                own = {"Kind": kind, "Access": _NAMES[use.access]}
+                events.append(self._sighting("tampering", change, use, own))
+        return events
 
     def _sighting(self, category: str, change: Change, use: FileUse, own: dict[str, Value]) -> Sighting:
         fields = {"TargetFilename": use.path, "SourceFilename": use.source or None, **own}

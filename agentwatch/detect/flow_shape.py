@@ -18,9 +18,10 @@ A score is no proof. It is graded so that rules may join it with a second sign, 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import ClassVar, Final, NamedTuple
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
+from agentwatch.detect.handler import NOTHING, Handler
 from agentwatch.enrich.facts import behaviour_sighting
 from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import Change, State
@@ -109,21 +110,20 @@ def _between(value: float, low: float, full: float, full_end: float, end: float)
 class FlowShapes:
     """Events of category `network_behaviour` with Kind mining_shape, for flows that hide what they carry."""
 
-    types: ClassVar = frozenset((int(Type.FLOW_PROGRESS),))
-
     def __init__(self, state: State) -> None:
         self._state = state
         self._begun: dict[int, tuple[int, Totals, int]] = {}  # by cookie: time, totals, score told
+        self.handlers: dict[int, Handler] = {int(Type.FLOW_PROGRESS): self._progress}
 
-    def of(self, change: Change) -> Iterable[Sighting]:
+    def _progress(self, change: Change) -> Sequence[Sighting]:
         """The score of a flow, where it reaches a further ten."""
         flow = change.flow
         if flow is None:
-            return ()
+            return NOTHING
         totals = Totals(*change.fields[_FIRST:])
         begun = self._begun.pop(flow.cookie, None)
         if flow.initiated is False or flow.application not in _OPAQUE or _is_bulk(totals):
-            return ()
+            return NOTHING
         time, first, told = begun or (change.time, totals, 0)
         seconds = max(0, change.time - time) / 1e9
         since = totals.since(first)
@@ -133,7 +133,7 @@ class FlowShapes:
         if len(self._begun) > FLOWS_KEPT:
             del self._begun[next(iter(self._begun))]
         if not is_further:
-            return ()
+            return NOTHING
         flow.attributes["mining_shape"] = points  # for whoever knows a second sign
         found: dict[str, Value] = {
             "Kind": "mining_shape",

@@ -12,9 +12,10 @@ are told:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import ClassVar, Final
+from collections.abc import Sequence
+from typing import Final
 
+from agentwatch.detect.handler import NOTHING, Handler
 from agentwatch.detect.per_agent import PerAgent
 from agentwatch.enrich.facts import behaviour_sighting
 from agentwatch.enrich.processes import Process, ProcessTable
@@ -121,20 +122,19 @@ def _is_same_image(one: Process, other: Process) -> bool:
 class ForkStorms:
     """Events of category `process_behaviour` with Kind fork_storm."""
 
-    types: ClassVar = frozenset((int(Type.FORK),))
-
     def __init__(self, state: State) -> None:
         self._state = state
         self._agents = PerAgent(lambda: Forks(state.processes))
+        self.handlers: dict[int, Handler] = {int(Type.FORK): self._fork}
 
-    def of(self, change: Change) -> Iterable[Sighting]:
+    def _fork(self, change: Change) -> Sequence[Sighting]:
         """What this fork makes of those before it."""
         forks = self._agents.of(change.agent)
         batch = forks.batch
         batch.append(change.process)
         if len(batch) < BATCH:
-            return ()
+            return NOTHING
         found = forks.look()
         if found is None:
-            return ()
+            return NOTHING
         return (behaviour_sighting(self._state, "process_behaviour", change, found),)

@@ -5,6 +5,7 @@ A message is a letter for its type, its length in eight bytes, and JSON.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from agentwatch.detect.layer import Context, Unread, starts_with
@@ -22,7 +23,7 @@ _MEMBERS: Final = {
 """Of a login, a work connection, a visitor: a member that it has, and those of which it has one."""
 
 
-is_headed_tls: Final = starts_with(b"\x17\x16\x03")
+is_headed_tls: Final[Callable[[bytes], bool | None]] = starts_with(b"\x17\x16\x03")
 """Whether a stream starts with frp's byte and a record of TLS."""
 
 

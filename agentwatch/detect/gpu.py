@@ -7,10 +7,11 @@ leave gaps. A miner's has none. Neither is proof: rules ask for a second sign.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Final
+from typing import Final
 
+from agentwatch.detect.handler import NOTHING, Handler
 from agentwatch.enrich.facts import sighting
 from agentwatch.enrich.flows import Flow
 from agentwatch.enrich.gpus import UNKNOWN, Gpu, GpuUse
@@ -78,26 +79,31 @@ class _Load:
 class GpuWork:
     """Events of category `gpu`."""
 
-    types: ClassVar = frozenset(
-        int(one) for one in (Type.GPU_DEVICE, Type.GPU_USE, Type.GPU_GONE, Type.FILE_ACCESS)
-    )
-
     def __init__(self, state: State) -> None:
         self._state = state
         self._loads: dict[tuple[Key, str], _Load] = {}
         self._miners: dict[Key, Flow] = {}
         self._looked = -FLOWS_LOOKED
+        self.handlers: dict[int, Handler] = {
+            int(Type.GPU_USE): self._used,
+            int(Type.FILE_ACCESS): self._file,
+            int(Type.GPU_DEVICE): self._appeared,
+            int(Type.GPU_GONE): self._gone,
+        }
 
-    def of(self, change: Change) -> Iterable[Sighting]:
-        """What a record of the sampler, or of a file, says about the agent and the GPUs it may use."""
-        if change.type == Type.GPU_USE:
-            use = self._state.gpus.use_of(change.process, change.fields[0])
-            return () if use is None else (self._use(change, use),)
-        if change.type == Type.FILE_ACCESS:
-            (opened,) = change.fields
-            return (self._opened(change, opened.path),) if opened.kind == "gpu" else ()
-        if change.type == Type.GPU_DEVICE:
-            return self._devices(change, (change.fields[0],), {"Kind": "appeared"})
+    def _used(self, change: Change) -> Sequence[Sighting]:
+        """What a sample says about the agent and the GPU that it uses."""
+        use = self._state.gpus.use_of(change.process, change.fields[0])
+        return NOTHING if use is None else (self._use(change, use),)
+
+    def _file(self, change: Change) -> Sequence[Sighting]:
+        (opened,) = change.fields
+        return (self._opened(change, opened.path),) if opened.kind == "gpu" else NOTHING
+
+    def _appeared(self, change: Change) -> Sequence[Sighting]:
+        return self._devices(change, (change.fields[0],), {"Kind": "appeared"})
+
+    def _gone(self, change: Change) -> Sequence[Sighting]:
         gone, reason = change.fields
         return self._devices(change, gone, {"Kind": "lost", "Reason": reason})
 

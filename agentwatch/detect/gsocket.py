@@ -11,7 +11,7 @@ _SIZE: Final = 128
 _LISTEN, _CONNECT = 1, 2
 _KNOWN_FLAGS: Final = 0x1F
 _RESERVED: Final = ((4, 16), (48, 128))
-_ADDRESS: Final = slice(32, 48)
+_ADDRESS: Final = 32  # where it begins; 16 bytes
 _DISTINCT: Final = 8  # of an address's 16 bytes, a digest, about 15 differ
 
 
@@ -28,7 +28,7 @@ def is_gsocket(head: bytes) -> bool | None:
         return False
     if len(head) < _SIZE:
         return None
-    return len(set(head[_ADDRESS])) >= _DISTINCT
+    return len(set(head[_ADDRESS : _ADDRESS + 16])) >= _DISTINCT
 
 
 class Gsocket(Unread):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import re
 from typing import Final
 
 from agentwatch.detect.finding import TEXT_LIMIT, text
@@ -15,23 +15,28 @@ MAX_HEAD: Final = 4096
 MAX_REQUESTS: Final = 8
 _MAX_CHUNK_LINE: Final = 64
 _METHODS: Final = tuple(b"GET POST PUT HEAD DELETE OPTIONS PATCH TRACE CONNECT".split())
-_KEPT: Final = frozenset(
+_KEPT: Final = (
     "host user-agent content-length transfer-encoding upgrade sec-websocket-protocol"
     " x-mining-extensions x-stratum x-roll-ntime".split()
 )
+_HEADER: Final = re.compile(
+    rb"\n[ \t\r\v\f]*(%s)[ \t\r\v\f]*:([^\n]*)" % "|".join(_KEPT).encode(), re.IGNORECASE
+)
 
 
-@dataclass(frozen=True, slots=True)
 class Head:
     """A request's or response's first line and the headers that matter here, names lower-cased.
 
     Of a request `method` and `target`; of a response `status`, else 0.
     """
 
-    method: str = ""
-    target: str = ""
-    status: int = 0
-    headers: dict[str, str] = field(default_factory=dict)
+    __slots__ = ("headers", "method", "status", "target")
+
+    def __init__(self, method: str, target: str, status: int, headers: dict[str, str]) -> None:
+        self.method = method
+        self.target = target
+        self.status = status
+        self.headers = headers
 
     @property
     def host(self) -> str:
@@ -41,12 +46,15 @@ class Head:
     @property
     def length(self) -> int | None:
         """Content-Length, None where it is missing or no number."""
-        value = self.headers.get("content-length", "")
+        value = self.headers.get("content-length")
+        if value is None:
+            return None
         return int(value) if value.isascii() and value.isdigit() and len(value) < 16 else None
 
     @property
     def chunked(self) -> bool:
-        return "chunked" in self.headers.get("transfer-encoding", "").lower()
+        coding = self.headers.get("transfer-encoding")
+        return coding is not None and "chunked" in coding.lower()
 
 
 def split_host(authority: str) -> tuple[str, int]:
@@ -59,30 +67,30 @@ def split_host(authority: str) -> tuple[str, int]:
 
 def parse_head(data: bytes) -> Head | None:
     """Reads a head, whole or cut; None if its first line is that of no request or response."""
-    first, *lines = data.split(b"\n")
+    first, whole_line, _ = data.partition(b"\n")
     words = first.rstrip(b"\r").split(b" ")
-    headers: dict[str, str] = {}
-    for line in lines:
-        name, colon, value = line.partition(b":")
-        key = name.strip().lower().decode("latin-1")
-        if colon and key in _KEPT:
-            headers.setdefault(key, text(value.strip()))
-    if words[0].startswith(b"HTTP/1.") and len(words) >= 2 and words[1].isdigit() and len(words[1]) == 3:
-        return Head(status=int(words[1]), headers=headers)
-    whole_line = bool(lines)
-    if words[0] in _METHODS and len(words) >= 2 and (not whole_line or words[-1].startswith(b"HTTP/1.")):
-        return Head(method=words[0].decode(), target=text(words[1]), headers=headers)
+    if len(words) < 2:
+        return None
+    if words[0].startswith(b"HTTP/1.") and words[1].isdigit() and len(words[1]) == 3:
+        return Head("", "", int(words[1]), _headers(data))
+    if words[0] in _METHODS and (not whole_line or words[-1].startswith(b"HTTP/1.")):
+        return Head(words[0].decode(), text(words[1]), 0, _headers(data))
     return None
+
+
+def _headers(data: bytes) -> dict[str, str]:
+    """Those that matter of a head; of some with one name the first."""
+    headers: dict[str, str] = {}
+    for name, value in _HEADER.findall(data):
+        headers.setdefault(name.lower().decode(), text(value.strip()))
+    return headers
 
 
 def is_http(head: bytes) -> bool | None:
     """Whether a stream starts as HTTP/1 does; None if more bytes are needed to tell."""
-    for opening in _OPENINGS:
-        if head.startswith(opening):
-            return True
-        if opening.startswith(head):
-            return None
-    return False
+    if head.startswith(_OPENINGS):
+        return True
+    return None if any(opening.startswith(head) for opening in _OPENINGS) else False
 
 
 _OPENINGS: Final = (*(method + b" " for method in _METHODS), b"HTTP/1.")
@@ -94,10 +102,16 @@ _HEAD, _LENGTH, _CLOSE, _CHUNK_SIZE, _CHUNK_DATA, _CHUNK_END, _LOST, _INSIDE = r
 class _Side:
     """One direction's place in its messages."""
 
+    __slots__ = ("buffer", "remaining", "state")
+
     def __init__(self) -> None:
         self.state = _HEAD
         self.buffer = b""
         self.remaining = 0
+
+
+_PATH: Final = frozenset(("Path",))
+_NOTHING: Final[frozenset[str]] = frozenset()
 
 
 class Http:
@@ -208,17 +222,18 @@ class Http:
             self._enter(direction, context.tunnel("connect", host, port).open())
             return
         if not self._requests:
-            self._context = replace(context, software=software)
-        request = (head.method, head.host, head.target)
+            self._context = context.named(software)
+        host = head.host
+        request = (head.method, host, head.target)
         if request not in self._requests and len(self._requests) < MAX_REQUESTS:
             self._requests.add(request)
-            cut = frozenset(("Path",)) if len(head.target) >= TEXT_LIMIT else frozenset()
+            cut = _PATH if len(head.target) >= TEXT_LIMIT else _NOTHING
             context.emit(
                 "http",
                 "",
                 cut,
                 Method=head.method,
-                DestinationHostname=head.host,
+                DestinationHostname=host,
                 Path=head.target,
                 Client=software,
             )
@@ -226,8 +241,17 @@ class Http:
             verdict = Verdict("getwork", "X-Mining-Extensions", True)
             self._mining.tell(self._context.inside("http"), direction, verdict)
         upgrade = head.headers.get("upgrade", "").lower()
+        if upgrade:
+            self._upgrade(upgrade, head, context)
+        if upgrade == "websocket":
+            self._enter(direction, WebSocket(context.inside("websocket", software)))
+            return
+        self._expect_body(direction, side, head, unannounced=head.method in ("POST", "PUT", "PATCH"))
+
+    def _upgrade(self, upgrade: str, head: Head, context: Context) -> None:
+        """Reports what the client wants to go on with."""
         subprotocol = head.headers.get("sec-websocket-protocol", "")
-        tool = of_upgrade(upgrade, head.target, subprotocol) if upgrade else None
+        tool = of_upgrade(upgrade, head.target, subprotocol)
         if tool is not None:
             emit_tool(context, *tool, DestinationHostname=head.host, Path=head.target)
         if upgrade == "websocket":
@@ -235,12 +259,9 @@ class Http:
                 "websocket",
                 DestinationHostname=head.host,
                 Path=head.target,
-                Client=software,
+                Client=head.headers.get("user-agent", ""),
                 Subprotocol=subprotocol,
             )
-            self._enter(direction, WebSocket(context.inside("websocket", software)))
-            return
-        self._expect_body(direction, side, head, unannounced=head.method in ("POST", "PUT", "PATCH"))
 
     def _enter(self, direction: int, layer: Layer) -> None:
         """The client's next bytes go inside. It may not wait for the response, nor need we."""
@@ -248,10 +269,9 @@ class Http:
         self._sides[direction].state = _INSIDE
 
     def _respond(self, direction: int, side: _Side, head: Head) -> None:
-        if head.headers.keys() & {"x-stratum", "x-roll-ntime"}:
-            verdict = Verdict(
-                "getwork", "X-Stratum" if "x-stratum" in head.headers else "X-Roll-NTime", False
-            )
+        headers = head.headers
+        if "x-stratum" in headers or "x-roll-ntime" in headers:
+            verdict = Verdict("getwork", "X-Stratum" if "x-stratum" in headers else "X-Roll-NTime", False)
             self._mining.tell(self._context.inside("http"), direction, verdict)
         if self._inside is not None and (head.status == 101 or 200 <= head.status < 300):
             side.state = _INSIDE
@@ -273,8 +293,8 @@ class Http:
             self._json.restart(direction)
         if head.chunked:
             side.state = _CHUNK_SIZE
-        elif head.length is not None:
-            side.state, side.remaining = (_LENGTH, head.length) if head.length else (_HEAD, 0)
+        elif (length := head.length) is not None:
+            side.state, side.remaining = (_LENGTH, length) if length else (_HEAD, 0)
         elif unannounced and head.status:
             side.state = _CLOSE
         # An unannounced body of a request is told from the next request by its first byte.
@@ -308,5 +328,8 @@ class Http:
 
 def _head_end(data: bytes, start: int) -> int:
     """Where a head's empty line ends, from `start` on; -1 if it is not there yet."""
-    ends = [found + len(mark) for mark in (b"\r\n\r\n", b"\n\n") if (found := data.find(mark, start)) >= 0]
-    return min(ends, default=-1)
+    end = data.find(b"\r\n\r\n", start)
+    bare = data.find(b"\n\n", start, end + 3 if end >= 0 else len(data))  # before it
+    if bare >= 0:
+        return bare + 2
+    return end + 4 if end >= 0 else -1

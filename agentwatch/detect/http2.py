@@ -6,6 +6,7 @@ Huffman codes of printable letters. A field that is out of this reach ends the r
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from agentwatch.detect.finding import text
@@ -164,7 +165,7 @@ class _Block:
         return huffman(raw) if first & 0x80 else raw.decode("latin-1")
 
 
-is_http2: Final = starts_with(PREFACE)
+is_http2: Final[Callable[[bytes], bool | None]] = starts_with(PREFACE)
 """Whether a stream starts with a client's preface."""
 
 
@@ -205,7 +206,7 @@ class Http2:
         if "DestinationHostname" in found:
             found["DestinationHostname"] = split_host(found["DestinationHostname"])[0]
         context = self._context if self._client is None else self._context.sent_by(self._client)
-        unknown = frozenset(_FIELDS.values()) - found.keys() if cut else frozenset()
+        unknown = frozenset(_FIELDS.values()).difference(found) if cut else frozenset()
         context.emit("http2", "", unknown, **found)
 
 

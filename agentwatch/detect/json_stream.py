@@ -31,6 +31,32 @@ _LITERAL: Final = frozenset(b"+-.0123456789abcdefghijklmnopqrstuvwxyzE")
 _QUOTE, _COMMA, _COLON, _NEWLINE = b'",:\n'
 _OPEN_OBJECT, _CLOSE_OBJECT, _OPEN_ARRAY, _CLOSE_ARRAY = b"{}[]"
 
+_SHORT: Final = 1024
+"""Bytes of a message that is read at once. No string or literal of theirs is too long to be kept."""
+_ENDS: Final = (b"}", b"}\n", b"}\r\n")
+_LONGEST_LITERAL: Final = 64
+
+
+def _integer(literal: str) -> int:
+    return int(_not_long(literal))
+
+
+def _fraction(literal: str) -> float:
+    return float(_not_long(literal))
+
+
+def _not_long(literal: str) -> str:
+    if len(literal) > _LONGEST_LITERAL:
+        raise ValueError("a stream does not keep all of it")
+    return literal
+
+
+def _constant(word: str) -> Json:
+    raise ValueError(f"{word} is no JSON")
+
+
+_DECODER: Final = json.JSONDecoder(parse_int=_integer, parse_float=_fraction, parse_constant=_constant)
+
 # What the grammar allows next.
 _VALUE, _FIRST_VALUE, _NAME, _FIRST_NAME, _AFTER_NAME, _AFTER_VALUE, _SKIP_LINE, _ENDED = range(8)
 
@@ -114,6 +140,10 @@ class JsonStream:
 
     def feed(self, data: bytes) -> list[Message]:
         """Takes further bytes; returns the messages that they complete."""
+        if self._expect == _VALUE and not self._kinds and (whole := self._whole(data)) is not None:
+            if self._single:
+                self._expect = _ENDED
+            return [whole]
         messages: list[Message] = []
         position, end = 0, len(data)
         while position < end:
@@ -136,6 +166,47 @@ class JsonStream:
                 else:
                     self._give_up()
         return messages
+
+    def _whole(self, data: bytes) -> Message | None:
+        """The message, where the bytes are one and nothing else, as most are; None where that is not sure.
+
+        Short ones only: no limit but those on depth, elements and lengths can be reached within them.
+        """
+        if len(data) > _SHORT or data[:1] != b"{" or not data.endswith(_ENDS):
+            return None
+        if data.count(b",") + data.count(b"{") + data.count(b"[") >= KEPT_NODES:
+            return None
+        message = Message()
+        try:
+            parsed = _DECODER.decode(data.decode())
+            self._prune(parsed, message, 1)
+        except (ValueError, RecursionError):
+            return None
+        message.complete = True
+        message.foreign = len(message) < len(parsed)
+        return message
+
+    def _prune(self, parsed: dict[str, Json], kept: dict[str, Json], depth: int) -> None:
+        """Keeps what `_keep` would. Raises ValueError for names that differ in case alone."""
+        for name, value in parsed.items():
+            folded = name.casefold()
+            if folded in self._vocabulary:
+                if folded in kept:
+                    raise ValueError("which member is the last is not known here")
+                kept[folded] = self._pruned(value, depth)
+
+    def _pruned(self, value: Json, depth: int) -> Json:
+        if isinstance(value, str):
+            return value[:MAX_STRING]
+        if isinstance(value, list):
+            kept_list = value[:KEPT_ELEMENTS] if depth < KEPT_DEPTH else []
+            return [self._pruned(one, depth + 1) for one in kept_list]
+        if isinstance(value, dict):
+            kept: dict[str, Json] = {}
+            if depth < KEPT_DEPTH:
+                self._prune(value, kept, depth + 1)
+            return kept
+        return value
 
     def _give_up(self) -> None:
         self.malformed += 1
@@ -184,8 +255,8 @@ class JsonStream:
         start = position
         while position < end and data[position] in _LITERAL:
             position += 1
-        self._literal += data[start : min(position, start + 64)]
-        if len(self._literal) > 64:
+        self._literal += data[start : min(position, start + _LONGEST_LITERAL)]
+        if len(self._literal) > _LONGEST_LITERAL:
             self._give_up()
         return position
 

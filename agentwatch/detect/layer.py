@@ -8,7 +8,6 @@ body, the messages of a WebSocket), which is found by the same table as the oute
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from agentwatch.detect.finding import OUT, Finding
@@ -33,7 +32,6 @@ class Layer(Protocol):
         """Whether no further bytes can yield a finding, in either direction."""
 
 
-@dataclass(slots=True)
 class Context:
     """Where a layer stands: what carries it, who is its client, whom to tell.
 
@@ -44,14 +42,27 @@ class Context:
     itself in an outer layer.
     """
 
-    report: Callable[[Finding], None]
-    recognise: Callable[[Context], Layer]
-    carrier: str
-    client: int | None
-    outer: tuple[str, ...] = ()
-    asked: tuple[tuple[str, Value], ...] = ()
-    software: str = ""
-    depth: int = 0
+    __slots__ = ("asked", "carrier", "client", "depth", "outer", "recognise", "report", "software")
+
+    def __init__(
+        self,
+        report: Callable[[Finding], None],
+        recognise: Callable[[Context], Layer],
+        carrier: str,
+        client: int | None,
+        outer: tuple[str, ...] = (),
+        asked: tuple[tuple[str, Value], ...] = (),
+        software: str = "",
+        depth: int = 0,
+    ) -> None:
+        self.report = report
+        self.recognise = recognise
+        self.carrier = carrier
+        self.client = client
+        self.outer = outer
+        self.asked = asked
+        self.software = software
+        self.depth = depth
 
     def open(self) -> Layer:
         """The layer of whatever lies here."""
@@ -65,11 +76,13 @@ class Context:
         `cut`: names of attributes whose values lie beyond what was recorded.
         """
         fields: dict[str, Value] = dict(self.asked)
-        fields["Transport"] = ">".join((*self.outer, self.carrier))
+        fields["Transport"] = ">".join((*self.outer, self.carrier)) if self.outer else self.carrier
         role = role or self.role
         if role:
             fields["Role"] = role
-        fields.update((name, value) for name, value in attributes.items() if value not in (None, ""))
+        for name, value in attributes.items():
+            if value is not None and value != "":
+                fields[name] = value
         self.report(Finding(protocol, fields, cut))
 
     @property
@@ -81,7 +94,31 @@ class Context:
 
     def sent_by(self, direction: int) -> Context:
         """The same place, knowing that the client's bytes go in `direction`."""
-        return self if self.client == direction else replace(self, client=direction)
+        if self.client == direction:
+            return self
+        return Context(
+            self.report,
+            self.recognise,
+            self.carrier,
+            direction,
+            self.outer,
+            self.asked,
+            self.software,
+            self.depth,
+        )
+
+    def named(self, software: str) -> Context:
+        """The same place, knowing what the client calls itself."""
+        return Context(
+            self.report,
+            self.recognise,
+            self.carrier,
+            self.client,
+            self.outer,
+            self.asked,
+            software,
+            self.depth,
+        )
 
     def tunnel(self, proxy: str, host: str, port: int) -> Context:
         """The inside of a proxy's tunnel: raw bytes again, with a destination."""
@@ -109,9 +146,13 @@ class Context:
 def starts_with(*openings: bytes) -> Callable[[bytes], bool | None]:
     """Whether a stream starts with one of these; the function says None if more bytes are needed to tell."""
 
+    longest = max(map(len, openings))
+
     def recognise(head: bytes) -> bool | None:
         if head.startswith(openings):
             return True
+        if len(head) >= longest:
+            return False
         return None if any(opening.startswith(head) for opening in openings) else False
 
     return recognise

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import ClassVar
 
 from agentwatch.detect import dns
 from agentwatch.detect.dns_tunnel import DnsTunnels
+from agentwatch.detect.handler import NOTHING, Handler
 from agentwatch.detect.per_agent import PerAgent
 from agentwatch.enrich.facts import behaviour_sighting, sighting
 from agentwatch.enrich.sighting import Sighting
@@ -17,6 +17,7 @@ from agentwatch.event import Value
 from agentwatch.schema.events import SOCKET_BLOCK, PayloadFlag, Type
 
 _UDP = 17
+_DNS = int(PayloadFlag.DNS)
 _LOCAL_NAMES = frozenset((137, 5353, 5355))  # NetBIOS, multicast DNS, LLMNR: names of neighbours
 _PACKET_LENGTH = len(SOCKET_BLOCK) + 1
 
@@ -27,20 +28,19 @@ class Names:
     Data carried in names is an event of category `network_behaviour`, Kind dns_tunnel.
     """
 
-    types: ClassVar = frozenset((int(Type.PAYLOAD),))
-
     def __init__(self, state: State) -> None:
         self._state = state
         self._tunnels = PerAgent(DnsTunnels)
+        self.handlers: dict[int, Handler] = {int(Type.PAYLOAD): self._payload}
 
-    def of(self, change: Change) -> Iterable[Sighting]:
+    def _payload(self, change: Change) -> Sequence[Sighting]:
         """A question or an answer, where the change is a DNS datagram."""
-        if not (change.payload_flags & PayloadFlag.DNS or _on_another_port(change)):
-            return ()
+        if not change.payload_flags & _DNS and not _on_another_port(change):
+            return NOTHING
         message = dns.parse(change.data)
         if message is None or not message.questions:
-            return ()
-        query = told(self._state, change, dns.message_fields(message))
+            return NOTHING
+        query = told(self._state, change, message.fields)
         tunnels = self._tunnels.of(change.agent)
         found = tunnels.message(message, change.fields[_PACKET_LENGTH], change.time)
         if found is None:
@@ -62,13 +62,14 @@ def _on_another_port(change: Change) -> bool:
 
 
 def told(state: State, change: Change, fields: Mapping[str, Value]) -> Sighting:
-    """The event of a DNS message (see `dns.message_fields`); what it answers is remembered."""
-    name, kind, results, status = (fields.get(field) for field in dns.FIELDS)
-    if isinstance(name, str) and isinstance(results, tuple) and status is not None and kind != "TXT":
+    """The event of a DNS message (see `DnsMessage.fields`); what it answers is remembered."""
+    own = {name: fields.get(name) for name in dns.FIELDS}
+    results = own["QueryResults"]
+    if isinstance(results, tuple) and own["QueryStatus"] is not None and own["QueryType"] != "TXT":
+        name = own["QueryName"]
         for value in results:
-            if _is_address(str(value)):
+            if isinstance(name, str) and _is_address(str(value)):
                 state.learn_name(str(value), name)
-    own = dict(zip(dns.FIELDS, (name, kind, results, status), strict=True))
     return sighting(state, "dns_query", change, own)
 
 

@@ -27,8 +27,9 @@ class PerAgent(Generic[_T]):
 
     def of(self, agent: Agent) -> _T:
         """That of the agent."""
-        known = self.known(agent)
-        if known is None:
-            known = self._make()
-            self._kept[agent.number] = agent, known
-        return known
+        kept = self._kept.get(agent.number)
+        if kept is not None and kept[0] is agent:
+            return kept[1]
+        made = self._make()
+        self._kept[agent.number] = agent, made
+        return made

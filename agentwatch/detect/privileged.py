@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from typing import ClassVar, Final
+from collections.abc import Callable, Collection, Sequence
+from typing import Final
 
+from agentwatch.detect.handler import NOTHING, Handler
 from agentwatch.enrich.facts import sighting
 from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import Change, State
@@ -14,8 +15,7 @@ from agentwatch.schema.events import BpfCommand, Denial, Namespace, Operation, P
 
 CATEGORIES: Final = frozenset(("privileged_operation", "tampering"))
 _CATEGORY: Final = "privileged_operation"
-_ANY_NAMESPACE: Final = sum(Namespace)
-_FORK, _EXEC, _DENIED = int(Type.FORK), int(Type.EXEC), int(Type.DENIED)
+_ANY_NAMESPACE: Final = int(sum(Namespace))
 
 _Fields = dict[str, Value]
 
@@ -23,50 +23,53 @@ _Fields = dict[str, Value]
 class Privileged:
     """Events of the categories in `wanted` for what takes privilege, or gives it."""
 
-    types: ClassVar[frozenset[int]] = frozenset((Type.PRIVILEGED, Type.DENIED, Type.FORK, Type.EXEC))
-
     def __init__(self, state: State, wanted: Collection[str]) -> None:
         self._state = state
         self._wanted = wanted
+        self.handlers: dict[int, Handler] = {
+            int(Type.FORK): self._fork,
+            int(Type.EXEC): self._exec,
+            int(Type.DENIED): self._denied,
+            int(Type.PRIVILEGED): self._operation,
+        }
 
-    def of(self, change: Change) -> Iterator[Sighting]:
+    def _fork(self, change: Change) -> Sequence[Sighting]:
+        flags = change.fields[1]
+        return self._tell(change, _namespace("clone", flags)) if flags & _ANY_NAMESPACE else NOTHING
+
+    def _exec(self, change: Change) -> Sequence[Sighting]:
+        user = change.process.root_from
+        if user is None:
+            return NOTHING
+        return self._tell(change, {"Kind": "credentials", "UserId": user, "NewUserId": 0})
+
+    def _denied(self, change: Change) -> Sequence[Sighting]:
+        """That it was tried says as much."""
+        return self._tell(change, _module(change)) if change.fields[-1] == Denial.MODULE else NOTHING
+
+    def _operation(self, change: Change) -> Sequence[Sighting]:
         """The operation, and what it means to the watch."""
-        if change.type == _FORK:
-            _, flags, _ = change.fields
-            if flags & _ANY_NAMESPACE:
-                yield from self._tell(change, _namespace("clone", flags))
-        elif change.type == _EXEC:
-            if change.process.root_from is not None:
-                own: _Fields = {"Kind": "credentials", "UserId": change.process.root_from, "NewUserId": 0}
-                yield from self._tell(change, own)
-        elif change.type == _DENIED:
-            if change.fields[-1] == Denial.MODULE:  # that it was tried says as much
-                yield from self._tell(change, _module(change))
-        else:
-            yield from self._operation(change)
-
-    def _operation(self, change: Change) -> Iterator[Sighting]:
         _, _, number, _, _, flags = change.fields
         try:
             operation = Operation(number)
         except ValueError:
             raise DecodeError(f"there is no privileged operation {number}") from None
         if operation is Operation.SOCKET:
-            return  # an event of another category, of `Facts`
+            return NOTHING  # an event of another category, of `Facts`
         own = _DESCRIBE[operation](change)
         cut = flags & PrivilegedFlag.CUT
         if own["Kind"] == "ptrace":
             own |= self._target(change)
-        for event in self._tell(change, own):
-            if cut:
+        events = self._tell(change, own)
+        if cut:
+            for event in events:
                 event.truncated |= {name for name in ("Source", "Target", "FsType") if name in own}
-            yield event
         if flags & PrivilegedFlag.MONITOR and "tampering" in self._wanted:
-            yield sighting(self._state, "tampering", change, own)
+            events = [*events, sighting(self._state, "tampering", change, own)]
+        return events
 
-    def _tell(self, change: Change, own: _Fields) -> Iterator[Sighting]:
-        if _CATEGORY in self._wanted:
-            yield sighting(self._state, _CATEGORY, change, own)
+    def _tell(self, change: Change, own: _Fields) -> Sequence[Sighting]:
+        return [sighting(self._state, _CATEGORY, change, own)] if _CATEGORY in self._wanted else NOTHING
 
     def _target(self, change: Change) -> _Fields:
         start, _, _, pid, _, flags = change.fields

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from agentwatch.detect.layer import Context
 from agentwatch.detect.tls import CLIENT_HELLO, MAX_HELLO, asked, parse_client_hello
 
-FIRST_BYTES: Final = bytes(range(0xC0, 0x100))
+FIRST_BYTES: Final[bytes] = bytes(range(0xC0, 0x100))
 """Long headers."""
 
 _MAX_PACKETS: Final = 16

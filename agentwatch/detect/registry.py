@@ -86,14 +86,15 @@ DATAGRAMS: Final[Sequence[Entry]] = (
 class Unrecognised:
     """Gets what no line recognised: handshakes told by the shape of both sides' messages."""
 
-    finished = False
-
     def __init__(self, context: Context) -> None:
-        self._shapes: tuple[Layer, ...] = (stratum_v2.NoiseHandshake(context), rathole.Rathole(context))
+        self._shapes: list[Layer] = [stratum_v2.NoiseHandshake(context), rathole.Rathole(context)]
+        self.finished = False
 
     def feed(self, direction: int, data: bytes, gap: bool, start: bool) -> None:
         for shape in self._shapes:
             shape.feed(direction, data, gap, start)
+        self._shapes = [shape for shape in self._shapes if not shape.finished]
+        self.finished = not self._shapes
 
 
 def _by_first_byte(entries: Sequence[Entry]) -> tuple[tuple[Entry, ...], ...]:

@@ -18,12 +18,11 @@ tells a relay is that the bytes are handed over, seen in one of these ways:
 from __future__ import annotations
 
 import re
-from collections import deque
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
-from typing import ClassVar, Final, NamedTuple
+from collections.abc import Sequence
+from typing import Final
 
 from agentwatch.detect.addresses import is_inside, is_loopback
+from agentwatch.detect.handler import NOTHING, Handler
 from agentwatch.detect.request import Requests
 from agentwatch.enrich.facts import flow_sighting, unix_path
 from agentwatch.enrich.flows import Flow
@@ -31,7 +30,7 @@ from agentwatch.enrich.processes import Key, Process
 from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import Change, State
 from agentwatch.event import Value
-from agentwatch.schema.events import SOCKET_BLOCK, Type
+from agentwatch.schema.events import SOCKET_BLOCK, PayloadFlag, Type
 
 PARTIES_KEPT: Final = 1024
 LEGS_KEPT: Final = 32
@@ -51,6 +50,7 @@ LOOKED_AT: Final = 64
 
 _STREAM = 1  # SOCK_STREAM
 _PACKET_LENGTH, _MESSAGE = len(SOCKET_BLOCK) + 1, len(SOCKET_BLOCK) + 2
+_INCOMING: Final = int(PayloadFlag.IN)
 _ENCRYPTED: Final = frozenset(("tls", "websocket"))
 _REQUEST: Final = re.compile(
     rb"(?:GET|POST|PUT|HEAD|DELETE|OPTIONS|PATCH|CONNECT) \S+ HTTP/1|\x16\x03[\0-\4]..\x01"
@@ -65,67 +65,77 @@ _COMMON_SOCKETS: Final = (
 )
 
 
-class _Message(NamedTuple):
-    time: int
-    length: int
-    head: bytes
+class _Message:
+    """What came in: when, how much, and its first bytes."""
+
+    __slots__ = ("head", "length", "time")
+
+    def __init__(self, time: int, length: int, head: bytes) -> None:
+        self.time = time
+        self.length = length
+        self.head = head
 
 
-@dataclass(slots=True)
 class _Leg:
     """One outbound connection of a program, in the order of their making (`number`)."""
 
-    flow: Flow
-    party: _Party
-    number: int
-    inner: bool
-    held: deque[_Message] = field(default_factory=lambda: deque(maxlen=HELD_KEPT))
-    sent: deque[bytes] = field(default_factory=lambda: deque(maxlen=HELD_KEPT))
-    requested: bool = False  # what came in first was a request
-    asked: bool = False  # its traffic is reported further
-    looked_at: int = 0
+    __slots__ = ("asked", "flow", "held", "inner", "looked_at", "number", "party", "requested", "sent")
+
+    def __init__(self, flow: Flow, party: _Party, number: int) -> None:
+        self.flow = flow
+        self.party = party
+        self.number = number
+        self.inner = is_inside(flow.remote)
+        self.held: list[_Message] = []  # the last HELD_KEPT that came in
+        self.sent: list[bytes] = []  # and that went out
+        self.requested = False  # what came in first was a request
+        self.asked = False  # its traffic is reported further
+        self.looked_at = 0
 
 
-@dataclass(slots=True)
 class _Pair:
     """What was handed over between an outer and an inner connection."""
 
-    stage: str = ""
-    inwards: int = 0  # messages
-    outwards: int = 0
-    bytes: int = 0
-    sizes_in: list[tuple[int, int]] = field(default_factory=list)  # (length, overhead)
-    sizes_out: list[tuple[int, int]] = field(default_factory=list)
+    __slots__ = ("bytes", "inwards", "outwards", "sizes_in", "sizes_out", "stage")
+
+    def __init__(self) -> None:
+        self.stage = ""
+        self.inwards = 0  # messages
+        self.outwards = 0
+        self.bytes = 0
+        self.sizes_in: list[tuple[int, int]] = []  # (length, overhead)
+        self.sizes_out: list[tuple[int, int]] = []
 
 
-@dataclass(slots=True)
 class _Party:
     """A program's connections."""
 
-    process: Process
-    legs: dict[int, _Leg] = field(default_factory=dict)
-    pairs: dict[tuple[int, int], _Pair] = field(default_factory=dict)
-    made: int = 0
-    accepts: bool = False
-    unix: tuple[int, str] | None = None  # when it connected to a Unix socket last, and to which
+    __slots__ = ("accepts", "legs", "made", "pairs", "process", "unix")
+
+    def __init__(self, process: Process) -> None:
+        self.process = process
+        self.legs: dict[int, _Leg] = {}
+        self.pairs: dict[tuple[int, int], _Pair] = {}
+        self.made = 0
+        self.accepts = False
+        self.unix: tuple[int, str] | None = None  # when it connected to a Unix socket last, and to which
 
 
 class Relays:
     """Events of category `flow` with Behaviour relay; the flow is the outer one."""
-
-    types: ClassVar = frozenset(
-        int(one) for one in (Type.CONNECTED, Type.ACCEPT, Type.PAYLOAD, Type.CLOSE, Type.UNIX_CONNECT)
-    )
 
     def __init__(self, state: State, requests: Requests) -> None:
         self._state = state
         self._requests = requests
         self._parties: dict[Key, _Party] = {}
         self._legs: dict[int, _Leg] = {}
-
-    def of(self, change: Change) -> Iterable[Sighting]:
-        """What this change says about relays."""
-        return _HANDLERS[change.type](self, change)
+        self.handlers: dict[int, Handler] = {
+            int(Type.CONNECTED): self._connected,
+            int(Type.ACCEPT): self._accepted,
+            int(Type.PAYLOAD): self._payload,
+            int(Type.CLOSE): self._closed,
+            int(Type.UNIX_CONNECT): self._unix,
+        }
 
     def _party(self, process: Process) -> _Party:
         """That of the program: processes forked from it share its connections."""
@@ -138,20 +148,21 @@ class Relays:
                 self._legs.pop(cookie, None)
         return party
 
-    def _connected(self, change: Change) -> list[Sighting]:
+    def _connected(self, change: Change) -> Sequence[Sighting]:
         flow = change.flow
         if flow is None or flow.socktype != _STREAM or flow.error or not change.process.pid:
-            return []
+            return NOTHING
         party = self._party(change.process)
         party.made += 1
-        leg = self._legs[flow.cookie] = _Leg(flow, party, party.made, is_inside(flow.remote))
-        party.legs[flow.cookie] = leg
-        if len(party.legs) > LEGS_KEPT:
-            self._drop(party, next(iter(party.legs)))
+        leg = self._legs[flow.cookie] = _Leg(flow, party, party.made)
+        legs = party.legs
+        legs[flow.cookie] = leg
+        if len(legs) > LEGS_KEPT:
+            self._drop(party, next(iter(legs)))
         if leg.inner:
-            for other in party.legs.values():
+            for other in legs.values():
                 self._look_at(other)
-        return []
+        return NOTHING
 
     def _look_at(self, leg: _Leg) -> None:
         """Have an encrypted connection reported beside an inner one, for a while."""
@@ -159,40 +170,48 @@ class Relays:
             leg.asked = True
             self._requests.follow(leg.flow.cookie)
 
-    def _accepted(self, change: Change) -> list[Sighting]:
+    def _accepted(self, change: Change) -> Sequence[Sighting]:
         self._party(change.process).accepts = True
-        return []
+        return NOTHING
 
-    def _closed(self, change: Change) -> list[Sighting]:
+    def _closed(self, change: Change) -> Sequence[Sighting]:
         leg = self._legs.get(change.flow.cookie) if change.flow is not None else None
         if leg is not None:
             self._drop(leg.party, leg.flow.cookie)
-        return []
+        return NOTHING
 
     def _drop(self, party: _Party, cookie: int) -> None:
         self._legs.pop(cookie, None)
         party.legs.pop(cookie, None)
-        for pair in [pair for pair in party.pairs if cookie in pair]:
-            del party.pairs[pair]
+        if party.pairs:
+            for pair in [pair for pair in party.pairs if cookie in pair]:
+                del party.pairs[pair]
 
-    def _payload(self, change: Change) -> list[Sighting]:
+    def _payload(self, change: Change) -> Sequence[Sighting]:
         leg = self._legs.get(change.flow.cookie) if change.flow is not None else None
         if leg is None:
-            return []
+            return NOTHING
         if leg.asked:
             leg.looked_at += 1
             if leg.looked_at == LOOKED_AT:
                 self._requests.unfollow(leg.flow.cookie)
-        if change.incoming:
-            length = change.fields[_PACKET_LENGTH]
-            leg.held.append(_Message(change.time, length, change.data))
-            return self._requested(change, leg)
-        leg.sent.append(change.data)
-        found = []
-        if len(leg.party.legs) > 1:
-            for other in list(leg.party.legs.values()):
-                if other is not leg and other.held and (other.inner or leg.inner) and _apart(other, leg):
-                    found += self._sent(change, other, leg)
+        if change.payload_flags & _INCOMING:
+            held = leg.held
+            held.append(_Message(change.time, change.fields[_PACKET_LENGTH], change.data))
+            if len(held) > HELD_KEPT:
+                del held[0]
+            return self._requested(change, leg) if change.fields[_MESSAGE] == 1 else NOTHING
+        sent = leg.sent
+        sent.append(change.data)
+        if len(sent) > HELD_KEPT:
+            del sent[0]
+        legs = leg.party.legs
+        if len(legs) < 2:
+            return NOTHING
+        found: list[Sighting] = []
+        for other in list(legs.values()):
+            if other is not leg and other.held and (other.inner or leg.inner) and _apart(other, leg):
+                found += self._sent(change, other, leg)
         return found
 
     def _sent(self, change: Change, source: _Leg, target: _Leg) -> list[Sighting]:
@@ -234,8 +253,8 @@ class Relays:
         return self._tell(change, *legs, pair, "moving") if steady else []
 
     def _requested(self, change: Change, leg: _Leg) -> list[Sighting]:
-        """Whether the peer of an outbound connection asks, and a Unix socket is there to answer."""
-        if change.fields[_MESSAGE] == 1 and not is_loopback(leg.flow.remote) and _REQUEST.match(change.data):
+        """Whether the peer of an outbound connection asks first, and a Unix socket is there to answer."""
+        if not is_loopback(leg.flow.remote) and _REQUEST.match(change.data):
             leg.requested = True
             return self._to_unix(change, leg)
         return []
@@ -278,20 +297,11 @@ class Relays:
     def _event(self, change: Change, outer: _Leg, found: dict[str, Value]) -> Sighting:
         if outer.flow.application:
             found["Protocol"] = outer.flow.application
-        about = replace(change, process=self._owner(outer.flow), flow=outer.flow)
+        about = change.about(self._owner(outer.flow), outer.flow)
         return flow_sighting(self._state, about, {"Behaviour": "relay", **found})
 
     def _owner(self, flow: Flow) -> Process:
         return self._state.processes.get(*flow.owner, flow.agent)
-
-
-_HANDLERS: dict[int, Callable[[Relays, Change], list[Sighting]]] = {
-    Type.CONNECTED: Relays._connected,
-    Type.ACCEPT: Relays._accepted,
-    Type.PAYLOAD: Relays._payload,
-    Type.CLOSE: Relays._closed,
-    Type.UNIX_CONNECT: Relays._unix,
-}
 
 
 def _apart(one: _Leg, other: _Leg) -> bool:

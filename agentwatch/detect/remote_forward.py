@@ -44,7 +44,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -90,23 +90,51 @@ class _Candidate:
     """Bytes that came in on the new flow and have not gone out on a session."""
 
 
-@dataclass(slots=True)
 class _Process:
-    argv: tuple[str, ...]
-    named: bool
-    command: SshCommand | None = None
-    parsed: bool = False
-    config: ssh_config.ConfigAnswer | None = None
-    software: str | None = None
-    reported: frozenset[tuple[str, str]] = frozenset()
-    connects: dict[int, tuple[str, int]] = field(default_factory=dict)
-    sessions: dict[int, tuple[str, int]] = field(default_factory=dict)
-    """Flows with a banner of this process, and their peers."""
-    messages: dict[int, tuple[int, int]] = field(default_factory=dict)
-    """Of each session, how many went out and came in."""
-    proxied: bool = False
-    candidates: dict[int, _Candidate] = field(default_factory=dict)
-    last_incoming: int | None = None
+    """What a process is known for. A fork is the same until either does something of its own: `shared`."""
+
+    __slots__ = (
+        "argv",
+        "candidates",
+        "command",
+        "config",
+        "connects",
+        "last_incoming",
+        "messages",
+        "named",
+        "parsed",
+        "proxied",
+        "reported",
+        "sessions",
+        "shared",
+        "software",
+    )
+
+    def __init__(self, argv: tuple[str, ...], named: bool) -> None:
+        self.argv = argv
+        self.named = named
+        self.command: SshCommand | None = None
+        self.parsed = False
+        self.config: ssh_config.ConfigAnswer | None = None
+        self.software: str | None = None
+        self.reported: frozenset[tuple[str, str]] = frozenset()
+        self.connects: dict[int, tuple[str, int]] = {}
+        self.sessions: dict[int, tuple[str, int]] = {}  # flows with a banner of this process, and their peers
+        self.messages: dict[int, tuple[int, int]] = {}  # of each session, how many went out and came in
+        self.proxied = False
+        self.candidates: dict[int, _Candidate] = {}
+        self.last_incoming: int | None = None
+        self.shared = False
+
+    def copy(self) -> _Process:
+        """What a fork of it begins with."""
+        copy = _Process(self.argv, self.named)
+        copy.command, copy.parsed = self.command, self.parsed
+        copy.config, copy.software, copy.reported = self.config, self.software, self.reported
+        copy.connects, copy.sessions = dict(self.connects), dict(self.sessions)
+        copy.messages, copy.proxied = dict(self.messages), self.proxied
+        copy.last_incoming = self.last_incoming
+        return copy
 
     def ssh(self) -> SshCommand | None:
         if not self.parsed:
@@ -134,38 +162,30 @@ class RemoteForward:
         put(self._words, key, argv, _PROCESSES_LIMIT)
         if not argv or not _may_be_client(argv[0]):
             return []
-        process = self._known(key)
+        process = self._own(key)
         return _asked(process, "asked") if process is not None and process.named else []
 
     def fork(self, parent: Key, child: Key) -> None:
         """`ssh -f` and control masters go on in a child, which inherits words and sessions."""
-        process = self._get(parent)
-        if process is None:
-            words = self._words.get(parent)
-            if words is not None:
-                put(self._words, child, words, _PROCESSES_LIMIT)
+        process = self._speaking.get(parent)
+        if process is not None:
+            put(self._speaking, child, process.copy(), _PROCESSES_LIMIT)
             return
-        copy = _Process(
-            process.argv,
-            process.named,
-            process.command,
-            process.parsed,
-            process.config,
-            process.software,
-            process.reported,
-            dict(process.connects),
-            dict(process.sessions),
-            dict(process.messages),
-            process.proxied,
-            last_incoming=process.last_incoming,
-        )
-        put(self._speaking if copy.sessions else self._quiet, child, copy, _PROCESSES_LIMIT)
+        process = self._quiet.get(parent)
+        if process is not None:
+            process.shared = True
+            put(self._quiet, child, process, _PROCESSES_LIMIT)
+            return
+        words = self._words.get(parent)
+        if words is not None:
+            put(self._words, child, words, _PROCESSES_LIMIT)
 
     def exit(self, key: Key) -> None:
         """The process is gone."""
         self._words.pop(key, None)
         self._quiet.pop(key, None)
-        self._speaking.pop(key, None)
+        if self._speaking:
+            self._speaking.pop(key, None)
 
     def wanted_config(self, key: Key) -> str | None:
         """The configuration file that decides about this process, for the owner to read; None for none.
@@ -186,7 +206,7 @@ class RemoteForward:
 
     def config(self, key: Key, content: str) -> list[Finding]:
         """What the wanted file says."""
-        process = self._known(key)
+        process = self._own(key)
         command = process.ssh() if process is not None else None
         if process is None or command is None:
             return []
@@ -201,7 +221,7 @@ class RemoteForward:
         `software` is the banner after `SSH-2.0-`. If the flow is one on which another's banner may
         be relayed, this is decided as in `payload`.
         """
-        process = self._known(key) or _Process((), named=False)
+        process = self._own(key) or _Process((), named=False)
         if flow in process.sessions:
             return []
         if flow in process.candidates:
@@ -217,7 +237,7 @@ class RemoteForward:
         self, key: Key, flow: int, *, stream: bool, address: str, port: int, time: int
     ) -> list[Finding]:
         """The process connects an inet socket; `stream` is False for datagrams."""
-        process = self._known(key) if stream else None
+        process = self._own(key) if stream else None
         if process is None or flow in process.sessions:
             return []
         if not process.sessions:
@@ -237,10 +257,11 @@ class RemoteForward:
 
     def proxied(self, key: Key, flow: int) -> list[Finding]:
         """Bytes came in on what a child connected for a client that has no connection of its own."""
-        process = self._get(key)
-        if process is None or process.sessions or not self.waits_for_proxy(key):
+        if not self.waits_for_proxy(key):
             return []
-        self._quiet.pop(key, None)
+        process = self._quiet.pop(key)
+        if process.shared:
+            process = process.copy()
         put(self._speaking, key, process, _PROCESSES_LIMIT)
         process.proxied = True
         put(process.sessions, flow, ("", 0), _FLOWS_LIMIT)
@@ -248,8 +269,8 @@ class RemoteForward:
 
     def waits_for_proxy(self, key: Key) -> bool:
         """Whether this client asks for a remote forward and has connected nowhere itself."""
-        process = self._get(key)
-        if process is None or not process.named or process.connects or process.sessions:
+        process = self._quiet.get(key)  # without a session, that is
+        if process is None or not process.named or process.connects or key in self._speaking:
             return False
         command = process.ssh()
         return command is not None and bool(command.asks_with(process.config))
@@ -266,6 +287,11 @@ class RemoteForward:
         if not told and not (established and _POWERFUL_SOCKETS.search(path)):
             return []
         return [Finding("ssh", {"Behaviour": "remote_forward", "Stage": "used", "LocalTarget": text(path)})]
+
+    @property
+    def speaking(self) -> bool:
+        """Whether any process speaks SSH."""
+        return bool(self._speaking)
 
     def is_session(self, key: Key, flow: int) -> bool:
         """Whether the process speaks SSH for itself on this flow; on others it may relay somebody's."""
@@ -319,11 +345,17 @@ class RemoteForward:
 
     def close(self, key: Key, flow: int) -> None:
         """The process closed a flow."""
-        process = self._get(key)
+        process = self._speaking.get(key)
         if process is not None:
             process.connects.pop(flow, None)
             process.candidates.pop(flow, None)
             process.messages.pop(flow, None)
+            return
+        quiet = self._quiet.get(key)  # which has connects at most
+        if quiet is not None and flow in quiet.connects:
+            if quiet.shared:
+                quiet = self._quiet[key] = quiet.copy()
+            del quiet.connects[flow]
 
     def _first_sent(self, process: _Process, flow: int, length: int, software: str | None) -> list[Finding]:
         """What the first bytes sent on a candidate make of it."""
@@ -336,15 +368,21 @@ class RemoteForward:
     def _get(self, key: Key) -> _Process | None:
         return self._speaking.get(key) or self._quiet.get(key)
 
-    def _known(self, key: Key) -> _Process | None:
-        """The same, made from what the process runs where it did nothing before."""
+    def _own(self, key: Key) -> _Process | None:
+        """That of the process, to be changed; made from what it runs where it did nothing before."""
         argv = self._words.pop(key, None)
-        if argv is None:
-            return self._get(key)
-        words = tuple([word[:_WORD_LIMIT] for word in unwrap(argv)[:_WORDS_LIMIT]])
-        process = _Process(words, bool(words) and looks_like_ssh(basename(words[0])))
-        put(self._quiet, key, process, _PROCESSES_LIMIT)
-        return process
+        if argv is not None:
+            words = tuple([word[:_WORD_LIMIT] for word in unwrap(argv)[:_WORDS_LIMIT]])
+            process = _Process(words, bool(words) and looks_like_ssh(basename(words[0])))
+            put(self._quiet, key, process, _PROCESSES_LIMIT)
+            return process
+        speaking = self._speaking.get(key)
+        if speaking is not None:
+            return speaking
+        quiet = self._quiet.get(key)
+        if quiet is not None and quiet.shared:
+            quiet = self._quiet[key] = quiet.copy()
+        return quiet
 
 
 @lru_cache(maxsize=1024)  # programs come again and again

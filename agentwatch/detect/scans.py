@@ -18,13 +18,15 @@ process a port. Times are nanoseconds since boot.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Final
+from typing import Final
 
 from agentwatch.detect.addresses import is_loopback
+from agentwatch.detect.handler import NOTHING, Handler
 from agentwatch.detect.per_agent import PerAgent
 from agentwatch.enrich.facts import behaviour_sighting
+from agentwatch.enrich.flows import Flow
 from agentwatch.enrich.processes import Key
 from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import Change, State
@@ -241,18 +243,48 @@ def _facts(kind: str, group: _Group, time: int) -> Facts:
 class ScanDetector:
     """Events of category `network_behaviour` with Kind port_scan and host_sweep."""
 
-    types: ClassVar = frozenset(map(int, (Type.CONNECT, Type.CONNECTED, Type.SEND, Type.CLOSE)))
-
     def __init__(self, state: State) -> None:
         self._state = state
         self._agents = PerAgent(Scans)
+        self.handlers: dict[int, Handler] = {
+            int(Type.CONNECT): self._connect,
+            int(Type.CONNECTED): self._connected,
+            int(Type.SEND): self._send,
+            int(Type.CLOSE): self._close,
+        }
 
-    def of(self, change: Change) -> Iterable[Sighting]:
-        """What this contact, or its result, adds to those before."""
-        flow, number = change.flow, change.type
-        if flow is None or (number == _CONNECT and flow.socktype != _STREAM):
-            return ()
-        scans = self._agents.of(self._state.agent(flow.agent))
+    def _of(self, flow: Flow) -> Scans:
+        return self._agents.of(self._state.agent(flow.agent))
+
+    def _connect(self, change: Change) -> Sequence[Sighting]:
+        flow = change.flow
+        if flow is None or flow.socktype != _STREAM:
+            return NOTHING
+        found = self._of(flow).connect(flow.cookie, flow.owner, flow.remote, flow.remote_port, change.time)
+        return self._told(change, found) if found else NOTHING
+
+    def _connected(self, change: Change) -> Sequence[Sighting]:
+        flow = change.flow
+        if flow is None:
+            return NOTHING
+        found = self._of(flow).connected(
+            flow.cookie, flow.owner, flow.remote, flow.remote_port, flow.error != 0, change.time
+        )
+        return self._told(change, found) if found else NOTHING
+
+    def _send(self, change: Change) -> Sequence[Sighting]:
+        flow = change.flow
+        if flow is None:
+            return NOTHING
+        found = self._of(flow).send(
+            flow.cookie, flow.owner, flow.remote, flow.remote_port, flow.bytes_in, change.time
+        )
+        return self._told(change, found) if found else NOTHING
+
+    def _close(self, change: Change) -> Sequence[Sighting]:
+        flow = change.flow
+        if flow is None:
+            return NOTHING
         cookie, who, address, port, time = (
             flow.cookie,
             flow.owner,
@@ -260,25 +292,19 @@ class ScanDetector:
             flow.remote_port,
             change.time,
         )
-        if number == _CONNECT:
-            found = scans.connect(cookie, who, address, port, time)
-        elif number == _CONNECTED:
-            found = scans.connected(cookie, who, address, port, flow.error != 0, time)
-        elif number == _SEND:
-            found = scans.send(cookie, who, address, port, flow.bytes_in, time)
-        elif flow.socktype == _STREAM:
+        sent, received = change.fields[_BYTES_OUT], change.fields[_BYTES_OUT + 1]
+        if flow.socktype == _STREAM:
             reached = flow.initiated is True and not flow.error
-            found = scans.closed(cookie, who, address, port, reached, change.fields[_BYTES_OUT], time)
+            found = self._of(flow).closed(cookie, who, address, port, reached, sent, time)
         elif flow.socktype == _DATAGRAM and port:
-            sent, received, _ = change.fields[_BYTES_OUT:]
-            found = scans.datagrams(cookie, who, address, port, sent, received, time)
+            found = self._of(flow).datagrams(cookie, who, address, port, sent, received, time)
         else:
-            return ()
-        if not found:
-            return ()
+            return NOTHING
+        return self._told(change, found) if found else NOTHING
+
+    def _told(self, change: Change, found: list[Facts]) -> Sequence[Sighting]:
         return [behaviour_sighting(self._state, "network_behaviour", change, one) for one in found]
 
 
 _STREAM, _DATAGRAM = 1, 2  # SOCK_STREAM, SOCK_DGRAM
-_CONNECT, _CONNECTED, _SEND = int(Type.CONNECT), int(Type.CONNECTED), int(Type.SEND)
 _BYTES_OUT = len(SOCKET_BLOCK)

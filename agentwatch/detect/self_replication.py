@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
 from posixpath import basename, join, normpath
-from typing import ClassVar, Final
+from typing import Final
 
 from agentwatch.detect import ssh_argv
+from agentwatch.detect.handler import NOTHING, Handler
 from agentwatch.detect.per_agent import PerAgent
 from agentwatch.enrich.bounded import put
 from agentwatch.enrich.facts import behaviour_sighting
@@ -177,13 +178,12 @@ class _Agent:
 class SelfReplication:
     """Events of category `process_behaviour`: see the module."""
 
-    types: ClassVar = frozenset((int(Type.EXEC),))
-
     def __init__(self, state: State) -> None:
         self._state = state
         self._agents = PerAgent(_Agent)
+        self.handlers: dict[int, Handler] = {int(Type.EXEC): self._exec}
 
-    def of(self, change: Change) -> Iterable[Sighting]:
+    def _exec(self, change: Change) -> Sequence[Sighting]:
         """What this command adds to those before."""
         process = change.process
         argv = process.argv
@@ -193,7 +193,7 @@ class SelfReplication:
         if handler is not None:
             found += handler(self, self._agents.of(change.agent), process, argv[1:WORDS_LIMIT])
         if not found:
-            return ()
+            return NOTHING
         return [behaviour_sighting(self._state, "process_behaviour", change, one) for one in found]
 
     def scp(self, agent: _Agent, process: Process, words: Sequence[str]) -> list[dict[str, Value]]:

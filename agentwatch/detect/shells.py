@@ -23,10 +23,10 @@ All is bounded: LINKS_KEPT links, SHELLS_KEPT programs of each, HOLDERS_KEPT hol
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
-from typing import ClassVar, Final, Union
+from collections.abc import Sequence
+from typing import Final, Union
 
+from agentwatch.detect.handler import NOTHING, Handler
 from agentwatch.detect.pipes import Pipes
 from agentwatch.detect.request import Requests
 from agentwatch.detect.script_loops import ROUNDS as ROUNDS_OF_LOOP
@@ -46,7 +46,7 @@ from agentwatch.enrich.processes import Key, Process, Stream
 from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import Change, State
 from agentwatch.event import Value
-from agentwatch.schema.events import SOCKET_BLOCK, StreamKind, Type
+from agentwatch.schema.events import SOCKET_BLOCK, PayloadFlag, StreamKind, Type
 
 LINKS_KEPT: Final = 2048
 HOLDERS_KEPT: Final = 1024
@@ -59,6 +59,7 @@ ROUNDS: Final = 3
 
 _STREAM = 1  # SOCK_STREAM
 _PACKET_LENGTH = len(SOCKET_BLOCK) + 1
+_INCOMING = int(PayloadFlag.IN)
 _RANKS = {"": 0, "likely": 1, "certain": 2}
 _INET = int(StreamKind.INET)
 _VIA = {
@@ -74,23 +75,39 @@ _FIFO = int(StreamKind.FIFO)
 _Program = Union[int, Key]
 
 
-@dataclass(slots=True)
 class _Link:
     """A flow, who holds it, and what hangs on it."""
 
-    flow: Flow
-    holder: Process
-    shells: dict[Key, Process] = field(default_factory=dict)
-    typed: Typed = field(default_factory=Typed)
-    stage: str = ""
-    followed: bool = False
-    heard: int = 0  # when bytes came in last
-    fresh: bool = False  # nothing has run since
-    ran: bool = False  # something has, and was not answered yet
-    rounds: int = 0
-    ordered: Process | None = None  # what ran by order and was not answered yet
-    ordered_at: int = 0
-    service: bool | None = None  # what its first bytes are like; None until there are some
+    __slots__ = (
+        "flow",
+        "followed",
+        "fresh",
+        "heard",
+        "holder",
+        "ordered",
+        "ordered_at",
+        "ran",
+        "rounds",
+        "service",
+        "shells",
+        "stage",
+        "typed",
+    )
+
+    def __init__(self, flow: Flow, holder: Process) -> None:
+        self.flow = flow
+        self.holder = holder
+        self.shells: dict[Key, Process] = {}
+        self.typed = Typed()
+        self.stage = ""
+        self.followed = False
+        self.heard = 0  # when bytes came in last
+        self.fresh = False  # nothing has run since
+        self.ran = False  # something has, and was not answered yet
+        self.rounds = 0
+        self.ordered: Process | None = None  # what ran by order and was not answered yet
+        self.ordered_at = 0
+        self.service: bool | None = None  # what its first bytes are like; None until there are some
 
     @property
     def incoming(self) -> bool:
@@ -98,25 +115,20 @@ class _Link:
         return self.flow.initiated is False
 
 
-@dataclass(slots=True)
 class _Holder:
     """A process that has connections: those open, how many there were, and the programs it feeds."""
 
-    links: dict[int, _Link] = field(default_factory=dict)
-    made: int = 0
-    orders: int = 0  # that came over HTTP
-    fed: dict[Key, Process] = field(default_factory=dict)
+    __slots__ = ("fed", "links", "made", "orders")
+
+    def __init__(self) -> None:
+        self.links: dict[int, _Link] = {}
+        self.made = 0
+        self.orders = 0  # that came over HTTP
+        self.fed: dict[Key, Process] = {}
 
 
 class Shells:
     """Events of category `flow` with Behaviour reverse_shell or bind_shell; and loops of remote scripts."""
-
-    types: ClassVar = frozenset(
-        int(one)
-        for one in (
-            Type.EXEC, Type.CONNECTED, Type.ACCEPT, Type.SOCKET_SEEN, Type.PAYLOAD, Type.CLOSE
-        )
-    )  # fmt: skip
 
     def __init__(self, state: State, requests: Requests) -> None:
         self._state = state
@@ -128,15 +140,21 @@ class Shells:
         self._ties: dict[_Program, dict[int, _Link]] = {}  # by who holds them and what hangs on them
         self._early: dict[Key, _Holder] = {}  # feed programs and have no connection yet
         self._waiting: dict[int, Process] = {}  # has a socket as input that is not known yet
-
-    def of(self, change: Change) -> Iterable[Sighting]:
-        """What this change says about shells at a distance."""
-        return _HANDLERS[change.type](self, change)
+        self.handlers: dict[int, Handler] = {
+            int(Type.EXEC): self._exec,
+            int(Type.CONNECTED): self._opened,
+            int(Type.ACCEPT): self._opened,
+            int(Type.SOCKET_SEEN): self._opened,
+            int(Type.PAYLOAD): self._payload,
+            int(Type.CLOSE): self._close,
+        }
 
     # Processes
 
-    def _exec(self, change: Change) -> list[Sighting]:
+    def _exec(self, change: Change) -> Sequence[Sighting]:
         process = change.process
+        if process.streams is None and not self._ties and not self._loops.waiting:
+            return NOTHING
         found: list[Sighting] = []
         if self._ties:
             found += self._order(change, process)
@@ -159,7 +177,7 @@ class Shells:
         )
         if shell is None or flow is None:
             return []
-        about = replace(change, process=shell, flow=flow)
+        about = change.about(shell, flow)
         found: dict[str, Value] = {"Kind": "remote_script_loop", "Rounds": ROUNDS_OF_LOOP}
         return [behaviour_sighting(self._state, "process_behaviour", about, found)]
 
@@ -309,62 +327,74 @@ class Shells:
 
     # Flows
 
-    def _opened(self, change: Change) -> list[Sighting]:
+    def _opened(self, change: Change) -> Sequence[Sighting]:
         flow, process = change.flow, change.process
         if flow is None or flow.socktype != _STREAM or not flow.remote_port or not process.pid or flow.error:
-            return []
+            return NOTHING
         if flow.cookie in self._links:
-            return []
+            return NOTHING
         link = _Link(flow, process)
         self._keep(link)
         holder = self._holders.pop(process.key, None) or self._early.pop(process.key, None) or _Holder()
         put(self._holders, process.key, holder, HOLDERS_KEPT)
         holder.made += 1
         put(holder.links, flow.cookie, link, LINKS_KEPT)
-        found = []
-        for fed in list(holder.fed.values()):
-            if not fed.ended:
-                found += self._link(change, link, fed)
+        found: list[Sighting] = []
+        if holder.fed:
+            for fed in list(holder.fed.values()):
+                if not fed.ended:
+                    found += self._link(change, link, fed)
         waiting = self._waiting.pop(flow.cookie, None)
         if waiting is not None:
             found += self._on_socket(change, link, waiting)
-        return found + self._pipelines(change, process)
+        return found + self._pipelines(change, process) if process.streams is not None else found
 
-    def _close(self, change: Change) -> list[Sighting]:
+    def _close(self, change: Change) -> Sequence[Sighting]:
         link = self._links.pop(change.flow.cookie, None) if change.flow is not None else None
         if link is not None:
             self._forget(link)
-        return []
+        return NOTHING
 
     def _forget(self, link: _Link) -> None:
-        for process in (link.holder, *link.shells.values()):
+        self._untie(link, link.holder)
+        for process in link.shells.values():
             self._untie(link, process)
         holder = self._holders.get(link.holder.key)
         if holder is not None:
             holder.links.pop(link.flow.cookie, None)
 
     def _tie(self, link: _Link, process: Process) -> None:
-        self._ties.setdefault(_program(process), {})[link.flow.cookie] = link
+        program = _program(process)
+        ties = self._ties.get(program)
+        if ties is None:
+            ties = self._ties[program] = {}
+        ties[link.flow.cookie] = link
 
     def _untie(self, link: _Link, process: Process) -> None:
-        ties = self._ties.get(_program(process))
+        program = _program(process)
+        ties = self._ties.get(program)
         if ties is not None:
             ties.pop(link.flow.cookie, None)
             if not ties:
-                del self._ties[_program(process)]
+                del self._ties[program]
 
-    def _payload(self, change: Change) -> list[Sighting]:
+    def _payload(self, change: Change) -> Sequence[Sighting]:
         flow = change.flow
-        link = self._links.get(flow.cookie) if flow is not None else None
-        if flow is None or link is None or flow.application not in ("", "http"):
-            return []
+        if flow is None or (flow.application and flow.application != "http"):
+            return NOTHING
+        link = self._links.get(flow.cookie)
+        if link is None:
+            return NOTHING
+        incoming = change.payload_flags & _INCOMING != 0
+        data = change.data
         if link.service is None:
-            link.service = _is_service(change.data, change.incoming)
-        if not change.incoming:
-            return self._answer(change, link)
+            link.service = _is_service(data, incoming)
+        if not incoming:
+            # Nothing that runs can be answered where nothing hangs on the link and nothing was ordered.
+            return self._answer(change, link) if link.shells or link.ordered_at else NOTHING
         link.heard, link.fresh = change.time, True
-        link.typed.receive(change.data, len(change.data) >= change.fields[_PACKET_LENGTH], change.time)
-        return []
+        link.typed.receive(data, len(data) >= change.fields[_PACKET_LENGTH], change.time)
+        return NOTHING
 
     # What came in, what ran, what went out
 
@@ -446,17 +476,7 @@ class Shells:
         }
         if flow.application:
             found["Protocol"] = flow.application
-        return [flow_sighting(self._state, replace(change, process=shell, flow=flow), found)]
-
-
-_HANDLERS: dict[int, Callable[[Shells, Change], list[Sighting]]] = {
-    Type.EXEC: Shells._exec,
-    Type.CONNECTED: Shells._opened,
-    Type.ACCEPT: Shells._opened,
-    Type.SOCKET_SEEN: Shells._opened,
-    Type.PAYLOAD: Shells._payload,
-    Type.CLOSE: Shells._close,
-}
+        return [flow_sighting(self._state, change.about(shell, flow), found)]
 
 
 def _is_shell_at_work(process: Process) -> bool:

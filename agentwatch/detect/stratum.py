@@ -79,6 +79,8 @@ def judge(message: Message, cut: bool = False) -> Verdict | None:
         return rule(message, method, cut) if rule is not None else None
     if "result" in message:
         return _judge_result(message["result"])
+    if _OTHERS.keys().isdisjoint(message):
+        return None
     for name, evidence in _OTHERS.items():
         if name in message and (verdict := evidence(message)) is not None:
             return verdict
@@ -335,6 +337,8 @@ def _is_hash(word: Json) -> bool:
 
 
 def _judge_result_object(result: dict[str, Json]) -> Verdict | None:
+    if not result:
+        return None
     dialect = _job_dialect(result.get("job"))
     if dialect:
         return Verdict(dialect, "login", False)
@@ -476,7 +480,7 @@ class Exchange:
 
     def reply(self, context: Context, direction: int, message: Message) -> None:
         """A whole message that proves nothing by itself."""
-        if self._answered or not message.get("result") or message.get("error"):
+        if not self._asked or self._answered or not message.get("result") or message.get("error"):
             return
         id = message.get("id")
         asked = self._asked.get((1 - direction, id)) if isinstance(id, (int, str)) else None
@@ -500,13 +504,21 @@ class JsonMessages:
 
     def __init__(self, context: Context, single: bool = False, exchange: Exchange | None = None) -> None:
         self._context = context
-        self._streams = (JsonStream(_VOCABULARY, single), JsonStream(_VOCABULARY, single))
+        self._single = single
+        self._streams: list[JsonStream | None] = [None, None]  # made for what may be read
+        self._passed_over = [False, False]  # bodies that are no JSON
         self._exchange = exchange or Exchange()
-
-    finished = False
+        self.finished = False
 
     def feed(self, direction: int, data: bytes, gap: bool, start: bool) -> None:
         stream = self._streams[direction]
+        if stream is None:
+            if self._passed_over[direction]:
+                return
+            if self._single and data and data[:1] not in _MAY_START_BODY:
+                self._passed_over[direction] = True
+                return
+            stream = self._streams[direction] = JsonStream(_VOCABULARY, self._single)
         if gap:
             if stream.partial is not None:
                 self._consider(direction, stream.partial, cut=True)
@@ -521,7 +533,10 @@ class JsonMessages:
 
     def restart(self, direction: int) -> None:
         """The next bytes begin a message, whatever came before (an HTTP body)."""
-        self._streams[direction].reset()
+        self._passed_over[direction] = False
+        stream = self._streams[direction]
+        if stream is not None:
+            stream.reset()
 
     def _consider(self, direction: int, message: Message, cut: bool) -> None:
         verdict = judge(message, cut)
@@ -532,6 +547,7 @@ class JsonMessages:
 
 
 _MAY_START: Final = frozenset({b"{", b"[", b" ", b"\t", b"\r", b"\n"})
+_MAY_START_BODY: Final = _MAY_START | {b"\0", b"\x1e"}
 
 
 _XATUM: Final = {

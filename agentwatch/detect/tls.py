@@ -8,8 +8,9 @@ known part says is reported; the fields that the rest may hold are named as cut.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import struct
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
 from agentwatch.detect.finding import text
@@ -27,8 +28,11 @@ _MAX_RECORD: Final = 16384 + 256
 _HANDSHAKE: Final = 22
 
 _SERVER_NAME, _SIGNATURE_ALGORITHMS, _ALPN, _SUPPORTED_VERSIONS = 0x0000, 0x000D, 0x0010, 0x002B
+_LOOKED_AT: Final = frozenset((_SERVER_NAME, _SIGNATURE_ALGORITHMS, _ALPN, _SUPPORTED_VERSIONS))
 _OFFERED: Final = frozenset(("ServerName", "Alpn", "Ja4"))
 _CHOSEN: Final = frozenset(("Alpn", "TlsVersion"))
+_TOLD: Final = _OFFERED | _CHOSEN
+_NOTHING: Final[frozenset[str]] = frozenset()
 _MAX_PROTOCOLS: Final = 16
 
 _VERSIONS: Final = {
@@ -41,31 +45,49 @@ _VERSIONS: Final = {
 """By number: the value of `TlsVersion`, and JA4's two letters."""
 
 
-@dataclass(slots=True)
 class Hello:
     """A ClientHello or ServerHello, GREASE (RFC 8701) left out of every list.
 
     `versions`: of `supported_versions`. `whole`: nothing of it was cut off.
     """
 
-    version: int = 0
-    ciphers: tuple[int, ...] = ()
-    extensions: tuple[int, ...] = ()
-    server_name: str = ""
-    protocols: tuple[bytes, ...] = ()
-    versions: tuple[int, ...] = ()
-    signature_algorithms: tuple[int, ...] = ()
-    whole: bool = True
+    __slots__ = (
+        "ciphers",
+        "extensions",
+        "protocols",
+        "server_name",
+        "signature_algorithms",
+        "version",
+        "versions",
+        "whole",
+    )
+
+    def __init__(
+        self,
+        version: int,
+        ciphers: tuple[int, ...],
+        extensions: tuple[int, ...] = (),
+        protocols: tuple[bytes, ...] = (),
+        whole: bool = True,
+    ) -> None:
+        self.version = version
+        self.ciphers = ciphers
+        self.extensions = extensions
+        self.server_name = ""
+        self.protocols = protocols
+        self.versions: tuple[int, ...] = ()
+        self.signature_algorithms: tuple[int, ...] = ()
+        self.whole = whole
 
     @property
     def highest(self) -> int:
         """The highest version spoken."""
-        return max(self.versions, default=self.version)
+        return max(self.versions) if self.versions else self.version
 
     @property
     def alpn(self) -> tuple[str, ...]:
         """Names of the protocols inside (RFC 7301)."""
-        return tuple(text(name) for name in self.protocols)
+        return tuple([text(name) for name in self.protocols])
 
     @property
     def version_text(self) -> str:
@@ -73,31 +95,6 @@ class Hello:
         if not self.whole and not self.versions:
             return ""
         return _VERSIONS.get(self.highest, (f"0x{self.highest:04x}",))[0]
-
-
-class _Cut(Exception):
-    """The bytes end here."""
-
-
-class _Bytes:
-    """Reads numbers and counted vectors (RFC 8446, section 3) from the beginning; raises _Cut."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.at = 0
-
-    def take(self, count: int) -> bytes:
-        part = self.data[self.at : self.at + count]
-        if len(part) < count:
-            raise _Cut
-        self.at += count
-        return part
-
-    def number(self, size: int) -> int:
-        return int.from_bytes(self.take(size), "big")
-
-    def vector(self, size: int) -> bytes:
-        return self.take(self.number(size))
 
 
 def is_tls(head: bytes) -> bool | None:
@@ -125,35 +122,61 @@ def parse_server_hello(body: bytes, whole: bool) -> Hello | None:
 
 def _parse(body: bytes, whole: bool, *, is_answer: bool) -> Hello | None:
     """An answer has one cipher suite and one compression method where a question has vectors of them."""
-    reader, hello = _Bytes(body), Hello(whole=whole)
-    try:
-        hello.version = reader.number(2)
-        if hello.version >> 8 != 3:
-            return None
-        reader.take(32)
-        if len(reader.vector(1)) > 32:
-            return None
-        hello.ciphers = (reader.number(2),) if is_answer else _numbers(reader.vector(2))
-        reader.take(1 if is_answer else reader.number(1))
-        if reader.at < len(body):
-            _read_extensions(reader, hello)
-    except _Cut:
+    size = len(body)
+    if size < _BEFORE_SESSION or body[0] != 3 or body[_BEFORE_SESSION - 1] > 32:
+        return None
+    at = _BEFORE_SESSION + body[_BEFORE_SESSION - 1]
+    if at + 2 > size:
+        return None
+    length = 2
+    if not is_answer:
+        length = body[at] << 8 | body[at + 1]
+        at += 2
+    ciphers = body[at : at + length]
+    hello = Hello(body[0] << 8 | body[1], _numbers(ciphers), whole=whole)
+    if len(ciphers) < length or not hello.ciphers:
+        return None
+    at += length
+    if at < size:  # compression
+        at += 1 if is_answer else 1 + body[at]
+    else:
         hello.whole = False
-    return hello if hello.ciphers else None
+    if at < size:
+        _read_extensions(body, at, hello)
+    elif at > size:
+        hello.whole = False
+    return hello
 
 
-def _read_extensions(reader: _Bytes, hello: Hello) -> None:
-    end = reader.number(2) + reader.at
+_BEFORE_SESSION: Final = 2 + 32 + 1  # version, random, length of the session's id
+
+
+def _read_extensions(body: bytes, at: int, hello: Hello) -> None:
+    size = len(body)
+    if at + 2 > size:
+        hello.whole = False
+        return
+    end = at + 2 + (body[at] << 8 | body[at + 1])
+    at += 2
     kinds: list[int] = []
-    try:
-        while reader.at < end:
-            kind = reader.number(2)
-            content = reader.vector(2)
-            if not _is_grease(kind):
-                kinds.append(kind)
-            _read_extension(hello, kind, content)
-    finally:
-        hello.extensions = tuple(kinds)
+    while at < end:
+        begin = at + 4
+        if begin > size:
+            hello.whole = False
+            break
+        kind, length = _EXTENSION(body, at)
+        at = begin + length
+        if at > size:
+            hello.whole = False
+            break
+        if kind & 0x0F0F != 0x0A0A or not _is_grease(kind):
+            kinds.append(kind)
+        if kind in _LOOKED_AT:
+            _read_extension(hello, kind, body[begin:at])
+    hello.extensions = tuple(kinds)
+
+
+_EXTENSION: Final = struct.Struct("!HH").unpack_from  # type, length
 
 
 def _read_extension(hello: Hello, kind: int, content: bytes) -> None:
@@ -161,7 +184,7 @@ def _read_extension(hello: Hello, kind: int, content: bytes) -> None:
     if kind == _SERVER_NAME:
         hello.server_name = _host_name(content) or hello.server_name
     elif kind == _ALPN:
-        hello.protocols = tuple(_counted(content[2:], 1))[:_MAX_PROTOCOLS]
+        hello.protocols = _names(content[2:])
     elif kind == _SUPPORTED_VERSIONS:  # a server names the one it chose, without a length before it
         hello.versions = _numbers(content if len(content) == 2 else content[1:])
     elif kind == _SIGNATURE_ALGORITHMS:
@@ -170,26 +193,38 @@ def _read_extension(hello: Hello, kind: int, content: bytes) -> None:
 
 def _host_name(content: bytes) -> str:
     """The name in a server_name extension (RFC 6066, section 3): a list of counted, typed names."""
-    if content[2:3] != b"\0":
+    if len(content) < 5 or content[2] != 0:
         return ""
-    for name in _counted(content[3:], 2):
-        return text(name).lower().rstrip(".")
-    return ""
+    end = 5 + (content[3] << 8 | content[4])
+    return text(content[5:end]).lower().rstrip(".") if end <= len(content) else ""
 
 
-def _counted(data: bytes, size: int) -> Iterator[bytes]:
-    """Vectors one after another, each with a length of `size` bytes, as far as they are whole."""
-    reader = _Bytes(data)
-    try:
-        while reader.at < len(data):
-            yield reader.vector(size)
-    except _Cut:
-        return
+def _names(data: bytes) -> tuple[bytes, ...]:
+    """Counted names one after another, as far as they are whole."""
+    names: list[bytes] = []
+    at = 0
+    while at < len(data) and len(names) < _MAX_PROTOCOLS:
+        begin = at + 1
+        at = begin + data[at]
+        if at > len(data):
+            break
+        names.append(data[begin:at])
+    return tuple(names)
 
 
 def _numbers(data: bytes) -> tuple[int, ...]:
-    numbers = (data[at] << 8 | data[at + 1] for at in range(0, len(data) - 1, 2))
-    return tuple(number for number in numbers if not _is_grease(number))
+    return _known_numbers(data) if len(data) <= _SHORT else _read_numbers(data)
+
+
+def _read_numbers(data: bytes) -> tuple[int, ...]:
+    numbers = struct.unpack_from(f"!{len(data) // 2}H", data)
+    return tuple([number for number in numbers if not _is_grease(number)])
+
+
+# Programs offer the same lists again and again.
+_KNOWN: Final = 256
+_SHORT: Final = 512
+_known_numbers = lru_cache(maxsize=_KNOWN)(_read_numbers)
 
 
 def _is_grease(number: int) -> bool:
@@ -201,15 +236,25 @@ def ja4(hello: Hello, transport: str) -> str:
     version = _VERSIONS.get(hello.highest, ("", "00"))[1]
     name = "d" if _SERVER_NAME in hello.extensions else "i"
     counts = f"{min(len(hello.ciphers), 99):02}{min(len(hello.extensions), 99):02}"
-    kinds = [kind for kind in hello.extensions if kind not in (_SERVER_NAME, _ALPN)]
-    extensions = ",".join(sorted(_hex(kinds)))
-    if hello.signature_algorithms:
-        extensions += "_" + ",".join(_hex(hello.signature_algorithms))
-    ciphers = _digest(",".join(sorted(_hex(hello.ciphers))))
-    opening = f"{transport}{version}{name}{counts}{_ja4_alpn(hello.protocols)}"
-    return f"{opening}_{ciphers}_{_digest(extensions) if kinds else _NO_DIGEST}"
+    known = len(hello.ciphers) + len(hello.extensions) + len(hello.signature_algorithms) <= _SHORT
+    digests = (_known_digests if known else _digests)(
+        hello.ciphers, hello.extensions, hello.signature_algorithms
+    )
+    return f"{transport}{version}{name}{counts}{_ja4_alpn(hello.protocols)}_{digests}"
 
 
+def _digests(
+    ciphers: tuple[int, ...], extensions: tuple[int, ...], signature_algorithms: tuple[int, ...]
+) -> str:
+    """The two hashes that a fingerprint ends with."""
+    kinds = [kind for kind in extensions if kind not in (_SERVER_NAME, _ALPN)]
+    words = ",".join(sorted(_hex(kinds)))
+    if signature_algorithms:
+        words += "_" + ",".join(_hex(signature_algorithms))
+    return f"{_digest(','.join(sorted(_hex(ciphers))))}_{_digest(words) if kinds else _NO_DIGEST}"
+
+
+_known_digests = lru_cache(maxsize=_KNOWN)(_digests)
 _NO_DIGEST: Final = "0" * 12
 
 
@@ -236,15 +281,16 @@ def asked(context: Context, protocol: str, hello: Hello) -> tuple[dict[str, Valu
 
     Returns the fields, and which of them a cut hides, for what is reported of the answer.
     """
+    alpn = hello.alpn
     fields: dict[str, Value] = {
         "ServerName": hello.server_name,
-        "Alpn": hello.alpn or None,
+        "Alpn": alpn or None,
         "Ja4": ja4(hello, "q" if protocol == "quic" else "t") if hello.whole else None,
     }
     offered = {**fields, "TlsVersion": hello.version_text, "Stage": "asked"}
-    cut = _unknown(hello, offered, _OFFERED | _CHOSEN)
+    cut = _unknown(hello, offered, _TOLD)
     context.emit(protocol, "", cut, **offered)
-    for name in hello.alpn:
+    for name in alpn:
         if name in TOOL_BY_ALPN:
             emit_tool(context, TOOL_BY_ALPN[name], f"ALPN {name}", ServerName=hello.server_name)
     return fields, cut & _OFFERED
@@ -252,6 +298,8 @@ def asked(context: Context, protocol: str, hello: Hello) -> tuple[dict[str, Valu
 
 class _Side:
     """One direction: its records' handshake bytes, up to the end of the first message."""
+
+    __slots__ = ("_header", "_remaining", "message", "over")
 
     def __init__(self) -> None:
         self.message = b""
@@ -262,7 +310,8 @@ class _Side:
     @property
     def whole(self) -> bool:
         """Whether the message is complete."""
-        return len(self.message) >= 4 and len(self.message) >= 4 + int.from_bytes(self.message[1:4], "big")
+        message = self.message
+        return len(message) >= 4 and len(message) >= 4 + (message[1] << 16 | message[2] << 8 | message[3])
 
     def feed(self, data: bytes, gap: bool, start: bool) -> bool:
         """Takes bytes; whether the message is now known as far as it will be."""
@@ -278,16 +327,18 @@ class _Side:
                 self._remaining -= len(part)
                 self.message += part
                 at += len(part)
-                self.over = self.whole or len(self.message) >= MAX_HELLO
+                self.over = len(self.message) >= MAX_HELLO or self.whole
             else:
-                self._header += data[at : at + 1]
-                at += 1
+                part = data[at : at + _RECORD_HEADER - len(self._header)]
+                self._header += part
+                at += len(part)
                 if len(self._header) == _RECORD_HEADER:
                     self._begin_record()
         return self.over
 
     def _begin_record(self) -> None:
-        kind, major, length = self._header[0], self._header[1], int.from_bytes(self._header[3:], "big")
+        header = self._header
+        kind, major, length = header[0], header[1], header[3] << 8 | header[4]
         self._header, self._remaining = b"", length
         self.over = kind != _HANDSHAKE or major != 3 or not 0 < length <= _MAX_RECORD
 
@@ -311,30 +362,33 @@ class Tls:
             self._read(1 - direction, other)
         if known:
             self._read(direction, side)
-        self.finished = self._answered or all(one.over for one in self._sides)
+        self.finished = self._answered or (side.over and other.over)
 
     def _read(self, direction: int, side: _Side) -> None:
-        kind, body, whole = side.message[:1], side.message[4:], side.whole
-        if whole:
-            body = body[: int.from_bytes(side.message[1:4], "big")]
+        message, whole = side.message, side.whole
+        end = 4 + int.from_bytes(message[1:4], "big") if whole else len(message)
+        kind, body = message[:1], message[4:end]
         if kind == b"\x01" and (hello := parse_client_hello(body, whole)) is not None:
             self._context = self._context.sent_by(direction)
             self._asked, self._cut = asked(self._context, "tls", hello)
         elif kind == b"\x01" and not whole:
-            self._context.sent_by(direction).emit("tls", "", _OFFERED | _CHOSEN, Stage="asked")
+            self._context.sent_by(direction).emit("tls", "", _TOLD, Stage="asked")
         elif kind == b"\x02" and (hello := parse_server_hello(body, whole)) is not None:
             self._answered = True
             self._answer(direction, hello)
 
     def _answer(self, direction: int, hello: Hello) -> None:
-        fields = self._asked | {"TlsVersion": hello.version_text, "Cipher": f"{hello.ciphers[0]:04x}"}
-        if hello.alpn:
+        fields = dict(self._asked)
+        fields["TlsVersion"] = hello.version_text
+        fields["Cipher"] = f"{hello.ciphers[0]:04x}"
+        cut = self._cut
+        if hello.protocols:
             fields["Alpn"] = hello.alpn
-        cut = self._cut - {"Alpn"} if hello.alpn else self._cut
+            cut -= {"Alpn"}
         cut |= _unknown(hello, fields, _CHOSEN)
         self._context.sent_by(1 - direction).emit("tls", "", cut, Stage="answered", **fields)
 
 
 def _unknown(hello: Hello, fields: Mapping[str, Value], names: frozenset[str]) -> frozenset[str]:
     """Those of the names that a cut may hide: which have no value, though the whole might give one."""
-    return frozenset() if hello.whole else names - {name for name in names if fields.get(name)}
+    return _NOTHING if hello.whole else names - {name for name in names if fields.get(name)}

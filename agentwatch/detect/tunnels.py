@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
-from typing import ClassVar
+from collections.abc import Sequence
 
 from agentwatch.detect.finding import Finding
+from agentwatch.detect.handler import NOTHING, Handler
 from agentwatch.detect.remote_forward import RemoteForward
 from agentwatch.detect.request import Requests
 from agentwatch.enrich.bounded import put
@@ -15,11 +14,12 @@ from agentwatch.enrich.flows import Flow
 from agentwatch.enrich.processes import Key, Process
 from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import Change, State
-from agentwatch.schema.events import SOCKET_BLOCK, Type
+from agentwatch.schema.events import SOCKET_BLOCK, PayloadFlag, Type
 
 SESSIONS_KEPT = 4096
 GENERATIONS = 3  # between a client and what its ProxyCommand runs
 _STREAM = 1  # SOCK_STREAM
+_INCOMING = int(PayloadFlag.IN)
 _PACKET_LENGTH = len(SOCKET_BLOCK) + 1
 
 
@@ -34,22 +34,24 @@ class Tunnels:
         self._early: dict[int, str] = {}  # what a flow said of itself before it was known who connected
         self._sessions: dict[Key, int] = {}  # the flow of each process's latest SSH session
         self._proxied: dict[int, Key] = {}  # flows that a child connected for a client
+        self.handlers: dict[int, Handler] = {
+            int(Type.EXEC): self._exec,
+            int(Type.PROCESS): self._exec,
+            int(Type.FORK): self._fork,
+            int(Type.FILE): self._file,
+            int(Type.CONNECT): self._connect,
+            int(Type.PAYLOAD): self._payload,
+            int(Type.CLOSE): self._close,
+            int(Type.EXIT): self._exit,
+            int(Type.UNIX_CONNECT): self._unix,
+        }
 
-    types: ClassVar = frozenset(
-        int(one)
-        for one in (
-            Type.EXEC, Type.PROCESS, Type.FORK, Type.FILE, Type.CONNECT, Type.PAYLOAD, Type.CLOSE, Type.EXIT,
-            Type.UNIX_CONNECT
-        )
-    )  # fmt: skip
-
-    def of(self, change: Change) -> Iterable[Sighting]:
-        """What this change says about remote forwards."""
-        findings = _HANDLERS[change.type](self, change)
+    def _tell(self, change: Change, findings: list[Finding]) -> Sequence[Sighting]:
+        """The events of what was found, and of what the banner in this change says."""
         if self._banners:
             findings, self._banners = self._banners + findings, []
         if not findings:
-            return ()
+            return NOTHING
         change = self._of_client(change)
         return [
             flow_sighting(self._state, change, {"Protocol": one.protocol, **one.attributes})
@@ -60,10 +62,10 @@ class Tunnels:
         """What comes over a ProxyCommand's connection is about the client."""
         key = self._proxied.get(change.flow.cookie) if change.flow is not None else None
         client = self._state.processes.known(key) if key is not None else None
-        return change if client is None else replace(change, process=client)
+        return change if client is None else change.about(client, change.flow)
 
     def banner(self, change: Change, flow: Flow, finding: Finding) -> None:
-        """An SSH banner was recognised in this change; told before `of` is asked about it."""
+        """An SSH banner was recognised in this change; told before this detector's turn."""
         said = finding.attributes
         ours = said.get("Software")
         if flow.initiated is None and isinstance(ours, str):
@@ -87,23 +89,26 @@ class Tunnels:
         if path is not None:
             self._requests.read_file(path, change)
 
-    def _exec(self, change: Change) -> list[Finding]:
-        findings = self._forwards.exec(change.process.key, change.process.argv, change.time)
+    def _exec(self, change: Change) -> Sequence[Sighting]:
+        process = change.process
+        findings = self._forwards.exec(process.key, process.argv, change.time)
         self._want_config(change)
-        return findings
+        return self._tell(change, findings) if findings else NOTHING
 
-    def _fork(self, change: Change) -> list[Finding]:
-        if change.process.parent is not None:
-            self._forwards.fork(change.process.parent, change.process.key)
-        return []
+    def _fork(self, change: Change) -> Sequence[Sighting]:
+        process = change.process
+        if process.parent is not None:
+            self._forwards.fork(process.parent, process.key)
+        return NOTHING
 
-    def _file(self, change: Change) -> list[Finding]:
+    def _file(self, change: Change) -> Sequence[Sighting]:
         _, content, _ = change.fields
         # A session that was open before its configuration could be read is what this is about.
         change.flow = self._state.flows.known(self._sessions.get(change.process.key, 0))
-        return self._forwards.config(change.process.key, content.decode("utf-8", "replace"))
+        findings = self._forwards.config(change.process.key, content.decode("utf-8", "replace"))
+        return self._tell(change, findings)
 
-    def _connect(self, change: Change) -> list[Finding]:
+    def _connect(self, change: Change) -> Sequence[Sighting]:
         flow = change.flow
         assert flow is not None
         if flow.socktype == _STREAM:
@@ -116,9 +121,9 @@ class Tunnels:
             port=flow.remote_port,
             time=change.time,
         )
-        if (software := self._early.pop(flow.cookie, None)) is not None:
+        if self._early and (software := self._early.pop(flow.cookie, None)) is not None:
             self._speaks(change, flow, software)
-        return findings
+        return self._tell(change, findings)
 
     def _connect_for_client(self, cookie: int, process: Process) -> None:
         """A ProxyCommand's connection is the client's that runs it."""
@@ -133,52 +138,49 @@ class Tunnels:
                 return
             process = above
 
-    def _unix(self, change: Change) -> list[Finding]:
-        return self._forwards.connect_unix(change.process.key, unix_path(change.data))
+    def _unix(self, change: Change) -> Sequence[Sighting]:
+        return self._tell(change, self._forwards.connect_unix(change.process.key, unix_path(change.data)))
 
     def _proxy_payload(self, change: Change, key: Key, cookie: int) -> list[Finding]:
         """Bytes of a session that runs over a child's connection."""
         length, message, _ = change.fields[_PACKET_LENGTH:]
+        incoming = change.payload_flags & _INCOMING != 0
         findings = []
-        if change.incoming and key not in self._sessions:
+        if incoming and key not in self._sessions:
             findings = self._forwards.proxied(key, cookie)
             put(self._sessions, key, cookie, SESSIONS_KEPT)
             self._requests.follow(cookie)
-        more = self._forwards.session_data(key, cookie, change.incoming, length, change.time, message)
+        more = self._forwards.session_data(key, cookie, incoming, length, change.time, message)
         return findings + more
 
-    def _payload(self, change: Change) -> list[Finding]:
+    def _payload(self, change: Change) -> Sequence[Sighting]:
         flow = change.flow
         assert flow is not None
+        if not self._proxied and not self._forwards.speaking:
+            return NOTHING
         key, cookie = change.process.key, flow.cookie
         if cookie in self._proxied:
-            return self._proxy_payload(change, self._proxied[cookie], cookie)
-        if self._forwards.is_session(key, cookie):
+            return self._tell(change, self._proxy_payload(change, self._proxied[cookie], cookie))
+        forwards, incoming = self._forwards, change.payload_flags & _INCOMING != 0
+        if forwards.is_session(key, cookie):
             length, message, _ = change.fields[_PACKET_LENGTH:]
-            return self._forwards.session_data(key, cookie, change.incoming, length, change.time, message)
-        return self._forwards.payload(key, cookie, change.incoming, change.data, change.time)
+            findings = forwards.session_data(key, cookie, incoming, length, change.time, message)
+        else:
+            findings = forwards.payload(key, cookie, incoming, change.data, change.time)
+        return self._tell(change, findings)
 
-    def _close(self, change: Change) -> list[Finding]:
+    def _close(self, change: Change) -> Sequence[Sighting]:
         if change.flow is not None:
-            self._forwards.close(change.process.key, change.flow.cookie)
-            self._early.pop(change.flow.cookie, None)
-            self._proxied.pop(change.flow.cookie, None)
-        return []
+            cookie = change.flow.cookie
+            self._forwards.close(change.process.key, cookie)
+            if self._early:
+                self._early.pop(cookie, None)
+            if self._proxied:
+                self._proxied.pop(cookie, None)
+        return NOTHING
 
-    def _exit(self, change: Change) -> list[Finding]:
+    def _exit(self, change: Change) -> Sequence[Sighting]:
         self._forwards.exit(change.process.key)
-        self._sessions.pop(change.process.key, None)
-        return []
-
-
-_HANDLERS: dict[int, Callable[[Tunnels, Change], list[Finding]]] = {
-    Type.EXEC: Tunnels._exec,
-    Type.PROCESS: Tunnels._exec,
-    Type.FORK: Tunnels._fork,
-    Type.FILE: Tunnels._file,
-    Type.CONNECT: Tunnels._connect,
-    Type.PAYLOAD: Tunnels._payload,
-    Type.CLOSE: Tunnels._close,
-    Type.EXIT: Tunnels._exit,
-    Type.UNIX_CONNECT: Tunnels._unix,
-}
+        if self._sessions:
+            self._sessions.pop(change.process.key, None)
+        return NOTHING

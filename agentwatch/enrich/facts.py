@@ -112,12 +112,11 @@ def sighting(state: State, category: str, change: Change, fields: Mapping[str, V
         category,
         change.time,
         change.seq,
-        change.agent.name,
         ProcessFields(state, process, parent, fields),
         _truncated(process, parent),
-        subject=change.agent,
-        process=process,
-        flow=change.flow,
+        change.agent,
+        process,
+        change.flow,
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 from collections import OrderedDict
-from dataclasses import dataclass, field
 from functools import lru_cache
 
 from agentwatch.enrich.processes import Key
@@ -18,32 +17,40 @@ _TRANSPORTS = {6: "tcp", 17: "udp"}
 IPV4_IN_IPV6 = b"\0" * 10 + b"\xff\xff"
 
 
-@dataclass(slots=True)
 class Flow:
     """One socket. `initiated` is None until it connects (True) or was accepted (False)."""
 
-    cookie: int
-    owner: Key
-    agent: int
-    family: int = 0
-    socktype: int = 0
-    protocol: int = 0
-    local: str = ""
-    local_port: int = 0
-    remote: str = ""
-    remote_port: int = 0
-    initiated: bool | None = None
-    opened: int = 0
-    closed: int = 0
-    error: int = 0
-    bytes_out: int = 0
-    bytes_in: int = 0
-    application: str = ""  # protocol as recognised from the bytes
-    domain: str = ""
-    attributes: dict[str, object] = field(default_factory=dict)
-    # What was captured first, as it came, for people to look at; None once it is forgotten.
-    head_out: bytes | None = b""
-    head_in: bytes | None = b""
+    __slots__ = (
+        "agent", "application", "attributes", "bytes_in", "bytes_out", "closed", "cookie", "domain", "error",
+        "family", "head_in", "head_out", "initiated", "local", "local_port", "opened", "owner", "protocol",
+        "remote", "remote_port", "socktype",
+    )  # fmt: skip
+
+    def __init__(
+        self, cookie: int, owner: Key, agent: int, family: int, socktype: int, protocol: int, opened: int
+    ) -> None:
+        self.cookie = cookie
+        self.owner = owner
+        self.agent = agent
+        self.family = family
+        self.socktype = socktype
+        self.protocol = protocol
+        self.local = ""
+        self.local_port = 0
+        self.remote = ""
+        self.remote_port = 0
+        self.initiated: bool | None = None
+        self.opened = opened
+        self.closed = 0
+        self.error = 0
+        self.bytes_out = 0
+        self.bytes_in = 0
+        self.application = ""  # protocol as recognised from the bytes
+        self.domain = ""
+        self.attributes: dict[str, object] = {}
+        # What was captured first, as it came, for people to look at; None once it is forgotten.
+        self.head_out: bytes | None = b""
+        self.head_in: bytes | None = b""
 
     @property
     def transport(self) -> str:
@@ -82,7 +89,7 @@ class FlowTable:
         cookie, local, remote, local_port, remote_port, family, socktype, protocol, _ = block
         flow = self._flows.get(cookie)
         if flow is None:
-            flow = self._flows[cookie] = Flow(cookie, owner, agent, family, socktype, protocol, opened=time)
+            flow = self._flows[cookie] = Flow(cookie, owner, agent, family, socktype, protocol, time)
             if len(self._flows) > FLOWS_KEPT:
                 self._forget(next(iter(self._flows)))
         if owner[0]:  # a socket from before the watch has no owner in the kernel's storage

@@ -7,11 +7,10 @@ import stat
 import struct
 from collections import OrderedDict
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
-from agentwatch.enrich.markers import NO_MARKERS, Markers
+from agentwatch.enrich.markers import NO_MARKERS
 from agentwatch.schema.decode import FLAGS, START, TGID, TID, TIME, Row, tail, unpack
 from agentwatch.schema.events import Piece, PieceFlag
 
@@ -56,40 +55,46 @@ Streams = tuple[Stream, Stream, Stream]
 """Standard input, output and error."""
 
 
-@dataclass(slots=True)
 class Process:
-    """One process. `truncated` names the rule fields whose value is not whole."""
+    """One process. `truncated` names the rule fields whose value is not whole.
 
-    pid: int
-    start: int
-    agent: int
-    key: Key = field(init=False)
-    parent: Key | None = None
-    exe: str = ""
-    argv: tuple[str, ...] = ()
-    cwd: str = ""
-    environment: tuple[str, ...] = ()  # variables that have code loaded, as NAME=value
-    uid: int = 0
-    euid: int = 0
-    gid: int = 0
-    inode: int = 0
-    device: int = 0
-    net_ns: int = 0
-    pid_ns: int = 0
-    mnt_ns: int = 0
-    user_ns: int = 0
-    flags: int = 0
-    status: int | None = None  # wait status once ended
-    ended: int = 0
-    exec_seq: int = 0  # sequence number of the exec that this image came from
-    streams: Streams | None = None  # as they were at that exec; None where it was not seen
-    truncated: frozenset[str] = frozenset()
-    root_from: int | None = None  # the user that became root since the last exec, by no setuid file
-    registered: bool = True  # of the registered job: see `ProcessTable.registers`
-    markers: Markers = field(default_factory=lambda: NO_MARKERS)  # its own and those that it inherited
+    Plain slots: one is made for each fork, and a dataclass cannot be made by compiled code.
+    """
 
-    def __post_init__(self) -> None:
-        self.key = self.pid, self.start
+    __slots__ = (
+        "agent", "argv", "cwd", "device", "ended", "environment", "euid", "exe", "exec_seq", "flags", "gid",
+        "inode", "key", "markers", "mnt_ns", "net_ns", "parent", "pid", "pid_ns", "registered", "root_from",
+        "start", "status", "streams", "truncated", "uid", "user_ns",
+    )  # fmt: skip
+
+    def __init__(self, pid: int, start: int, agent: int, streams: Streams | None = None) -> None:
+        self.pid = pid
+        self.start = start
+        self.agent = agent
+        self.key: Key = (pid, start)
+        self.parent: Key | None = None
+        self.exe = ""
+        self.argv: tuple[str, ...] = ()
+        self.cwd = ""
+        self.environment: tuple[str, ...] = ()  # variables that have code loaded, as NAME=value
+        self.uid = 0
+        self.euid = 0
+        self.gid = 0
+        self.inode = 0
+        self.device = 0
+        self.net_ns = 0
+        self.pid_ns = 0
+        self.mnt_ns = 0
+        self.user_ns = 0
+        self.flags = 0
+        self.status: int | None = None  # wait status once ended
+        self.ended = 0
+        self.exec_seq = 0  # sequence number of the exec that this image came from
+        self.streams = streams  # as they were at that exec; None where it was not seen
+        self.truncated = _NOTHING_CUT
+        self.root_from: int | None = None  # who became root since the last exec, by no setuid file
+        self.registered = True  # of the registered job: see `ProcessTable.registers`
+        self.markers = NO_MARKERS  # its own and those that it inherited
 
     def become(self, origin: Process) -> None:
         """Take over the image, the credentials and the namespaces of another process."""
@@ -110,16 +115,18 @@ class Process:
         return " ".join(self.argv)
 
 
-@dataclass(slots=True)
 class _Pieces:
     """What has come of an exec so far."""
 
-    exe: bytes | None = None
-    cwd: bytes | None = None
-    streams: bytes = b""
-    argv: dict[int, bytes] = field(default_factory=dict)
-    environment: list[bytes] = field(default_factory=list)
-    cut: set[int] = field(default_factory=set)  # kinds that were cut short
+    __slots__ = ("argv", "cut", "cwd", "environment", "exe", "streams")
+
+    def __init__(self) -> None:
+        self.exe: bytes | None = None
+        self.cwd: bytes | None = None
+        self.streams = b""
+        self.argv: dict[int, bytes] = {}
+        self.environment: list[bytes] = []
+        self.cut: set[int] = set()  # kinds that were cut short
 
 
 @lru_cache(maxsize=PATHS_KEPT)
@@ -234,8 +241,12 @@ class ProcessTable:
 
     def origin(self, process: Process) -> Process:
         """The one that ran the program which this process runs, as far as forks can be traced."""
-        *_, origin = self.lineage(process)
-        return origin
+        for _ in range(LINEAGE - 1):
+            above = self.parent(process)
+            if above is None or above.exec_seq != process.exec_seq or above.argv != process.argv:
+                break
+            process = above
+        return process
 
     def fork(self, row: Row, parent: Key, agent: int) -> Process:
         """A process was created: until it execs it is what its creator is."""

@@ -63,19 +63,37 @@ class Agent:
         return self.number, self.since
 
 
-@dataclass(slots=True)
 class Change:
     """One record, understood. `fields` are the record's own, in the schema's order."""
 
-    seq: int
-    type: int
-    time: int
-    agent: Agent
-    process: Process
-    flow: Flow | None
-    fields: tuple[Any, ...]
-    data: bytes = b""
-    payload_flags: int = 0
+    __slots__ = ("agent", "data", "fields", "flow", "payload_flags", "process", "seq", "time", "type")
+
+    def __init__(
+        self,
+        seq: int,
+        type: int,
+        time: int,
+        agent: Agent,
+        process: Process,
+        flow: Flow | None,
+        fields: tuple[Any, ...],
+        data: bytes = b"",
+        payload_flags: int = 0,
+    ) -> None:
+        self.seq = seq
+        self.type = type
+        self.time = time
+        self.agent = agent
+        self.process = process
+        self.flow = flow
+        self.fields = fields
+        self.data = data
+        self.payload_flags = payload_flags
+
+    def about(self, process: Process, flow: Flow | None) -> Change:
+        """The same, of another process or flow."""
+        return Change(self.seq, self.type, self.time, self.agent, process, flow, self.fields, self.data,
+                      self.payload_flags)  # fmt: skip
 
     @property
     def incoming(self) -> bool:

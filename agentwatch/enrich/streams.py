@@ -58,7 +58,7 @@ class Stream:
     __slots__ = ("_message", "_next", "_pending")
 
     def __init__(self) -> None:
-        self._next: int | None = None
+        self._next = -1  # position in the stream; -1 before the first segment
         self._message = -1
         self._pending: list[_Segment] = []
 
@@ -67,6 +67,22 @@ class Stream:
         """Whether segments are held back because bytes before them are missing."""
         return bool(self._pending)
 
+    def follows(self, seq: int, data: bytes, wire_length: int, message: int) -> int:
+        """Takes a segment that is whole and next in order, as nearly all are: all of it is handed on.
+
+        Returns 1 if a message starts with it, 0 if one goes on, and -1 for any other segment, of
+        which nothing was taken: that is for `feed`.
+        """
+        if self._next != seq and self._next >= 0:
+            return -1
+        if self._pending or not data or len(data) < wire_length:
+            return -1
+        self._next = (seq + len(data)) & 0xFFFFFFFF
+        if message <= self._message:
+            return 0
+        self._message = message
+        return 1
+
     def feed(self, seq: int, data: bytes, wire_length: int, message: int) -> tuple[Chunk, ...] | list[Chunk]:
         """Takes one segment; returns what became contiguous with it, in stream order.
 
@@ -74,16 +90,10 @@ class Stream:
         length of the packet, of which `data` is the captured head, `message` the index of the
         message in this direction.
         """
-        if self._next is None:
+        if self._next < 0:
             self._next = seq & 0xFFFFFFFF
         elif (ahead := _distance(seq, self._next)) != 0 or self._pending:
             return self._out_of_place(_Segment(seq, data, wire_length, message), ahead)
-        if data and len(data) >= wire_length:  # nearly all segments: whole and in order
-            self._next = (seq + len(data)) & 0xFFFFFFFF
-            start = message > self._message
-            if start:
-                self._message = message
-            return (Chunk(data, False, start),)
         return self._deliver(_Segment(seq, data, wire_length, message), gap=False)
 
     def flush(self) -> list[Chunk]:
@@ -91,7 +101,7 @@ class Stream:
         chunks: list[Chunk] = []
         while self._pending:
             segment = self._pending.pop(0)
-            hole = _distance(segment.seq, self._next or 0) > 0
+            hole = _distance(segment.seq, self._next) > 0
             if hole:
                 self._next = segment.seq
             chunks.extend(self._deliver(segment, gap=hole))
@@ -106,7 +116,7 @@ class Stream:
             return [*self._deliver(segment, gap=False), *self._continue()]
         if later:
             chunks = self.flush()
-            ahead = _distance(segment.seq, self._next or 0)
+            ahead = _distance(segment.seq, self._next)
             gap = ahead > 0 or ahead < _FAR_BEHIND
             if gap:
                 self._next = segment.seq & 0xFFFFFFFF
@@ -119,7 +129,6 @@ class Stream:
 
     def _hold(self, segment: _Segment) -> None:
         """Inserts in stream order; of two segments at one place the first stays ahead."""
-        assert self._next is not None
         place = _distance(segment.seq, self._next)
         index = len(self._pending)
         while index and _distance(self._pending[index - 1].seq, self._next) > place:
@@ -129,13 +138,12 @@ class Stream:
     def _continue(self) -> list[Chunk]:
         """Hands out the held segments that are contiguous by now."""
         chunks: list[Chunk] = []
-        while self._pending and _distance(self._pending[0].seq, self._next or 0) <= 0:
+        while self._pending and _distance(self._pending[0].seq, self._next) <= 0:
             chunks.extend(self._deliver(self._pending.pop(0), gap=False))
         return chunks
 
     def _deliver(self, segment: _Segment, gap: bool) -> tuple[Chunk, ...]:
         """Hands out the part of `segment` that lies at or after the position, and moves on."""
-        assert self._next is not None
         known = _distance(self._next, segment.seq)
         length = max(segment.wire_length, len(segment.data))
         if known >= length:

@@ -25,10 +25,11 @@ from urllib.parse import urlsplit
 import duckdb
 import pyarrow as pa
 
+from agentwatch.collector import settle
 from agentwatch.forensics import kept
 from agentwatch.forensics.parquet import schema_of
 from agentwatch.forensics.tables import ALL, TABLES, Depth, depth_of
-from agentwatch.replay import Recording, recordings, settle
+from agentwatch.replay import Recording, recordings
 
 SPILLED_MAX = "20GB"  # on disk, for what does not fit in memory
 BATCH_ROWS = 4096

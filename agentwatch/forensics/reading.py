@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from operator import itemgetter
 from typing import Any
 
+from agentwatch.detect.chain import Chain
+from agentwatch.detect.request import NoRequests
 from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import Change, State
 from agentwatch.forensics.account import Account
 from agentwatch.forensics.story import PLAIN
 from agentwatch.forensics.tables import OF_FLOWS, Depth, Tables, WriteRows
-from agentwatch.pipeline import Pipeline
+from agentwatch.pipeline import Counters
 from agentwatch.replay import Order, Outcome, Recording, Replay
-from agentwatch.rules.engine import Engine
-from agentwatch.rules.model import RuleSet
+from agentwatch.schema import decode
 from agentwatch.schema.decode import AGENT, BODIES, BODY, START, TGID, TIME, TYPE, DecodeError, Row
-from agentwatch.schema.events import EVENTS, Ring, Type
+from agentwatch.schema.events import EVENTS, HOST, Ring, Type
 from agentwatch.schema.fields import FIELDS
-from agentwatch.sources.base import Round
+from agentwatch.sources.base import BatchKind, Round
 from agentwatch.trace.format import TraceHeader
 
+_DECODERS = {
+    BatchKind.SLOTS: decode.slots,
+    BatchKind.RECORDS: decode.records,
+    BatchKind.NOTES: decode.notes,
+}
+_BY_TIME = itemgetter(TIME)
 _UDP = bytes((17,))
-_NO_RULES = RuleSet((), "")
 _NOTES = frozenset(int(event.number) for event in EVENTS if event.ring is Ring.NOTES)
 _LINEAGE = frozenset(map(int, (Type.FORK, Type.EXIT, Type.EXEC, Type.EXEC_PIECE)))
 _SIZES = {number: fixed.size for number, fixed in BODIES.items()}
@@ -51,7 +58,7 @@ class Reading(Account):
             lambda line: None,
             lambda done: None,
             observer=self if judged else None,
-            pipeline=None if judged else self._pipeline,
+            folding=None if judged else self._folding,
         ).run()
         self._flush()
         self._tables.close()
@@ -65,14 +72,14 @@ class Reading(Account):
         names = {"dns_query"} if flows >= Depth.RECOGNISED or "dns" in self._wanted else set()
         return _FINDINGS.union(names) if flows >= Depth.EVENTS else frozenset(names)
 
-    def _pipeline(self, header: TraceHeader) -> Pipeline:
-        pipeline = (
+    def _folding(self, header: TraceHeader) -> _Unjudged:
+        folding = (
             _Unjudged(self, header, self._tables, self._found)
             if self._depth >= Depth.RECOGNISED
             else _Skipping(self, header, self._tables, self._found, self._wanted.keys())
         )
-        self.begin(pipeline, header)
-        return pipeline
+        self.header, self.state = header, folding.state
+        return folding
 
     # --- the observer of a replay with rules ---
 
@@ -96,13 +103,17 @@ class Reading(Account):
             self._tables.moment(change, self._events)
 
 
-class _Unjudged(Pipeline):
-    """The pipeline up to the rules: `tables` get each record with its events."""
+class _Unjudged:
+    """What the pipeline does before its rules: `tables` get each record with its events."""
 
     def __init__(self, account: Account, header: TraceHeader, tables: Tables, found: frozenset[str]) -> None:
-        state = State(header.users, header.training)
-        super().__init__(Engine(_NO_RULES), state=state, categories=found, reloads=False)
+        self.counters = Counters()
+        self.state = State(header.users, header.training)
+        self._chain = Chain(self.state, found, NoRequests())
         self._account, self._tables = account, tables
+
+    def finish(self) -> None:
+        """Nothing waits for what never comes."""
 
     def process(self, batches: Round) -> None:
         counters, apply, events_of, tell = (
@@ -124,10 +135,22 @@ class _Unjudged(Pipeline):
                 tell(change, events)
 
     def _rows(self, batches: Round) -> list[Row]:
-        rows = self._decode(batches)
+        rows: list[Row] = []
+        for batch in batches:
+            try:
+                rows += _DECODERS[batch.kind](batch.data)
+            except DecodeError:
+                self._unreadable()
+        if len(batches) > 1 or (batches and batches[0].kind is BatchKind.SLOTS):
+            rows.sort(key=_BY_TIME)
         if rows:
             self._account.spans(rows[0][TIME], rows[-1][TIME])
         return rows
+
+    def _unreadable(self) -> None:
+        self.counters.unreadable += 1
+        lost = self.state.agent(HOST).lost
+        lost["unreadable"] = lost.get("unreadable", 0) + 1
 
 
 class _Skipping(_Unjudged):

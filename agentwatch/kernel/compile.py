@@ -56,7 +56,8 @@ def compile_object(
         for name, content in (headers or {}).items():
             Path(generated, name).write_text(content, encoding="utf-8")
         includes = [f"-I{path}" for path in (generated, *include_dirs)]
-        code = _run_compiler(text, [*cflags, *includes], stub)
+        # A helper that this BCC does not know would be a call of a function that is not there.
+        code = _run_compiler(text, ["-Werror=implicit-function-declaration", *cflags, *includes], stub)
     return Object({name: _program(name, instructions) for name, instructions in code.items()})
 
 

@@ -26,6 +26,7 @@ from agentwatch.rules.match import (
     Facts,
     compile_condition,
     encode,
+    field_value,
     number,
     texts,
 )
@@ -60,9 +61,40 @@ _KINDS = "0123456789abcdefghijklmnopqrstuvwxyz"
 Verdicts = tuple[tuple[int, bool], ...]
 # (cost, atoms): a condition is false whenever all of the atoms are.
 Guard = tuple[int, tuple[Expr, ...]]
-# Of texts: bits of the guards that may hold for them, and bits of the atoms of which a word stands there.
-Found = tuple[int, int]
-_NOTHING: Found = (0, 0)
+
+
+class Found:
+    """What stands in texts: bits of the guards that may hold, bits of the atoms of which a word does.
+
+    Texts with the same words in them share one: it is compared by identity.
+    """
+
+    __slots__ = ("atoms", "guards")
+
+    def __init__(self, guards: int, atoms: int) -> None:
+        self.guards = guards
+        self.atoms = atoms
+
+
+_NOTHING = Found(0, 0)
+
+
+class Candidates:
+    """The rules that may hold, by their places in the plan, and the fields that their verdicts depend on.
+
+    `atoms`: as `Found.atoms`. `reads` is None where it is too much to be remembered.
+    """
+
+    __slots__ = ("atoms", "reads", "rules")
+
+    def __init__(self, rules: tuple[int, ...], atoms: int, reads: tuple[str, ...] | None) -> None:
+        self.rules = rules
+        self.atoms = atoms
+        self.reads = reads
+
+
+_NO_CANDIDATES = Candidates((), 0, ())
+_NO_ARGUMENTS = (_NOTHING, False)
 
 
 class Memory:
@@ -128,80 +160,138 @@ class Plan:
         self._tests = [compile_condition(expr, atoms, searched) for _, expr in rules]
         self._read = [_fields_read(expr) for _, expr in rules]
         self._search = Search({atom: (bits, 1 << atoms[atom]) for atom, bits in searched.items()})
-        # All that the guards look at, where it is short enough to be remembered as a whole.
-        self._looked_at = tuple(self._of_field) if all(map(_is_brief, self._of_field)) else None
-        self._passed_over = Memory(REMEMBERED_EVENTS)
-        self._reads = Memory(REMEMBERED_EVENTS)
+        self._elements = [name for name in self._of_number if _base(name) != name]
+        self._others = (
+            *self._search.fields,
+            *(name for name in self._of_number if name not in self._elements),
+        )
+        self._long = [place for place, name in enumerate(self._others) if name in _LONG]
+        self._of_others = Memory(REMEMBERED_EVENTS)
+        self._founds = Memory(REMEMBERED_EVENTS)
+        self._candidates = Memory(REMEMBERED_EVENTS)
+        self._sets = Memory(REMEMBERED_EVENTS)
         self._memory = Memory(REMEMBERED_EVENTS)
 
     def evaluate(self, event: Event) -> Verdicts:
         """(place of the rule, undecided) for each rule that holds or may hold, in order."""
-        looked_at = None
-        if self._looked_at is not None and not event.truncated:
-            looked_at = tuple(map(event.fields.get, self._looked_at))
-            if self._passed_over.get(looked_at):
-                return ()
-        facts = Facts(event)
-        held = self._without | self._search.of(facts)
-        for name, table in self._of_number.items():
-            for value in _numbers(facts.value(name)):
-                held |= table.get(value, 0)
-        if event.truncated:  # what is cut may say anything
-            for field, bits in self._of_field.items():
-                if field in event.truncated or field == ANY_FIELD:
-                    held |= bits
-        candidates = held & self._every
-        for part in range(1, GUARDS):
-            candidates &= held >> part * self._count
-        if not candidates:
-            if looked_at is not None and _small(looked_at):
-                self._passed_over.put(looked_at, True)
+        of_arguments, word_by_word = self._search.in_arguments(event)
+        of_others = self._in_others(event)
+        if event.truncated or self._elements or self._search.asks_all:
+            candidates = self._of_moment(event, of_arguments, of_others)
+        else:
+            candidates = self._of_found(of_arguments, of_others)
+        if not candidates.rules:
             return ()
-        key = self._key(candidates, event)
+        key = _key(candidates, event)
         found: Verdicts | None = None if key is None else self._memory.get(key)
         if found is None:
-            found = self._evaluate(candidates, facts)
+            found = self._evaluate(candidates, Facts(event, candidates.atoms, word_by_word))
             if key is not None:
                 self._memory.put(key, found)
         return found
 
-    def _key(self, candidates: int, event: Event) -> tuple[Any, ...] | None:
-        """All that the candidates' verdicts depend on; None where it is too much to be remembered."""
-        reads: tuple[str, ...] | None = self._reads.get(candidates)
-        if reads is None:
-            reads = self._fields_of(candidates)
-            self._reads.put(candidates, reads)
-        if ANY_FIELD in reads:
-            return None
-        fields = event.fields
-        for name in _LONG:
-            if name in reads:
-                value = fields.get(name)
-                if isinstance(value, str) and len(value) > REMEMBERED_EVENT:
-                    return None
-        key = (candidates, event.truncated, *map(fields.get, reads))
-        return key if _small(key) else None
+    def _in_others(self, event: Event) -> Found:
+        """What stands in the fields beside the arguments."""
+        values = tuple(map(event.fields.get, self._others))
+        for place in self._long:
+            if not _is_short(values[place]):
+                return self._look_up(values)
+        found: Found | None = self._of_others.get(values)
+        if found is None:
+            found = self._look_up(values)
+            if _small(values):
+                self._of_others.put(values, found)
+        return found
 
-    def _fields_of(self, candidates: int) -> tuple[str, ...]:
-        return tuple(sorted(frozenset[str]().union(*(self._read[rule] for rule in _bits(candidates)))))
+    def _look_up(self, values: tuple[Value, ...]) -> Found:
+        searched = len(self._search.fields)
+        found = self._search.in_fields(values[:searched])
+        guards = found.guards
+        for name, value in zip(self._others[searched:], values[searched:], strict=True):
+            guards |= self._counted(name, value)
+        return self._shared(guards, found.atoms)
 
-    def _evaluate(self, candidates: int, facts: Facts) -> Verdicts:
+    def _shared(self, guards: int, atoms: int) -> Found:
+        """The one for these bits, so that what follows from it is found again."""
+        shared: Found | None = self._founds.get((guards, atoms))
+        if shared is None:
+            shared = Found(guards, atoms)
+            self._founds.put((guards, atoms), shared)
+        return shared
+
+    def _counted(self, name: str, value: Value) -> int:
+        """Guards that hold for a number."""
+        table, guards = self._of_number[name], 0
+        for one in _numbers(value):
+            guards |= table.get(one, 0)
+        return guards
+
+    def _of_found(self, of_arguments: Found, of_others: Found) -> Candidates:
+        """The candidates where nothing but what was found decides."""
+        pair = of_arguments, of_others
+        known: Candidates | None = self._candidates.get(pair)
+        if known is None:
+            known = self._join(of_arguments.guards | of_others.guards, of_arguments.atoms | of_others.atoms)
+            self._candidates.put(pair, known)
+        return known
+
+    def _of_moment(self, event: Event, of_arguments: Found, of_others: Found) -> Candidates:
+        """The candidates where more than what was found decides."""
+        guards = of_arguments.guards | of_others.guards
+        atoms = of_arguments.atoms | of_others.atoms
+        for name in self._elements:
+            guards |= self._counted(name, field_value(event, name))
+        if self._search.asks_all:
+            rest = self._search.in_the_rest(event)
+            guards, atoms = guards | rest.guards, atoms | rest.atoms
+        if event.truncated:  # what is cut may say anything
+            for field, bits in self._of_field.items():
+                if field in event.truncated or field == ANY_FIELD:
+                    guards |= bits
+        return self._join(guards, atoms)
+
+    def _join(self, guards: int, atoms: int) -> Candidates:
+        held = self._without | guards
+        rules = held & self._every
+        for part in range(1, GUARDS):
+            rules &= held >> part * self._count
+        if not rules:
+            return _NO_CANDIDATES
+        kept: Candidates | None = self._sets.get((rules, atoms))
+        if kept is None:
+            places = tuple(_bits(rules))
+            reads = tuple(sorted(frozenset[str]().union(*(self._read[rule] for rule in places))))
+            kept = Candidates(places, atoms, None if ANY_FIELD in reads else reads)
+            self._sets.put((rules, atoms), kept)
+        return kept
+
+    def _evaluate(self, candidates: Candidates, facts: Facts) -> Verdicts:
         found = []
-        for rule in _bits(candidates):
+        for rule in candidates.rules:
             verdict = self._tests[rule](facts)
             if verdict is not False:
                 found.append((self._numbers[rule], verdict is None))
         return tuple(found)
 
 
+def _key(candidates: Candidates, event: Event) -> tuple[Any, ...] | None:
+    """All that the candidates' verdicts depend on; None where it is too much to be remembered."""
+    reads = candidates.reads
+    if reads is None:
+        return None
+    get = event.fields.get
+    for name in _LONG:
+        if name in reads:
+            value = get(name)
+            if isinstance(value, str) and len(value) > REMEMBERED_EVENT:
+                return None
+    key = (candidates, event.truncated, *map(get, reads))
+    return key if _small(key) else None
+
+
 def _base(name: str) -> str:
     """The field that an atom asks for an element of."""
     return name.partition("#")[0]
-
-
-def _is_brief(name: str) -> bool:
-    """Whether a guard's field is one whose value is neither long nor a list of the agent's making."""
-    return name not in (*_LONG, "Argv", ANY_FIELD, AGENT_FIELD)
 
 
 def _numbers(value: Value) -> Sequence[float]:
@@ -307,47 +397,30 @@ def longest(parts: Sequence[str | int]) -> str:
 
 
 class Search:
-    """Looks for the words of all atoms: in the arguments, and in the other fields that are asked for."""
+    """Looks for the words of all atoms: in the arguments, and in the other `fields` that are asked for.
 
-    def __init__(self, atoms: Mapping[Expr, Found]) -> None:
+    `asks_all`: keywords are looked for in the rest of an event, too.
+    """
+
+    def __init__(self, atoms: Mapping[Expr, tuple[int, int]]) -> None:
         of_all = {atom: found for atom, found in atoms.items() if atom[1] == ANY_FIELD}
         of_arguments = {atom: found for atom, found in atoms.items() if _base(atom[1]) in ARGUMENTS}
         others = {atom: found for atom, found in atoms.items() if atom not in of_arguments}
-        fields = dict.fromkeys(_base(atom[1]) for atom in others if atom not in of_all)
+        self.fields = tuple(dict.fromkeys(_base(atom[1]) for atom in others if atom not in of_all))
         # How either end of a text stands there: of a field's own kind, so that fields are told apart.
-        ends = {field: f"\0{_KINDS[place % len(_KINDS)]}" for place, field in enumerate(fields)}
+        ends = {field: f"\0{_KINDS[place % len(_KINDS)]}" for place, field in enumerate(self.fields)}
         self._arguments = WordSet({**of_arguments, **of_all}, {})
         self._others = WordSet(others, ends)
         self._asks_arguments = bool(of_arguments or of_all)
         self._of_arguments = Memory(REMEMBERED_TEXTS)
-        self._of_fields = [(field, end, Memory(REMEMBERED_TEXTS)) for field, end in ends.items()]
-        self._asks_all = bool(of_all)
+        self._of_fields = [(end, Memory(REMEMBERED_TEXTS)) for end in ends.values()]
+        self.asks_all = bool(of_all)
 
-    def of(self, facts: Facts) -> int:
-        """Which guards may hold for an event. Notes what was found."""
-        get = facts.event.fields.get
-        bits = numbers = 0
-        if self._asks_arguments:
-            (bits, numbers), facts.word_by_word = self._in_arguments(get(LINE), get(WORDS))
-        for field, end, memory in self._of_fields:
-            value = get(field)
-            if value is None:
-                continue
-            found: Found | None = memory.get(value) if _is_short(value) else None
-            if found is None:
-                found = self._others.find(_delimited(value, end))
-                if _small((value,)):
-                    memory.put(value, found)
-            bits |= found[0]
-            numbers |= found[1]
-        if self._asks_all:
-            more, others = self._in_the_rest(facts.event)
-            bits, numbers = bits | more, numbers | others
-        facts.found = numbers
-        return bits
-
-    def _in_arguments(self, line: Value, words: Value) -> tuple[Found, bool]:
-        """What was found, and whether word by word."""
+    def in_arguments(self, event: Event) -> tuple[Found, bool]:
+        """What stands in the arguments, and whether they were searched word by word."""
+        if not self._asks_arguments:
+            return _NO_ARGUMENTS
+        line, words = event.fields.get(LINE), event.fields.get(WORDS)
         key = line, words
         found: tuple[Found, bool] | None = self._of_arguments.get(key) if _is_short(line) else None
         if found is None:
@@ -359,9 +432,24 @@ class Search:
                 self._of_arguments.put(key, found)
         return found
 
-    def _in_the_rest(self, event: Event) -> Found:
-        """In the fields that only keywords ask for."""
-        asked = {*ARGUMENTS, *(field for field, _, _ in self._of_fields)}
+    def in_fields(self, values: Sequence[Value]) -> Found:
+        """What stands in the other fields, of which these are the values."""
+        guards = atoms = 0
+        for (end, memory), value in zip(self._of_fields, values, strict=True):
+            if value is None:
+                continue
+            found: Found | None = memory.get(value) if _is_short(value) else None
+            if found is None:
+                found = self._others.find(_delimited(value, end))
+                if _small((value,)):
+                    memory.put(value, found)
+            guards |= found.guards
+            atoms |= found.atoms
+        return Found(guards, atoms) if guards or atoms else _NOTHING
+
+    def in_the_rest(self, event: Event) -> Found:
+        """What stands in the fields that only keywords ask for."""
+        asked = {*ARGUMENTS, *self.fields}
         rest = (value for field, value in event.fields.items() if field not in asked)
         return self._others.find("".join(_delimited(value, "\0") for value in rest))
 
@@ -382,8 +470,8 @@ def _delimited(value: Value, end: str) -> str:
 class WordSet:
     """Words in one RE2 set, each with what may hold where it stands. `ends`: of fields' texts, else NUL."""
 
-    def __init__(self, atoms: Mapping[Expr, Found], ends: Mapping[str, str]) -> None:
-        groups: dict[tuple[bytes, ...], Found] = {}
+    def __init__(self, atoms: Mapping[Expr, tuple[int, int]], ends: Mapping[str, str]) -> None:
+        groups: dict[tuple[bytes, ...], tuple[int, int]] = {}
         for atom, (bits, numbers) in atoms.items():
             field = _base(atom[1])
             group = tuple(_pattern(word, field, ends.get(field, "\0")) for word in _words(atom))
@@ -408,12 +496,12 @@ class WordSet:
         key = frozenset(hits)
         found: Found | None = self._of_hits.get(key)  # new texts often have the same words in them
         if found is None:
-            bits = numbers = 0
+            guards = atoms = 0
             for hit in hits:
                 more, others = self._found[hit]
-                bits |= more
-                numbers |= others
-            found = bits, numbers
+                guards |= more
+                atoms |= others
+            found = Found(guards, atoms)
             self._of_hits.put(key, found)
         return found
 

@@ -54,8 +54,9 @@ from agentwatch.rules.model import (
 
 ATTRIBUTE = "agentwatch"
 
-# How many values lists may make of one. An operator's list of domains has a hundred thousand.
-types.SigmaString.max_placeholder_expansions = 1 << 18
+# How many values lists may make of one. An operator's list of domains has a hundred thousand. The
+# pySigma of Python 3.10 has no such bound.
+types.SigmaString.max_placeholder_expansions = 1 << 18  # type: ignore[attr-defined, unused-ignore]
 
 Words = Mapping[str, Sequence[str]]
 MakeAtom = Callable[[str, str, str, Any], Expr]

@@ -7,6 +7,7 @@ Regular expressions and wildcards run on RE2, in time linear in the value.
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
@@ -21,7 +22,8 @@ from agentwatch.rules.expr import AGENT_FIELD, ANY_FIELD, CASED, MANY, ONE, Expr
 Verdict = Union[bool, None]
 Test = Callable[["Facts"], Verdict]
 LINE, WORDS = ARGUMENTS = ("CommandLine", "Argv")  # the same text, as one and word by word
-MANY_TEXTS = 64  # texts of a list: more of them are gone through as one, and not remembered
+FEW_TEXTS = 3  # texts of a list: as many are gone through as one
+MANY_TEXTS = 64  # texts of a list: more of them are not remembered
 _ABOUT_LINES = re.compile(r"\\[AzQ]|\(\?[a-zA-Z]*-")
 # A scalar's text as tests see it, and whether it is cut.
 TextTest = Callable[[str, bool], Verdict]
@@ -39,11 +41,11 @@ class Facts:
 
     __slots__ = ("_blobs", "_folded", "_lines", "_texts", "event", "found", "verdicts", "word_by_word")
 
-    def __init__(self, event: Event) -> None:
+    def __init__(self, event: Event, found: int = 0, word_by_word: bool = False) -> None:
         self.event = event
         self.verdicts: dict[int, Verdict] = {}
-        self.found = 0
-        self.word_by_word = False
+        self.found = found
+        self.word_by_word = word_by_word
         self._texts: dict[str, tuple[str, ...]] = {}
         self._folded: dict[str, tuple[str, ...]] = {}
         self._blobs: dict[tuple[str, bool], tuple[bytes, ...]] = {}
@@ -66,17 +68,7 @@ class Facts:
 
     def value(self, name: str) -> Value:
         """The field's value, None if absent; `NAME#3` is an element of a list."""
-        if name == AGENT_FIELD:
-            return self.event.agent
-        fields = self.event.fields
-        value = fields.get(name)
-        if value is not None:
-            return value
-        base, index = _place(name)
-        if index is None:
-            return None
-        items = fields.get(base)
-        return items[index] if isinstance(items, tuple) and index < len(items) else None
+        return field_value(self.event, name)
 
     def texts(self, name: str) -> tuple[str, ...]:
         """The field's texts, as they are."""
@@ -111,6 +103,20 @@ class Facts:
     def _all_texts(self) -> tuple[str, ...]:
         fields = self.event.fields
         return tuple(text for name in sorted(fields) for text in texts(fields[name]))
+
+
+def field_value(event: Event, name: str) -> Value:
+    """The value of an event's field, None if absent; `NAME#3` is an element of a list."""
+    if name == AGENT_FIELD:
+        return event.agent
+    value = event.fields.get(name)
+    if value is not None:
+        return value
+    base, index = _place(name)
+    if index is None:
+        return None
+    items = event.fields.get(base)
+    return items[index] if isinstance(items, tuple) and index < len(items) else None
 
 
 @lru_cache(maxsize=1024)
@@ -285,7 +291,7 @@ def _contains(wanted: tuple[str, ...]) -> TextTest:
 
     def test(text: str, cut: bool) -> Verdict:
         if many is not None and len(text) > 1024:
-            found = many.search(encode(text)) is not None
+            found = many(encode(text))
         else:
             found = any(map(text.__contains__, wanted))
         return True if found else (None if cut else False)
@@ -342,21 +348,28 @@ _ONE_CHARACTER = rb"(?:[\x00-\x7f]|[\xc0-\xff][\x80-\xbf]*|[\x80-\xbf])"
 
 
 @lru_cache(maxsize=4096)
-def regex(pattern: str | bytes, flags: str = "") -> Any:
-    """A compiled RE2. ASCII patterns and bytes see bytes; others see characters (UTF-8).
+def regex(pattern: str | bytes, flags: str = "") -> Callable[[bytes], bool]:
+    """Whether an RE2 matches somewhere. ASCII patterns see bytes; others see characters (UTF-8).
 
-    Raises ValueError for a pattern that RE2 does not take.
+    It is a set of one: that is asked for nothing but this, where a compiled pattern also works out
+    the place of every group. Raises ValueError for a pattern that RE2 does not take.
     """
     options = re2.Options()
     options.log_errors = False
-    prefix = f"(?{flags})" if flags else ""
     if isinstance(pattern, bytes) or pattern.isascii():
         options.encoding = re2.Options.Encoding.LATIN1
     raw = pattern if isinstance(pattern, bytes) else encode(pattern)
+    if flags:
+        raw = f"(?{flags})".encode() + raw
     try:
-        return re2.compile(prefix.encode() + raw, options)
+        re2.compile(raw, options)  # a set does not say what is wrong
+        one = re2.Set.SearchSet(options)
+        one.Add(raw)
+        one.Compile()
     except re2.error as error:
         raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+    match = one.Match
+    return lambda text: bool(match(text))
 
 
 def wild_pattern(parts: Sequence[str | int], fold: bool) -> bytes:
@@ -402,13 +415,13 @@ def _wild(name: str, parts: Sequence[str | int], fold: bool) -> Test:
 
 
 def _wild_regular(name: str, parts: Sequence[str | int], fold: bool) -> Test:
-    compiled = regex(wild_pattern(parts, fold))
+    matches = regex(wild_pattern(parts, fold))
     open_ended = parts[-1] == MANY
 
     def run(facts: Facts) -> Verdict:
         cut = facts.cut(name)
         for blob in facts.blobs(name, fold):
-            if (open_ended or not cut) and compiled.search(blob) is not None:
+            if (open_ended or not cut) and matches(blob):
                 return True
         return None if cut else False
 
@@ -417,27 +430,24 @@ def _wild_regular(name: str, parts: Sequence[str | int], fold: bool) -> Test:
 
 def _regular(name: str, value: tuple[str, str]) -> Test:
     pattern, flags = value
-    compiled = regex(pattern, flags)
+    matches = regex(pattern, flags)
+    # Of many texts one can only match where they do as lines, in one pass, whatever their ends are.
+    as_lines = None if _ABOUT_LINES.search(pattern) else regex(pattern, flags.replace("m", "") + "m")
     # What a pattern says about the end of a value is not known where the value is cut.
     about_the_end = any(mark in pattern for mark in ("$", r"\z", r"\b", r"\B"))
 
     def run(facts: Facts) -> Verdict:
         cut = facts.cut(name)
-        if len(facts.texts(name)) > MANY_TEXTS and not _may_match_one(facts, name, pattern, flags):
-            return None if cut else False
-        for blob in facts.blobs(name, fold=False):
-            if not (cut and about_the_end) and compiled.search(blob) is not None:
-                return True
+        if not (cut and about_the_end) and _may_match(facts):
+            for blob in facts.blobs(name, fold=False):
+                if matches(blob):
+                    return True
         return None if cut else False
 
+    def _may_match(facts: Facts) -> bool:
+        return as_lines is None or len(facts.texts(name)) < FEW_TEXTS or as_lines(facts.lines(name))
+
     return run
-
-
-def _may_match_one(facts: Facts, name: str, pattern: str, flags: str) -> bool:
-    """Whether the texts as lines match, which they do where one of them does."""
-    if _ABOUT_LINES.search(pattern):
-        return True
-    return regex(pattern, flags.replace("m", "") + "m").search(facts.lines(name)) is not None
 
 
 def _cidr(name: str, value: tuple[str, ...]) -> Test:
@@ -464,6 +474,13 @@ def _number(name: str, holds: Callable[[float], bool]) -> Test:
         return found is not None and holds(found)
 
     return _on_texts(name, test, folded=False)
+
+
+def _compared(compare: Callable[[float, float], bool]) -> Callable[[str, Any], Test]:
+    def compiled(name: str, value: float) -> Test:
+        return _number(name, lambda found: compare(found, value))
+
+    return compiled
 
 
 def number(text: str) -> int | float | None:
@@ -522,10 +539,10 @@ _OTHER_TESTS: dict[str, Callable[[str, Any], Test]] = {
     "re": _regular,
     "cidr": _cidr,
     "num": lambda name, value: _number(name, frozenset(value).__contains__),
-    "lt": lambda name, value: _number(name, lambda found: found < value),
-    "lte": lambda name, value: _number(name, lambda found: found <= value),
-    "gt": lambda name, value: _number(name, lambda found: found > value),
-    "gte": lambda name, value: _number(name, lambda found: found >= value),
+    "lt": _compared(operator.lt),
+    "lte": _compared(operator.le),
+    "gt": _compared(operator.gt),
+    "gte": _compared(operator.ge),
     "exists": _exists,
     "null": _null,
     "fieldref": _fieldref,

@@ -147,7 +147,7 @@ class TraceHeader:
     @property
     def is_excerpt(self) -> bool:
         """Whether records were left out or put in: what tells of another by its number tells a wrong one."""
-        return not self.extra.keys().isdisjoint(("incident", "cut", "merge"))
+        return not self.extra.keys().isdisjoint(("incident", "cut", "merge", "resumed"))
 
     def pack(self) -> bytes:
         """The payload of the header frame: a map of the fields, layouts by the kind's number."""

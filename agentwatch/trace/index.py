@@ -47,11 +47,13 @@ class Index:
     """The rounds frames of one file, in its order. `indexed` is how many bytes of it they cover.
 
     Where `indexed` is less than the file's size, it goes on with damage; the reader tells more.
+    `closed`: the recording was ended there, not broken off.
     """
 
     entries: tuple[Entry, ...]
     indexed: int
     size: int
+    closed: bool = False
 
     def select(
         self,
@@ -83,7 +85,7 @@ def build_index(path: str | os.PathLike[str]) -> Index:
 
 def _scan(file: BinaryIO, mark: bytes, size: int) -> Index:
     entries = []
-    offset = PREFIX.size
+    offset, closed = PREFIX.size, False
     while offset < size:
         # Heads and most summaries come with one read.
         data = _at(file, offset, FRAME_HEAD_SIZE + 512)
@@ -98,8 +100,9 @@ def _scan(file: BinaryIO, mark: bytes, size: int) -> Index:
             if len(data) < end:
                 data = _at(file, offset, end)
             entries.append(_entry(offset, head, data[FRAME_HEAD_SIZE:end]))
+        closed |= head.body.type == FrameType.END
         offset += head.size
-    return Index(tuple(entries), offset, size)
+    return Index(tuple(entries), offset, size, closed)
 
 
 def _entry(offset: int, head: FrameHead, summary: bytes) -> Entry:

@@ -6,6 +6,7 @@ time, or take more than linear time. What is missing stands in `damage`.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Iterator
@@ -147,9 +148,9 @@ class _Window:
 class TraceReader:
     """Reads a trace once, from its beginning to its end.
 
-    `source` is a path, `-` for standard input, or a binary stream. Raises `TraceError` where it is
-    no trace that this release can read. A damaged header can be replaced by `header`, that of
-    another file of the same recording.
+    `source` is a path, `-` for standard input, or a binary stream. Raises `TraceError`, which does not
+    repeat the path, where it is no trace that this release can read. A damaged header can be
+    replaced by `header`, that of another file of the same recording.
 
     Iteration gives the rounds as the source gave them. `damage` lists what is missing, complete
     when the iteration has ended. `rules` are the recorder's, empty where it gave none. `snapshot` is
@@ -441,12 +442,21 @@ def _printable(text: str) -> str:
 
 
 def _open(source: str | os.PathLike[str] | BinaryIO) -> tuple[BinaryIO, bool]:
-    """The stream to read, and whether it is ours to close."""
+    """The stream to read, and whether it is ours to close. Who named it says which cannot be opened."""
     if source == "-":
         return sys.stdin.buffer, False
     if not isinstance(source, (str, os.PathLike)):
         return source, False
     try:
         return Path(source).open("rb"), True
-    except (OSError, ValueError) as error:
-        raise TraceError(f"{source}: {getattr(error, 'strerror', None) or error}") from None
+    except OSError as error:
+        raise TraceError(_UNOPENED.get(error.errno or 0, error.strerror or str(error))) from None
+    except ValueError as error:
+        raise TraceError(str(error)) from None
+
+
+_UNOPENED = {
+    errno.ENOENT: "there is no such file",
+    errno.EISDIR: "it is a folder: name the traces in it",
+    errno.EACCES: "it may not be read: traces are their owner's alone, the daemon's are root's",
+}

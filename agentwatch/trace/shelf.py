@@ -33,6 +33,10 @@ class Shelf:
         safe = re.sub(r"[^A-Za-z0-9._-]", "_", name)[:64]
         return self.folder / f"{stamp}.{nanoseconds // 1000:06}Z{'-' if safe else ''}{safe}{SUFFIX}"
 
+    def latest(self) -> Path | None:
+        """The trace that was written last."""
+        return max(self._files(), default=(0.0, None, 0))[1]
+
     def tidy(self, kept: Collection[Path] = ()) -> list[Path]:
         """Remove what is too old or too much, the oldest first, never what is in `kept`; what is gone."""
         found = sorted(self._files(), reverse=True)

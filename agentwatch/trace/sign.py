@@ -15,6 +15,7 @@ from agentwatch.trace.pack import pack, unpack
 
 ALGORITHM = "ed25519"
 CONTEXT = b"agentwatch trace signature v1\x00"
+MAKE_KEY = "make one with openssl genpkey -algorithm ed25519"
 
 
 class Signer(Protocol):
@@ -67,10 +68,10 @@ class KeyFileSigner:
         crypto = _cryptography()
         try:
             self._key = crypto.serialization.load_pem_private_key(pem, password=None)
-        except (ValueError, TypeError) as error:
-            raise TraceError(f"signing key cannot be read: {error}") from None
+        except (ValueError, TypeError):
+            raise TraceError(f"signing key is no unencrypted PEM: {MAKE_KEY}") from None
         if not isinstance(self._key, crypto.ed25519.Ed25519PrivateKey):
-            raise TraceError("signing key is no Ed25519 key")
+            raise TraceError(f"signing key is no Ed25519 key: {MAKE_KEY}")
         self._public = _raw(crypto, self._key.public_key())
 
     @property
@@ -88,6 +89,8 @@ def read_signer(path: Path) -> KeyFileSigner:
         return KeyFileSigner(path.read_bytes())
     except OSError as error:
         raise TraceError(f"{path}: {error.strerror}") from None
+    except TraceError as error:
+        raise TraceError(f"{path}: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +125,8 @@ def public_key_of(pem: bytes) -> bytes:
     crypto = _cryptography()
     try:
         key = crypto.serialization.load_pem_public_key(pem)
-    except (ValueError, TypeError) as error:
-        raise TraceError(f"public key cannot be read: {error}") from None
+    except (ValueError, TypeError):
+        raise TraceError("it is no public key in PEM, as openssl pkey -pubout writes it") from None
     if not isinstance(key, crypto.ed25519.Ed25519PublicKey):
         raise TraceError("public key is no Ed25519 key")
     return _raw(crypto, key)

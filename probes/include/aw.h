@@ -22,6 +22,7 @@ static long (*read_kernel)(void *, u32, const void *) = (void *)BPF_FUNC_probe_r
 static long (*read_kernel_str)(void *, u32, const void *) = (void *)BPF_FUNC_probe_read_kernel_str;
 static long (*read_user)(void *, u32, const void *) = (void *)BPF_FUNC_probe_read_user;
 static long (*read_user_str)(void *, u32, const void *) = (void *)BPF_FUNC_probe_read_user_str;
+static void *(*task_pt_regs)(struct task_struct *) = (void *)175; /* BCC 0.18 has no name for it */
 
 /* Reads a kernel field without trusting the pointer. */
 #define READ(destination, source) read_kernel(&(destination), sizeof(destination), &(source))
@@ -67,7 +68,8 @@ INLINE u64 any(u64 bits) {
 /* for (i = 0; i < times; i++). From kernel 6.4 on the verifier walks through the body until it
  * learns nothing new, two or three times; before, as often as it is told. To it `i` may be any
  * number then. `times` is a constant, and at the end of the body all paths should know equally
- * little. */
+ * little. A body does not return: older compilers then leave what it returns unset where the loop
+ * ends by itself, which the verifier refuses. */
 #ifdef HAVE_func_bpf_iter_num_new
 struct count_up { /* struct bpf_iter_num of the kernel */
     u64 opaque;

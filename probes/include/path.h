@@ -27,6 +27,7 @@ INLINE bool write_path(struct path *path, u8 *data, u16 *length) {
     const u8 *name = 0;
     u32 used;
     long written;
+    bool whole = false;
     int i;
 
     READ(dentry, path->dentry);
@@ -40,23 +41,25 @@ INLINE bool write_path(struct path *path, u8 *data, u16 *length) {
         /* A memfd hangs nowhere: it is its own parent, and its name is all there is. */
         if (dentry == root || (dentry == parent && used)) {
             READ(above, mount->mnt_parent);
-            if (!above || above == mount)
-                return true;
+            if (!above || above == mount) {
+                whole = true;
+                break;
+            }
             READ(dentry, mount->mnt_mountpoint);
             mount = above;
             continue;
         }
         if (used >= PATH_BYTES)
-            return false;
+            break;
         READ(name, dentry->d_name.name);
         /* Or the mask is taken for needless after the test above, which the verifier has forgotten.
          */
         asm volatile("" : "+r"(used));
         written = read_kernel_str(data + (used & (PATH_BYTES - 1)), NAME_BYTES, name);
         if (written <= 0)
-            return false;
+            break;
         *length = used + written;
         dentry = parent;
     }
-    return false;
+    return whole;
 }

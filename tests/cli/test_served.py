@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -16,7 +17,10 @@ from typing import IO, Any
 
 import pytest
 
+from agentwatch.cli import watching
+from agentwatch.cli.watching import Settings
 from agentwatch.control.client import NoDaemon
+from agentwatch.control.protocol import PROTOCOL
 from agentwatch.kernel.cgroup import PARENT, find_mount
 from tests.daemon.service import Service, service
 from tests.lab import Cgroup, eventually
@@ -233,6 +237,69 @@ def test_it_is_said_why_a_run_is_not_the_daemons(daemon: Service, rules: Path, t
     assert "watching without the daemon, which has no --rules, --record" in done.stderr
     done = run("--socket", tmp_path / "none.sock", "--", "true")
     assert (done.returncode, "no daemon answers" in done.stderr) == (1, True)
+
+
+def test_a_daemon_that_is_expected_and_missing_is_said(daemon: Service) -> None:
+    with Cgroup("left") as cgroup, cgroup.popen(["sleep", "600"]) as agent:
+        eventually(cgroup.pids)
+        daemon.attach(cgroup, name="left")
+        daemon.kill()
+        eventually(lambda: not daemon.socket.exists())
+        for reason in ("No such file or directory", "Connection refused"):
+            done = run("--mode", "enforce", "--", "true")
+            assert done.returncode == 0
+            (line,) = [line for line in done.stderr.splitlines() if "daemon" in line]
+            told = f"agentwatch: no daemon answers at {daemon.socket}: {reason}"
+            assert line == f"{told}: watching alone, in mode enforce"
+            with socket.socket(socket.AF_UNIX) as left, suppress(OSError):
+                left.bind(str(daemon.socket))  # as one that is killed with all its processes leaves it
+        agent.kill()
+    daemon.start()
+
+
+SETTINGS = Settings(
+    *(None, None, None, (), (), None, None, "wait", False, False, None, False, (), {}, None, None, False)
+)
+
+
+def test_a_service_that_starts_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "control.sock"
+    monkeypatch.setattr(watching, "SOCKET", path)
+    monkeypatch.delenv("AGENTWATCH_SOCKET", raising=False)
+    assert SETTINGS.daemon() is None
+    with Cgroup("service") as cgroup, cgroup.popen(["sleep", "60"]) as service:
+        eventually(cgroup.pids)
+        monkeypatch.setattr(watching, "_SERVICE", cgroup.path.name)
+        looked: list[float] = []
+
+        def sleep(seconds: float) -> None:
+            looked.append(seconds)
+            if len(looked) == 3:
+                server.bind(str(path))
+                server.listen()
+                greeting.start()
+
+        monkeypatch.setattr(time, "sleep", sleep)
+        with socket.socket(socket.AF_UNIX) as server:
+            hello = b'{"protocol": %d, "role": "act"}\n' % PROTOCOL
+            greeting = threading.Thread(target=lambda: server.accept()[0].sendall(hello))
+            assert SETTINGS.daemon() == path
+            greeting.join()
+        assert len(looked) == 3
+        service.kill()
+
+
+def test_a_service_that_does_not_answer_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "control.sock"
+    monkeypatch.setattr(watching, "SOCKET", path)
+    monkeypatch.setattr(watching, "_STARTING", 0.0)
+    monkeypatch.setattr(watching, "_service_runs", lambda: True)
+    monkeypatch.delenv("AGENTWATCH_SOCKET", raising=False)
+    assert SETTINGS.daemon() is None
+    told = f"agentwatch: no daemon answers at {path}: No such file or directory"
+    assert capsys.readouterr().err == f"{told}: watching alone, in mode monitor\n"
 
 
 def test_a_daemon_that_is_not_understood_is_said(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import tracemalloc
 
 from hypothesis import given
@@ -187,3 +188,12 @@ def test_the_size_of_segments_changes_nothing(
     assert [found for found in cut.findings if found.protocol != "stratum"] == [
         found for found in whole.findings if found.protocol != "stratum"
     ]
+
+
+def test_what_is_over_is_no_rubbish_for_the_collector() -> None:
+    conversation = Conversation(True)
+    conversation.segment(OUT, 1, b"GET / HTTP/1.1\r\n", 16, 1, 0)
+    gc.collect()
+    conversation.end()
+    del conversation
+    assert gc.collect() == 0

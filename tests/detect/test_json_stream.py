@@ -167,3 +167,23 @@ def test_what_is_accepted_is_json(tokens: list[str], size: int) -> None:
         return
     if isinstance(value, dict):
         assert messages == [pruned(value)]
+
+
+PIECES = st.sampled_from(
+    [
+        *b'"method": "METHOD": "params": "other": "a":1, "method":"a", "a" "\\u00e9" "\\ud800" "\\q"'.split(),
+        *b"1 -0 1e5 1e999 NaN true nul [ ] { } , :".split(),
+        *(b"\n", b"\0", b'"\t"', b'"\xff"', b'"' + b"x" * 300 + b'"'),
+        *(b"[1,2,3,4,5,6,7,8,9]", b'[[[[[["a"]]]]]]', b'{"id":' * 7 + b"1" + b"}" * 7),
+    ]
+)
+
+
+@given(st.lists(PIECES, max_size=12), st.sampled_from([b"", b"\n", b"\r\n", b"\n{}"]))
+def test_a_message_that_comes_at_once_is_read_as_in_parts(pieces: list[bytes], end: bytes) -> None:
+    data = b"{" + b"".join(pieces) + b"}" + end
+    at_once, in_parts = read(data), read(data, 1)
+    assert repr(at_once) == repr(in_parts)
+    assert [(one.foreign, one.complete) for one in at_once] == [
+        (one.foreign, one.complete) for one in in_parts
+    ]

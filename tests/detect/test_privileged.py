@@ -29,8 +29,8 @@ class Fold:
             decoder = decode.slots if len(record) == 128 and record[0] == 120 else decode.records
             for row in decoder(record):
                 change = self.state.apply(1, row)
-                if change is not None and change.type in self.detector.types:
-                    found += self.detector.of(change)
+                if change is not None and change.type in self.detector.handlers:
+                    found += self.detector.handlers[change.type](change)
         return found
 
 

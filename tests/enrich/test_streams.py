@@ -11,7 +11,9 @@ STARTS = st.one_of(st.integers(0, 2**32 - 1), st.integers(2**32 - 40, 2**32 - 1)
 def feed(
     stream: Stream, seq: int, data: bytes, message: int = 0, wire_length: int | None = None
 ) -> list[Chunk]:
-    return list(stream.feed(seq, data, len(data) if wire_length is None else wire_length, message))
+    length = len(data) if wire_length is None else wire_length
+    start = stream.follows(seq, data, length, message)
+    return [Chunk(data, False, start == 1)] if start >= 0 else list(stream.feed(seq, data, length, message))
 
 
 def test_segments_in_order_come_out_as_they_are() -> None:

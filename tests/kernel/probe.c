@@ -40,7 +40,7 @@ int list_tasks(struct iter_task *ctx) {
     } record = {};
     if (!task)
         return 0;
-    record.pid = task->pid;
+    record.pid = *(volatile int *)&task->pid; /* read as one with tgid, it is refused */
     record.tgid = task->tgid;
     record.start = task->start_boottime;
     bpf_seq_write(ctx->meta->seq, &record, sizeof record);

@@ -52,6 +52,12 @@ def test_diagnostics_come_back() -> None:
 
 
 @needs_bcc
+def test_a_helper_that_bcc_does_not_know_is_named() -> None:
+    with pytest.raises(CompileError, match="bpf_unheard_of"):
+        compile_object("int f(void *ctx) { return bpf_unheard_of(ctx); }", stub=STUB)
+
+
+@needs_bcc
 def test_generated_headers_flags_and_folders_reach_the_compiler(tmp_path: Path) -> None:
     (tmp_path / "folder.h").write_text("#define IN_FOLDER 1\n")
     text = '#include "made.h"\n#include "folder.h"\nint f(void *c) { return MADE + IN_FOLDER + FLAG; }'

@@ -102,8 +102,9 @@ def _told(agent: Watched) -> set[tuple[str, str]]:
         change = state.apply(seq, row)
         if change is None:
             continue
-        found = [facts.of(change), *(detector.of(change) if change.type in detector.types else ())]
-        told |= {(one.category, one.fields["Kind"]) for one in found if one is not None}
+        handle = detector.handlers.get(change.type)
+        found = [facts.of(change), *(handle(change) if handle is not None else ())]
+        told |= {(one.category, str(one.fields["Kind"])) for one in found if one is not None}
     return told
 
 

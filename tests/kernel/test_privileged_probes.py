@@ -31,8 +31,8 @@ def events(agent: Watched) -> list[Sighting]:
     found: list[Sighting] = []
     for seq, (_, row) in enumerate(sorted(agent.rows, key=lambda kept: kept[1][decode.TIME])):
         change = state.apply(seq, row)
-        if change is not None and change.type in detector.types:
-            found += detector.of(change)
+        if change is not None and change.type in detector.handlers:
+            found += detector.handlers[change.type](change)
     return found
 
 

@@ -601,7 +601,7 @@ def test_leaving_the_cgroup_is_reported() -> None:
             while not agent.named("cgroup_move"):
                 agent.step()
             (move,) = agent.named("cgroup_move")
-            assert move["data"].decode() == f"/{elsewhere.name}"
+            assert Path(move["data"].decode()).name == elsewhere.name
             assert (move["tgid"], move["mover"]) == (agent.child.pid, os.getpid())
             cgroup.move(agent.child.pid)
         finally:
@@ -626,7 +626,7 @@ def test_io_uring_shows_like_any_other_way(mode: str) -> None:
         server.kill()
         server.wait()
     if code == 77:
-        pytest.skip("no io_uring")
+        pytest.skip("no io_uring, or one that makes no sockets (before 5.19)")
     (connect,) = agent.named("connect")
     assert connect["tgid"] == agent.child.pid
     assert connect["remote"] == LOOPBACK

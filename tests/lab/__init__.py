@@ -31,11 +31,15 @@ def needs_root(test: Test) -> Test:
     return marked
 
 
+patience = 1.0  # times the seconds that tests wait; an emulated machine sets more
+
+
 def eventually(condition: Callable[[], T], seconds: float = 10) -> T:
     """Look at `condition` until it is true and return what it gave; fail after so many seconds.
 
     For what no file descriptor announces; where one does, wait for that.
     """
+    seconds *= patience
     end = time.monotonic() + seconds
     while not (value := condition()):
         if time.monotonic() > end:

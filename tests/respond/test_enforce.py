@@ -69,7 +69,7 @@ class Tree:
             "s:\n  Image: x\ncondition: s", f"title: t\nlevel: high\nagentwatch:\n  response: {response}"
         )
         subject = Agent(agent)
-        event = Sighting("process_creation", 1, 7, "a", {}, subject=subject, process=Process(1, 1, agent))
+        event = Sighting("process_creation", 1, 7, {}, frozenset(), subject, Process(1, 1, agent))
         self.enforcer.act(Decision(rules(text).rules[0], False, (7,), event, response))
 
     def close(self) -> None:

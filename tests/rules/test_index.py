@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -150,7 +148,7 @@ def test_fields_that_no_rule_reads_do_not_matter_and_those_read_do() -> None:
     assert plan.evaluate(event(User="root", ProcessId=1)) == ((0, False),)
     assert plan.evaluate(event(User="root", ProcessId=2)) == ((0, False),)
     assert plan.evaluate(event(User="me", ProcessId=2)) == ()
-    assert plan.evaluate(replace(event(User="ro"), truncated=frozenset({"User"}))) == ((0, True),)
+    assert plan.evaluate(event(User="ro", truncated=["User"])) == ((0, True),)
 
 
 def test_long_values_are_not_kept() -> None:

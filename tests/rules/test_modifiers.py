@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import random
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ import pytest
 
 from agentwatch.event import Value
 from agentwatch.rules.engine import Engine
+from agentwatch.rules.match import regex
 from agentwatch.rules.model import RuleError
 from tests.rules.helpers import event, judge, rule, rules, verdict
 
@@ -183,3 +185,12 @@ def test_an_expression_that_needs_backtracking_is_refused() -> None:
 def test_a_missing_list_is_named() -> None:
     with pytest.raises(RuleError, match=r"lists/tool\.txt"):
         rules(rule("s:\n  CommandLine|expand: '%tool%'\ncondition: s"))
+
+
+def test_a_pattern_with_more_states_than_memory_finds_what_is_there() -> None:
+    """Each text of so many letters is another state: RE2 throws away those that it has, and goes on."""
+    dice = random.Random(1)
+    text = "".join(dice.choices("ab", k=50_000))
+    matches = regex("a[ab]{200}c")
+    assert not matches(text.encode())
+    assert matches(f"{text}a{'b' * 200}c".encode())

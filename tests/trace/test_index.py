@@ -95,3 +95,9 @@ def test_no_bytes_raise_anything_but_a_trace_error(tmp_path: Path, junk: bytes, 
     assert isinstance(index, Index)
     with contextlib.suppress(TraceError):
         assert all(batches in ROUNDS for batches in read(path, index.entries))
+
+
+def test_whether_it_was_closed_is_told(path: Path) -> None:
+    assert build_index(path).closed
+    path.write_bytes(b"".join(PIECES[:-1]))
+    assert not build_index(path).closed

@@ -78,9 +78,11 @@ def test_standard_input_and_paths(tmp_path: Path) -> None:
     assert done.stdout == b"12 []\n"
 
 
-def test_what_cannot_be_opened_is_named(tmp_path: Path) -> None:
-    with pytest.raises(TraceError, match=r"gone\.awt: No such file"):
+def test_why_something_cannot_be_opened_is_said(tmp_path: Path) -> None:
+    with pytest.raises(TraceError, match=r"^there is no such file$"):
         TraceReader(tmp_path / "gone.awt")
+    with pytest.raises(TraceError, match="a folder"):
+        TraceReader(tmp_path)
     with pytest.raises(TraceError):
         TraceReader("nul\0byte")
     with pytest.raises(TraceError, match="empty"):

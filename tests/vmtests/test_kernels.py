@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from vmtests import kernels
 from vmtests.kernels import APT_HELPER, Kernel, VmError, read_table, unpacked
 
 needs_apt = pytest.mark.skipif(not Path(APT_HELPER).exists(), reason="needs apt")
@@ -24,37 +23,37 @@ def test_the_table_has_two_defaults_and_no_name_twice() -> None:
     assert {mode.cgroup for mode in modes} == {"unified", "hybrid"}
 
 
-def package(folder: Path) -> Path:
-    """A package as the archive has them, with one module, in `folder`."""
-    tree = folder / "tree"
+def package(folder: Path, name: str, file: str) -> tuple[str, str]:
+    """Name and SHA-256 of a package as archives have them, with one file, in `folder`."""
+    tree = folder / name
     (tree / "DEBIAN").mkdir(parents=True)
     (tree / "DEBIAN/control").write_text(
-        "Package: linux-image-1-test\nVersion: 1\nArchitecture: all\nMaintainer: nobody <n@example.org>\n"
+        f"Package: {name}\nVersion: 1\nArchitecture: all\nMaintainer: nobody <n@example.org>\n"
         "Description: none\n"
     )
-    (tree / "boot").mkdir()
-    (tree / "boot/vmlinuz-1-test").write_bytes(b"image")
-    (tree / "lib/modules/1-test/kernel").mkdir(parents=True)
+    (tree / file).parent.mkdir(parents=True)
+    (tree / file).write_bytes(b"content")
     subprocess.run(["dpkg-deb", "--build", str(tree), str(folder)], check=True, capture_output=True)
-    return folder / "linux-image-1-test_1_all.deb"
+    made = folder / f"{name}_1_all.deb"
+    return made.name, hashlib.sha256(made.read_bytes()).hexdigest()
 
 
 @needs_apt
 def test_a_package_that_is_not_the_pinned_one_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = package(tmp_path)
+    image, digest = package(tmp_path, "linux-image-1-test", "boot/vmlinuz-1-test")
+    modules = package(tmp_path, "linux-modules-1-test", "lib/modules/1-test/kernel/one.ko")
     cache = tmp_path / "cache"
     tools = tmp_path / "tools"
     tools.mkdir()
     (tools / "depmod").write_text("#!/bin/sh\n")
     (tools / "depmod").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
-    monkeypatch.setattr(kernels, "_archive", lambda name: f"file:{tmp_path}")
     with pytest.raises(VmError, match="Hash Sum mismatch"):
-        unpacked(Kernel("test", "any", found.name, "00" * 32), cache)
+        unpacked(Kernel("test", f"file://{tmp_path}", image, "00" * 32, modules=[modules]), cache)
     assert not list(cache.glob("*.deb"))
-    digest = hashlib.sha256(found.read_bytes()).hexdigest()
-    kernel = unpacked(Kernel("test", "any", found.name, digest), cache)
+    kernel = unpacked(Kernel("test", f"file://{tmp_path}", image, digest, modules=[modules]), cache)
     assert kernel.release == "1-test"
-    assert kernel.image.read_bytes() == b"image"
+    assert kernel.image.read_bytes() == b"content"
+    assert (kernel.modules / "kernel/one.ko").exists()

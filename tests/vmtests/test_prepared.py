@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from vmtests.kernels import Unavailable
 from vmtests.prepared import btf
@@ -55,6 +55,8 @@ def test_the_types_are_found(pack: Callable[[bytes], bytes]) -> None:
 
 
 @given(st.binary(max_size=2000))
+@example(b"\x1f\x8b")  # gzip's, and no more
+@example(b"\x1f\x8b\x08\0\0\0\0\0\0\xff\xff")
 def test_what_is_no_kernel_is_said_to_be_none(data: bytes) -> None:
     for what in (data, image(data), image(gzip.compress(data)), image(b"\x02\x21\x4c\x18" + data)):
         with pytest.raises(Unavailable):

@@ -38,11 +38,14 @@ def test_what_was_said_stands_in_the_table(tmp_path: Path) -> None:
     write({"nine": {"unified": outcome().summary()}}, path, table)
     assert read(path) == {"nine": {"unified": outcome().summary()}}
     text = table.read_text()
-    assert "| 9.9 | unified | yes | yes | yes | best | - | yes | 1 / 1 / 0 | to its end, 1 freezes | " in text
+    assert (
+        "| 9.9 | unified | unified | yes | yes | yes | best | - | yes | 1 / 1 / 0 | to its end, 1 freezes | "
+        in text
+    )
     assert "| on_exit | missing |" in text
     assert "| on_exec | attached |" in text
     assert "| on_exit | no \\| such | ends | 9.9 (unified) |" in text
-    assert "- `a::c`: E assert 0 On 9.9 (unified)." in text
+    assert "- `a::c`: E assert 0; on 9.9 (unified)." in text
     assert "| `on_exec x` | 100 / 3 |" in text
     assert "| `on_exit` | refused: because |" in text
 
@@ -67,6 +70,39 @@ def test_a_failed_test_fails_the_run() -> None:
     assert outcome().failed()
     assert not Outcome().failed()
     assert Outcome(broken="no end").failed()
+
+
+def held(*, watching: bool = True, denials: str = "", acted: str = "pause", ended: int = 0) -> Outcome:
+    """What a machine says whose LSMs have bpf."""
+    one = Outcome()
+    one.hear(MESSAGES[0])
+    one.hear({"coverage": {"watching": watching, "ways": {}, "missing": [], "denials": denials}})
+    one.hear({"demonstration": {"status": ended, "acted": [["Title", acted, 1]]}})
+    return one
+
+
+def test_a_kernel_must_be_watched_agents_frozen_and_denials_be_where_bpf_is_among_the_lsms() -> None:
+    assert not held().failed()
+    assert "nothing can be watched" in held(watching=False).lapse()
+    assert "never frozen" in held(acted="none").lapse()
+    assert "denials: refused" in held(denials="refused").lapse()
+    without = held()
+    without.facts["lsm"] = []
+    assert "without bpf" in without.lapse()
+
+
+def test_where_nothing_can_be_watched_the_reason_must_be_told() -> None:
+    refused = held(watching=False, denials="nothing is watched", acted="none", ended=4)
+    refused.refuses = "Linux 5.11"
+    refused.hear({"refusal": {"status": 4, "remedies": ["Linux 5.11 or later is needed"]}})
+    assert not refused.failed()
+    assert "| refused, exit code 4 |" in "\n".join(document({"old": {"unified": refused.summary()}}))
+    refused.hear({"refusal": {"status": 4, "remedies": ["no reason"]}})
+    assert "does not say 'Linux 5.11'" in refused.lapse()
+    refused.hear({"refusal": {"status": 0, "remedies": []}})
+    assert "doctor ended with 0" in refused.lapse()
+    refused.coverage["watching"] = True
+    assert "it can be watched" in refused.lapse()
 
 
 def test_a_machine_that_said_nothing_is_told_of() -> None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import gzip
 import lzma
 import os
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
+
+import zstandard
 
 from vmtests.kernels import HERE, Unpacked, VmError
 
@@ -57,7 +58,7 @@ def _module(path: Path) -> bytes:
     if path.suffix == ".xz":
         return lzma.decompress(path.read_bytes())
     if path.suffix == ".zst":
-        return subprocess.run(["zstd", "-dc", str(path)], capture_output=True, check=True).stdout
+        return zstandard.ZstdDecompressor().decompressobj().decompress(path.read_bytes())
     if path.suffix == ".ko":
         return path.read_bytes()
     raise VmError(f"{path.name} is compressed in an unknown way")

@@ -6,10 +6,13 @@
      "log_bytes": BYTES, "why": ...}
     {"coverage": {"watching": true, "ways": {...}, "missing": [[PROBE, ERROR, COST], ...],
      "denials": WHY_NOT}}
+    {"refusal": {"status": CODE, "remedies": [TEXT, ...]}}
     {"test": ID, "outcome": "passed" | "failed" | "skipped", "seconds": ..., "why": ...}
     {"demonstration": {"status": CODE, "acted": [[RULE, ACT, LATENCY_US], ...]}}
     {"log": TEXT}
     {"end": true}
+
+Where nothing can be watched, `refusal` is what `agentwatch doctor` ends with and says is to be done.
 
 A part is `coverage`, `programs`, `demo`, `tests` (the `ESSENTIAL` ones), `smoke` (a few of them), or a path
 of tests; tests and programs are left out where `coverage` found that nothing can be watched.
@@ -41,6 +44,7 @@ from agentwatch.kernel.denials import DENIALS, DenialError
 from agentwatch.kernel.errors import KernelError
 from agentwatch.kernel.load import ProgramSpec, UnknownTarget, create_maps, load_program, verifier_log
 from agentwatch.kernel.probes import CHOICES, KFUNCS, MAPS, PROBES_TABLE, Probes, recipe
+from tests import lab
 
 ROOT = Path(__file__).parents[2]
 # What shows soonest that a kernel does otherwise.
@@ -50,8 +54,10 @@ SMOKE = tuple(
         "test_probes.py::test_every_probe_attaches_here",
         "test_probes.py::test_argv_of_any_size_is_whole[257]",
         "test_probes.py::test_life_of_tcp_flows",
-        "test_file_probes.py::test_reading_a_secret",
-        "test_denials.py",
+        "test_file_probes.py::test_reading_a_secret[.ssh/id_ed25519-ssh]",
+        "test_denials.py::test_an_agent_under_enforce_is_kept_from_the_monitor",
+        "test_denials.py::test_a_blocked_agent_starts_nothing_and_reaches_nobody[True]",
+        "test_denials.py::test_where_there_are_no_lsms_of_ebpf_it_is_said_why",
     )
 )
 # One or two of each kind of event: an emulated machine takes seconds for each test.
@@ -134,7 +140,18 @@ def coverage() -> bool:
     """What attaches when a watch begins. Whether watching works at all."""
     found = _coverage()
     say({"coverage": found})
+    if not found["watching"]:
+        say({"refusal": _refusal()})
     return bool(found["watching"])
+
+
+def _refusal() -> dict[str, object]:
+    """What a user is told."""
+    command = [sys.executable, "-m", "agentwatch", "doctor", "--json"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    checks = [json.loads(line) for line in done.stdout.splitlines()]
+    remedies = [check["remedy"] for check in checks if check["state"] == "missing"]
+    return {"status": done.returncode, "remedies": remedies}
 
 
 def programs() -> None:
@@ -259,6 +276,7 @@ def demonstration() -> None:
 def main(parts: list[str]) -> None:
     _keep_the_report_apart()
     compiling.TIME_LIMIT *= _SLOWER
+    lab.patience = _SLOWER
     say(facts())
     watching = True
     for part in parts:

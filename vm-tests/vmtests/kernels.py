@@ -26,15 +26,19 @@ class Unavailable(VmError):
 
 
 class Kernel(NamedTuple):
-    """One kernel of the table: `path` of its package in an archive that the mirror which apt uses has
-    beside others, and the package's SHA-256 in hexadecimal; `headers` the same of its headers' packages."""
+    """One kernel of the table: `path` of its package in an archive, and the package's SHA-256 in
+    hexadecimal; `modules` and `headers` the same of the packages that have its modules, where they are
+    apart, and its headers. `archive` is a URL, or the name of one that the mirror which apt uses has.
+    `refuses` is what `agentwatch doctor` says where nothing can be watched; else it is empty."""
 
     name: str
     archive: str
     path: str
     sha256: str
     default: bool = False
+    modules: Sequence[tuple[str, str]] = ()
     headers: Sequence[tuple[str, str]] = ()
+    refuses: str = ""
 
     def boots(self, mode: Mode) -> bool:
         """Whether it is known how to boot it in this mode."""
@@ -43,13 +47,14 @@ class Kernel(NamedTuple):
 
 class Mode(NamedTuple):
     """How a machine is booted: `append` to the kernel's command line; `cgroup` unified or hybrid; whether
-    the kernel's `headers` are there."""
+    the kernel's `headers` are there; `refuses` as a kernel's."""
 
     name: str
     append: str = ""
     cgroup: str = "unified"
     default: bool = False
     headers: bool = False
+    refuses: str = ""
 
 
 class Unpacked(NamedTuple):
@@ -73,7 +78,7 @@ def unpacked(kernel: Kernel, cache: Path) -> Unpacked:
     """Fetch, check and unpack a kernel, unless that is done. Raises `Unavailable`."""
     folder = cache / kernel.sha256
     if not folder.exists():
-        part = _extracted(kernel.archive, [(kernel.path, kernel.sha256)], folder)
+        part = _extracted(kernel.archive, [(kernel.path, kernel.sha256), *kernel.modules], folder)
         if not (part / "lib").exists():  # newer packages keep modules below /usr, depmod looks in /lib
             (part / "lib").symlink_to("usr/lib")
         (modules,) = part.glob("lib/modules/*")
@@ -107,7 +112,9 @@ def _extracted(archive: str, packages: Sequence[tuple[str, str]], folder: Path) 
 
 
 def _archive(name: str) -> str:
-    """Where apt here finds Debian's archive of this name: any suite of it will do."""
+    """Where apt here finds Debian's archive of this name: any suite of it will do. A URL is one."""
+    if "://" in name:
+        return name
     for target in _run(["apt-get", "indextargets", "--format", "$(REPO_URI)"]).split():
         place = target.rstrip("/")
         if place.rpartition("/")[2] == name:

@@ -9,10 +9,13 @@ import ctypes as ct
 import gzip
 import lzma
 import struct
+import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import zstandard
 
+from agentwatch.kernel.bytecode import BuildError
 from agentwatch.kernel.cache import cached_object
 from agentwatch.kernel.probes import recipe
 from vmtests.kernels import Unavailable, Unpacked
@@ -22,6 +25,7 @@ from vmtests.kernels import Unavailable, Unpacked
 _SECTORS, _PAYLOAD = struct.Struct("<497xB"), struct.Struct("<584xII")
 _LZ4, _LZ4_BLOCK = b"\x02\x21\x4c\x18", 8 << 20
 _ELF_HEADER = struct.Struct("<40xQ10xHHH")  # of 64 bits: section headers: offset, size of one, count, names
+_DAMAGED = (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError)  # what unpacking raises
 _SECTION = struct.Struct("<I20xQQ24x")  # name, offset, size
 
 
@@ -31,7 +35,8 @@ def probes(kernel: Unpacked, cache: Path) -> Path:
     types = cache / f"{kernel.release}.btf"
     if not types.exists():
         types.write_bytes(btf(kernel.image.read_bytes()))
-    cached_object(recipe(), folder, types)
+    with suppress(BuildError):  # where they cannot be made, that is for the machine to say
+        cached_object(recipe(), folder, types)
     return folder
 
 
@@ -45,7 +50,7 @@ def btf(image: bytes) -> bytes:
         for name, offset, length in sections:
             if elf.startswith(b".BTF\0", name_table + name):
                 return elf[offset : offset + length]
-    except (struct.error, IndexError, ValueError, OSError, lzma.LZMAError, zstandard.ZstdError) as error:
+    except (struct.error, IndexError, ValueError, OSError, *_DAMAGED) as error:
         raise Unavailable(f"the kernel's image cannot be read: {error}") from error
     raise Unavailable("the kernel's image has no BTF")
 

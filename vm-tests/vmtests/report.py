@@ -20,6 +20,8 @@ from vmtests.kernels import HERE, read_table
 RESULTS = HERE / "results.json"
 TABLE = HERE.parent / "docs/kernels.md"
 _GROWTH = 1.25  # of what the verifier does, from which on it is told
+_REFUSED = 4  # the exit code where a feature of the kernel is missing
+_AS_SHIPPED = ("unified", "as it is")
 _FACTS = ("cgroup", "lsm", "lockdown", "kprobes", "headers")
 
 Summary = dict[str, Any]
@@ -29,7 +31,8 @@ Hear = Callable[[dict[str, Any]], None]
 
 @dataclass
 class Outcome:
-    """One machine's messages (see `vmtests.inside`), added up. `broken` says why it did not end well."""
+    """One machine's messages (see `vmtests.inside`), added up. `broken` says why it did not end well;
+    `refuses` is what must be said because nothing can be watched, where that is so."""
 
     facts: Summary = field(default_factory=dict)
     coverage: Summary = field(default_factory=dict)
@@ -38,8 +41,10 @@ class Outcome:
         default_factory=lambda: {"passed": [], "failed": [], "skipped": []}
     )
     demonstration: Summary = field(default_factory=dict)
+    refusal: Summary = field(default_factory=dict)
     seconds: int = 0
     broken: str = ""
+    refuses: str = ""
 
     def hear(self, message: dict[str, Any]) -> None:
         """Take in one message."""
@@ -47,6 +52,8 @@ class Outcome:
             self.facts = message
         elif "coverage" in message:
             self.coverage = message["coverage"]
+        elif "refusal" in message:
+            self.refusal = message["refusal"]
         elif "program" in message:
             name = " ".join(filter(None, (message["program"], message["target"].partition(" ")[2])))
             told = ("state", "verified", "log_bytes", "why")
@@ -63,6 +70,7 @@ class Outcome:
             "kernel": self.facts.get("kernel", ""),
             "facts": {name: self.facts.get(name) for name in _FACTS},
             "coverage": self.coverage,
+            "refusal": self.refusal,
             "programs": self.programs,
             "tests": {"passed": len(self.tests["passed"]), **_named(self.tests)},
             "demonstration": {
@@ -75,15 +83,37 @@ class Outcome:
         }
 
     def failed(self) -> bool:
-        """Whether something failed: a kernel that cannot be watched at all is no failure of a test."""
-        shown = self.demonstration
-        missed = self.coverage.get("watching") and shown.get("status") is not None and not _acted(shown)
-        return bool(self.broken or self.tests["failed"] or missed)
+        """Whether something did not hold."""
+        return bool(self.broken or self.tests["failed"] or self.lapse())
+
+    def lapse(self) -> str:
+        """What, besides tests, is not as it must be there; or an empty string. What was not tried is."""
+        coverage, shown = self.coverage, self.demonstration
+        ended = shown.get("status")
+        if coverage and self.refuses:
+            return self._unrefused(ended)
+        if coverage and not coverage["watching"]:
+            return f"nothing can be watched: {coverage['missing']}"
+        if coverage and bool(coverage["denials"]) == ("bpf" in self.facts["lsm"]):
+            return f"denials: {coverage['denials'] or 'they attach without bpf among the LSMs'}"
+        if ended is not None and not _acted(shown):
+            return f"the demonstration's agent was never frozen, it ended with {ended}"
+        return ""
+
+    def _unrefused(self, ended: int | None) -> str:
+        """The same where nothing can be watched."""
+        if self.coverage["watching"]:
+            return f"it can be watched; kernels.toml says that it refuses: {self.refuses}"
+        if self.refusal["status"] != _REFUSED or ended not in (None, _REFUSED):
+            return f"doctor ended with {self.refusal['status']}, the demonstration with {ended}"
+        if not any(self.refuses in remedy for remedy in self.refusal["remedies"]):
+            return f"doctor does not say {self.refuses!r}, but {self.refusal['remedies']}"
+        return ""
 
     def verdict(self) -> str:
         """One line."""
         counts = ", ".join(f"{len(tests)} {outcome}" for outcome, tests in self.tests.items())
-        return f"{self.broken or counts} in {self.seconds} s"
+        return "; ".join(filter(None, (counts, self.broken, self.lapse()))) + f" in {self.seconds} s"
 
 
 def _named(tests: dict[str, list[list[str]]]) -> dict[str, list[list[str]]]:
@@ -102,6 +132,9 @@ def line(message: dict[str, Any]) -> str:
         missing = "; ".join(f"{probe}: {_short(error)}" for probe, error, _ in message["coverage"]["missing"])
         watching = "probes attached" if message["coverage"]["watching"] else "nothing can be watched"
         return f"{watching}; missing: {missing or 'none'}"
+    if "refusal" in message:
+        refusal = message["refusal"]
+        return f"doctor ends with {refusal['status']}: {'; '.join(refusal['remedies'])}"
     if message.get("state") == "refused":
         return f"{message['program']} {message['target']} refused: {_short(message['why'])}"
     if message.get("outcome") == "failed":
@@ -134,7 +167,7 @@ def keep(kernel: str, mode: str, summary: Summary) -> list[str]:
 def write(results: Results, path: Path = RESULTS, table: Path = TABLE) -> None:
     """Keep the results, and make the table of them."""
     path.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    table.write_text("\n".join(document(results)) + "\n", encoding="utf-8")
+    table.write_text("\n".join(document(read(path))) + "\n", encoding="utf-8")  # in that order, too
 
 
 def growth(before: Summary | None, now: Summary) -> Iterator[str]:
@@ -157,12 +190,13 @@ def document(results: Results) -> Iterator[str]:
     yield (
         "Made by `sudo ./dev vm` (the default kernels), `sudo ./dev vm --all` (every kernel and mode) and "
         "`sudo ./dev vm --host` (the kernel it is run on); not to be edited by hand. Each line is one "
-        "machine: a Debian kernel booted in QEMU over the root file system of the system it is run on. The "
-        "demonstration is the README's own, under `--max-response pause`; where machines are emulated its "
-        "pip may give up for want of time, which changes nothing of what is caught. Denials: whether the "
-        "programs on LSM hooks attach, so that the response `block` is available and the monitor is guarded. "
-        "In modes other than `unified` the tests and the verifier's work are left out. Seconds are those of "
-        "emulated machines on a host with other work."
+        "machine: a kernel of Debian or Ubuntu (`generic`) booted in QEMU over the root file system of the "
+        "system it is run on; `as it is` is that system itself. The demonstration is the README's own, "
+        "under `--max-response pause`; where machines are emulated its pip may give up for want of time, "
+        "which changes nothing of what is caught. Denials: whether the programs on LSM hooks attach, so "
+        "that the response `block` is available and the monitor is guarded. In modes other than `unified` "
+        "fewer tests run, and the verifier's work is left out. Seconds are those of emulated machines on a "
+        "host with other work."
     )
     yield from _machines(results)
     yield from _not_run(results)
@@ -174,10 +208,10 @@ def document(results: Results) -> Iterator[str]:
 def _machines(results: Results) -> Iterator[str]:
     yield from ("", "## What held", "")
     yield (
-        "| Kernel | Mode | LSM bpf | Kprobes | Watching | Files by | Privileged operations by | Denials | "
-        "Tests passed / failed / skipped | Demonstration | Run on | Seconds |"
+        "| Kernel | Mode | Cgroups | LSM bpf | Kprobes | Watching | Files by | Privileged operations by | "
+        "Denials | Tests passed / failed / skipped | Demonstration | Run on | Seconds |"
     )
-    yield "|---" * 12 + "|"
+    yield "|---" * 13 + "|"
     for modes in results.values():
         for mode, one in modes.items():
             ways, tests = one["coverage"].get("ways", {}), one["tests"]
@@ -185,6 +219,7 @@ def _machines(results: Results) -> Iterator[str]:
             cells = (
                 one["kernel"],
                 mode,
+                one["facts"]["cgroup"] or "-",
                 _yes("bpf" in (one["facts"]["lsm"] or ())),
                 _yes(one["facts"]["kprobes"]),
                 _yes(one["coverage"].get("watching")),
@@ -236,6 +271,8 @@ def _demonstration(shown: Summary) -> str:
     if shown["status"] is None:
         return "did not end" if shown["acted"] else "not run"
     acted = _acted(shown)
+    if shown["status"] == _REFUSED:
+        return f"refused, exit code {_REFUSED}"
     return f"to its end, {acted} freezes" if acted else f"nothing caught, ended with {shown['status']}"
 
 
@@ -248,16 +285,16 @@ def _tests(results: Results, outcome: str, title: str) -> Iterator[str]:
     if found:
         yield from ("", f"### {title}", "")
         for (test, why), where in sorted(found.items()):
-            yield f"- `{test}`: {_text(why)} On {', '.join(where)}."
+            yield f"- `{test}`: {_text(why.removeprefix('Skipped: '))}; on {', '.join(where)}."
 
 
 def _probes(results: Results) -> Iterator[str]:
-    columns = [one for modes in results.values() for mode, one in modes.items() if mode == "unified"]
+    columns = _as_shipped(results)
     yield from (
         "",
         "## Probes by kernel",
         "",
-        "In the mode `unified`, which changes nothing of what Debian sets.",
+        "In the mode `unified`, which changes nothing of what Debian sets, and on the host as it is.",
         "",
     )
     yield _row(("Probe", *(one["kernel"] for one in columns)))
@@ -265,6 +302,11 @@ def _probes(results: Results) -> Iterator[str]:
     names = [probe.spec.name for probe in PROBES_TABLE] + [choice.name for choice in CHOICES]
     for name in names:
         yield _row((name, *(_state(name, one["coverage"]) for one in columns)))
+
+
+def _as_shipped(results: Results) -> list[Summary]:
+    """Runs that change nothing of how a kernel is set."""
+    return [one for modes in results.values() for mode, one in modes.items() if mode in _AS_SHIPPED]
 
 
 def _state(name: str, coverage: Summary) -> str:
@@ -290,7 +332,7 @@ def _costs(results: Results) -> Iterator[str]:
 
 
 def _programs(results: Results) -> Iterator[str]:
-    columns = [one for modes in results.values() for mode, one in modes.items() if mode == "unified"]
+    columns = _as_shipped(results)
     yield from (
         "",
         "## What the verifier does",
