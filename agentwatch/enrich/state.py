@@ -163,6 +163,8 @@ class State:
     def lost(self, agent: Agent) -> dict[str, int]:
         """Events lost of this agent, by name, and what was lost of all agents."""
         lost = dict(agent.lost)
+        if agent.number == HOST:
+            return lost
         for name, number in self.agent(HOST).lost.items():
             lost[name] = lost.get(name, 0) + number
         return lost

@@ -11,7 +11,7 @@ from agentwatch.enrich.flows import FlowTable, address_text
 from agentwatch.enrich.state import Change, State
 from agentwatch.schema import decode
 from agentwatch.schema.decode import DecodeError
-from agentwatch.schema.events import Denial, PayloadFlag, Type
+from agentwatch.schema.events import HOST, Denial, PayloadFlag, Type
 from agentwatch.schema.fields import FIELDS
 from tests.schema.records import raw
 
@@ -131,6 +131,13 @@ def test_losses_add_up_by_event() -> None:
     for lost in (2, 3):
         note(state, int(Type.LOSS), 1, 1, 0, 0, int(Type.PAYLOAD), lost, "ring full")
     assert state.agent(1).lost == {"payload": 5}
+
+
+def test_what_the_host_lost_counts_once_for_everybody() -> None:
+    state = State()
+    note(state, int(Type.LOSS), 1, HOST, 0, 0, int(Type.FORK), 7, "ring full")
+    for agent in (HOST, 1):
+        assert state.lost(state.agent(agent)) == {"fork": 7}
 
 
 def test_flows_whose_end_was_lost_do_not_pile_up() -> None:
