@@ -17,17 +17,18 @@ from datetime import datetime, timedelta, timezone
 from itertools import count
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import Change, State
-from agentwatch.pipeline import Pipeline
+from agentwatch.pipeline import Counters, Pipeline
 from agentwatch.resources import RULES
 from agentwatch.rules.engine import Engine
 from agentwatch.rules.levels import LEVELS
 from agentwatch.rules.load import load_rules
 from agentwatch.rules.model import RuleSet
 from agentwatch.sinks.alerts import encode, timestamp
+from agentwatch.sources.base import Round
 from agentwatch.trace.error import TraceError
 from agentwatch.trace.format import TraceHeader
 from agentwatch.trace.reader import TraceReader
@@ -145,10 +146,24 @@ class Observer:
         """An alert that is told."""
 
 
+class Folding(Protocol):
+    """What folds a recording: a pipeline, or less."""
+
+    counters: Counters
+    state: State
+
+    def process(self, batches: Round) -> None:
+        """Fold one round."""
+
+    def finish(self) -> None:
+        """No round follows."""
+
+
 class Replay:
     """One recording through one pipeline.
 
-    `write` gets each alert's line, `progress` the bytes read so far, `observer` everything.
+    `write` gets each alert's line, `progress` the bytes read so far, `observer` everything. What
+    `folding` makes folds the recording, in place of the pipeline with its rules.
     """
 
     def __init__(
@@ -158,11 +173,12 @@ class Replay:
         write: Write,
         progress: Callable[[int], object],
         observer: Observer | None = None,
+        folding: Callable[[TraceHeader], Folding] | None = None,
     ) -> None:
-        self._recording, self._order = recording, order
+        self._recording, self._order, self._make = recording, order, folding
         self._write, self._progress, self._observer = write, progress, observer
         self._outcome = Outcome()
-        self._pipeline: Pipeline | None = None
+        self._pipeline: Folding | None = None
         self._before: tuple[TraceHeader, bytes] | None = None
         self._span = ("", "~")
         self._read = 0
@@ -211,10 +227,12 @@ class Replay:
             text = "does not follow the file before it: something is missing between them"
             self._outcome.remark(f"{name}{text}")
 
-    def _begin(self, reader: TraceReader) -> Pipeline:
+    def _begin(self, reader: TraceReader) -> Folding:
         header, order = reader.header, self._order
         if header.byte_order != "little":
             raise TraceError("its records are those of a big-endian machine, which cannot be read yet")
+        if self._make is not None:
+            return self._make(header)
         self._span = (
             order.begin.stamp(header) if order.begin else "",
             order.end.stamp(header) if order.end else "~",  # after every digit
@@ -268,7 +286,7 @@ class Replay:
             if self._observer is not None:
                 self._observer.alert(alert)
 
-    def _sum_up(self, pipeline: Pipeline) -> None:
+    def _sum_up(self, pipeline: Folding) -> None:
         outcome, counters = self._outcome, pipeline.counters
         outcome.records = counters.records
         if counters.unreadable:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import click
 
 from agentwatch.cli.exits import Failure
 from agentwatch.cli.paths import STANDARD_OUTPUT
-from agentwatch.cli.telling import Missing, open_output
+from agentwatch.cli.telling import Missing, jobs_option, open_output
 from agentwatch.tui.text import printable
 
 if TYPE_CHECKING:
@@ -39,13 +38,7 @@ _FORMS = ("table", "json", "csv", "parquet")
     "--timeout", default=60.0, show_default=True, type=click.FloatRange(0.001), help="Seconds for the query."
 )
 @click.option("--no-cache", is_flag=True, help="Keep nothing of traces for the next question.")
-@click.option(
-    "--jobs",
-    type=click.IntRange(1),
-    default=lambda: len(os.sched_getaffinity(0)),
-    show_default="all CPUs",
-    help="How many traces are converted side by side.",
-)
+@jobs_option
 def query(
     sql: str,
     sources: tuple[str, ...],
@@ -75,11 +68,11 @@ def query(
         raise Failure(f"queries need DuckDB and PyArrow: pip install 'agentwatch[query]' ({error})") from None
     missing = Missing()
     try:
-        wanted = queries.tables_of(sql)
         limits = queries.Limits(memory, timeout)
+        needs = queries.needs_of(sql, limits)
         with (
-            queries.gathered(sources, wanted, jobs, None if no_cache else default_folder()) as inputs,
-            queries.Session(inputs, wanted, limits) as session,
+            queries.gathered(sources, needs, jobs, None if no_cache else default_folder()) as inputs,
+            queries.Session(inputs, needs, limits) as session,
         ):
             for told in session.told():
                 missing.say(told.name, told.missing, told.damaged)
@@ -94,6 +87,8 @@ def query(
         raise Failure(
             f"the answer cannot be made: {printable(f'{where}{error.strerror or error}')}"
         ) from None
+    except OverflowError as error:  # a date can be too large for text
+        raise Failure(f"the answer cannot be made: {error}") from None
     sys.exit(missing.code)
 
 

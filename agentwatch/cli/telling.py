@@ -1,7 +1,8 @@
-"""What the verbs of forensics share: saying what a trace lacks, and where answers go."""
+"""What the verbs of forensics share: saying what a trace lacks, where answers go, and how many work."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -16,20 +17,27 @@ from agentwatch.cli.paths import STANDARD_OUTPUT
 from agentwatch.tui.text import printable
 
 if TYPE_CHECKING:
-    from agentwatch.forensics.story import Story
+    from agentwatch.forensics.account import Account
 
+jobs_option = click.option(
+    "--jobs",
+    type=click.IntRange(1),
+    default=lambda: len(os.sched_getaffinity(0)),
+    show_default="all CPUs",
+    help="How many traces are converted side by side.",
+)
 SHOWN = 20  # sentences about one trace; --json and reports tell all
 
 
 class Missing:
-    """Says on standard error what stories lack, and remembers whether that is damage."""
+    """Says on standard error what recordings lack, and remembers whether that is damage."""
 
     def __init__(self) -> None:
         self._damaged = False
 
-    def tell(self, story: Story) -> None:
-        """Say what is missing from a story that has been told."""
-        self.say(story.name, story.incomplete + story.unseen, story.outcome.damaged)
+    def tell(self, account: Account) -> None:
+        """Say what is missing from a recording that was replayed."""
+        self.say(account.name, account.incomplete + account.unseen, account.outcome.damaged)
 
     def say(self, name: str, sentences: Iterable[str], damaged: bool) -> None:
         """Say this of a trace."""

@@ -15,7 +15,7 @@ import click
 from agentwatch.cli.cut import cut, merge
 from agentwatch.cli.exits import Exit, Failure
 from agentwatch.cli.paths import STANDARD_OUTPUT
-from agentwatch.cli.telling import Missing, open_output
+from agentwatch.cli.telling import Missing, jobs_option, open_output
 from agentwatch.sinks.alerts import timestamp
 from agentwatch.trace.error import TraceError
 from agentwatch.trace.format import VERSION
@@ -135,6 +135,35 @@ def export(traces: tuple[Path, ...], form: str, output: Path) -> None:
         raise
     except OSError as error:
         raise Failure(f"{output} cannot be written: {error.strerror or error}") from None
+    sys.exit(missing.code)
+
+
+@trace.command()
+@click.argument(
+    "traces", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="TRACE..."
+)
+@jobs_option
+def prepare(traces: tuple[Path, ...], jobs: int) -> None:
+    """Convert traces now for later queries, which then answer at once.
+
+    For a timer, over traces that are complete. What is made is kept as `query` keeps it, for its owner
+    alone. Needs the extra `query`.
+
+    Ends with 5 when a trace is damaged or partial: standard error says what is missing.
+    """
+    try:
+        from agentwatch.forensics import query as queries  # noqa: PLC0415 - an extra
+        from agentwatch.forensics.kept import default_folder  # noqa: PLC0415
+    except ImportError as error:
+        raise Failure(f"this needs DuckDB and PyArrow: pip install 'agentwatch[query]' ({error})") from None
+    missing = Missing()
+    try:
+        for told in queries.prepare(traces, jobs, default_folder()):
+            missing.say(told.name, told.missing, told.damaged)
+    except queries.QueryError as error:
+        raise Failure(printable(str(error))) from None
+    except OSError as error:
+        raise Failure(f"tables cannot be kept: {printable(str(error))}") from None
     sys.exit(missing.code)
 
 

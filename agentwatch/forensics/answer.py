@@ -5,20 +5,26 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from decimal import Decimal
 from itertools import islice
+from math import isfinite
 from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from agentwatch.forensics.story import LARGEST_TIME
+from agentwatch.forensics.account import LARGEST_TIME
 from agentwatch.sinks.alerts import timestamp
 from agentwatch.tui.text import printable
 
 CELL = 120  # characters of a cell in a table
 WIDTHS_FROM = 200  # rows that say how wide the columns of a table are
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # in full width, too
+# What acts on a terminal or on the order of letters; line breaks are the cell's own.
+_ACTING = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+_INTEGERS = range(-(1 << 63), 1 << 64)  # that are numbers in JSON
 
 Batches = Iterable[pa.RecordBatch]
 Write = Callable[[bytes], object]
@@ -40,7 +46,10 @@ def write_json(batches: Batches, write: Write) -> None:
 
 
 def write_csv(batches: Batches, write: Write) -> None:
-    """RFC 4180 with a line of names. No text begins as a spreadsheet's formula does: ' comes before it."""
+    """RFC 4180 with a line of names.
+
+    No text begins as a spreadsheet's formula does: ' comes before it. Control characters are escaped.
+    """
     for first, (names, row) in enumerate(_rows(batches, empty=True)):
         if not first:
             write(_csv_line(names))
@@ -109,11 +118,31 @@ def _text(value: Any) -> str:
         return ""
     if isinstance(value, bytes):
         return value.hex()
-    return _json(value) if isinstance(value, (bool, list, dict)) else str(value)
+    return _json(value) if isinstance(value, (bool, list, dict, tuple)) else str(value)
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, default=lambda one: one.hex() if isinstance(one, bytes) else str(one))
+    try:
+        return json.dumps(value, default=_plain, allow_nan=False)
+    except ValueError:  # JSON has no infinity
+        return json.dumps(_finite(value), default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    """What JSON has no type for: sums are decimal numbers."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, Decimal) and value == value.to_integral_value() and int(value) in _INTEGERS:
+        return int(value)
+    return str(value)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not isfinite(value):
+        return str(value)
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, (list, tuple)) else value
 
 
 def _cell(value: Any) -> str:
@@ -128,9 +157,9 @@ def _csv_line(row: Sequence[Any]) -> bytes:
 
 def _harmless(value: Any) -> Any:
     """Numbers as they are; text so that no spreadsheet takes it for a formula."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, (int, float, Decimal)) and not isinstance(value, bool):
         return value
-    text = _text(value)
+    text = _ACTING.sub(lambda found: found.group().encode("unicode_escape").decode(), _text(value))
     return f"'{text}" if text.startswith(_FORMULA) else text
 
 

@@ -1,6 +1,6 @@
 """Tables of recordings, kept from one question to the next: converting is most of the work of a question.
 
-A recording's folder is named by its content, the names it was given by, and the code and rules that make
+A recording's folder is named by its content, the paths of its files, and the code and rules that make
 the tables: whatever has changed is converted again. What is kept is as confidential as the trace,
 in a folder that only its owner can enter; what another user could have written is not read.
 """
@@ -14,21 +14,20 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
 import agentwatch
+from agentwatch.forensics.account import Account, digest_of
 from agentwatch.forensics.export import to_parquet
-from agentwatch.forensics.story import Story, digest_of
-from agentwatch.forensics.tables import TABLES
+from agentwatch.forensics.tables import Depth
 from agentwatch.replay import Recording
 from agentwatch.resources import RULES
 
 KEPT_BYTES = 8 << 30  # of all recordings; those not used for longest go first
 KEPT_SECONDS = 30 * 86_400  # since the last use
-_CHEAP = frozenset(TABLES) - {"events"}  # together they cost little more than one of them
 
 
 def default_folder() -> Path:
@@ -42,10 +41,10 @@ def default_folder() -> Path:
 def place(recording: Recording, folder: Path) -> Iterator[Path | None]:
     """Where the tables of a recording are kept, held against removal; None where they cannot be kept."""
     digest = digest_of(recording)
-    if not digest or not _usable(folder):
+    if not digest or not usable(folder):
         yield None
         return
-    names = "\0".join(str(path) for path in recording)
+    names = "\0".join(str(path.absolute()) for path in recording)
     key = hashlib.sha256(f"{_maker()}\0{digest}\0{names}".encode("utf-8", "surrogateescape")).hexdigest()
     try:
         found, lock = _hold(folder / key)
@@ -58,29 +57,36 @@ def place(recording: Recording, folder: Path) -> Iterator[Path | None]:
         os.close(lock)
 
 
-def lacks(folder: Path, wanted: Collection[str]) -> bool:
-    """Whether one of these tables is not in the folder."""
-    return not all((folder / name).is_dir() for name in wanted)
+def table(folder: Path, name: str, depth: Depth) -> Path | None:
+    """A table's folder, where the table was made to this depth at least."""
+    return next(
+        (path for at in Depth if at >= depth and (path := folder / at.name.lower() / name).is_dir()), None
+    )
 
 
-def fill(recording: Recording, folder: Path, wanted: Collection[str]) -> Story:
-    """Convert what of the wanted tables is not in the folder, and those that are cheap."""
-    made = [name for name in TABLES if name in _CHEAP or name in wanted]
-    made = [name for name in made if lacks(folder, [name])]
+def lacking(folder: Path, needs: Mapping[str, Depth]) -> dict[str, Depth]:
+    """What of the tables needed is not in the folder."""
+    return {name: depth for name, depth in needs.items() if table(folder, name, depth) is None}
+
+
+def fill(recording: Recording, folder: Path, needs: Mapping[str, Depth]) -> Account:
+    """Convert what of the tables needed is not in the folder."""
+    made = lacking(folder, needs)
     with tempfile.TemporaryDirectory(prefix=".", dir=folder) as unfinished:
-        story = to_parquet(recording, Path(unfinished), made)
-        for name in made if story.header is not None else ():
-            table = Path(unfinished, name)
-            table.mkdir(exist_ok=True)  # no rows are an answer, too
+        account = to_parquet(recording, Path(unfinished), made)
+        for name, depth in made.items() if account.header is not None else ():
+            found = Path(unfinished, name)
+            found.mkdir(exist_ok=True)  # no rows are an answer, too
+            (folder / depth.name.lower()).mkdir(exist_ok=True)
             with suppress(OSError):  # somebody else was faster
-                table.rename(folder / name)
-    return story
+                found.rename(folder / depth.name.lower() / name)
+    return account
 
 
 def prune(folder: Path) -> None:
     """Remove what was not used for long, and what is too much. What is in use stays."""
     entries = []
-    for path in folder.iterdir() if _usable(folder) else ():
+    for path in folder.iterdir() if usable(folder) else ():
         with suppress(OSError):
             size = sum(file.lstat().st_size for file in path.rglob("*"))
             entries.append((path.stat().st_mtime, size, path))
@@ -114,7 +120,7 @@ def _remove(path: Path) -> None:
             os.close(lock)
 
 
-def _usable(folder: Path) -> bool:
+def usable(folder: Path) -> bool:
     """Whether the folder is there, or can be made, and is this user's alone."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from agentwatch.forensics.tables import TABLES, Column, Row
@@ -16,12 +16,13 @@ class Lines:
     def __init__(self, write: Callable[[bytes], object]) -> None:
         self._write = write
 
-    def write(self, host: str, table: str, row: Row) -> None:
-        """One row, its table and its host in it."""
-        plain = {"table": table, "host": host}
-        columns = zip(TABLES[table], row, strict=True)
-        plain.update((column.name, _plain(column, value)) for column, value in columns)
-        self._write(json.dumps(plain, default=str).encode("ascii") + b"\n")
+    def write(self, host: str, table: str, rows: Iterable[Row]) -> None:
+        """Each row with its table and its host in it."""
+        for row in rows:
+            plain = {"table": table, "host": host}
+            columns = zip(TABLES[table], row, strict=True)
+            plain.update((column.name, _plain(column, value)) for column, value in columns)
+            self._write(json.dumps(plain, default=str).encode("ascii") + b"\n")
 
 
 def _plain(column: Column, value: Any) -> Any:

@@ -19,7 +19,7 @@ from urllib.parse import quote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from agentwatch.forensics.tables import TABLES, Column, Row
+from agentwatch.forensics.tables import ROWS, TABLES, Column, Row
 
 GROUP_ROWS = 16384  # rows in memory for each open file
 FILES_OPEN = 16
@@ -36,6 +36,7 @@ _TYPES: dict[str, pa.DataType] = {
     "ints": pa.list_(pa.int64()),
 }
 _LARGEST = (1 << 63) - 1
+_DAY = 86_400_000_000_000  # ns
 _Place = tuple[str, str, str, int]  # host, table, trace, days since 1970
 
 
@@ -61,16 +62,22 @@ class ParquetFolder:
         while self._open:
             self._open.popitem()[1].close()
 
-    def write(self, host: str, table: str, row: Row) -> None:
-        """One row, into the file of its trace and date."""
-        key = host, table, row[0], row[1] // 86_400_000_000_000
+    def write(self, host: str, table: str, rows: Sequence[Row]) -> None:
+        """Rows of a trace, into the files of their dates."""
+        days = {row[1] // _DAY for row in rows}
+        for day in sorted(days):
+            of_day = rows if len(days) == 1 else [row for row in rows if row[1] // _DAY == day]
+            self._file(host, table, of_day[0][0], day).write(of_day)
+
+    def _file(self, host: str, table: str, trace: str, day: int) -> _File:
+        key = host, table, trace, day
         file = self._open.get(key)
         if file is None:
             file = self._open[key] = self._begin(key)
             if len(self._open) > FILES_OPEN:
                 self._open.popitem(last=False)[1].close()
         self._open.move_to_end(key)
-        file.write(row)
+        return file
 
     def _begin(self, key: _Place) -> _File:
         host, table, trace, day = key
@@ -91,9 +98,9 @@ class _File:
         self._unfinished.touch(0o600)  # as confidential as the trace
         self._writer = pq.ParquetWriter(self._unfinished, self._schema, compression="zstd")
 
-    def write(self, row: Row) -> None:
-        self._rows.append(row)
-        if len(self._rows) == GROUP_ROWS:
+    def write(self, rows: Sequence[Row]) -> None:
+        self._rows += rows
+        if len(self._rows) >= GROUP_ROWS or len(rows) < ROWS:  # so few are handed on where they are long
             self._flush()
 
     def _flush(self) -> None:

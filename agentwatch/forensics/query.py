@@ -25,9 +25,10 @@ from urllib.parse import urlsplit
 import duckdb
 import pyarrow as pa
 
+from agentwatch.collector import settle
 from agentwatch.forensics import kept
 from agentwatch.forensics.parquet import schema_of
-from agentwatch.forensics.tables import TABLES
+from agentwatch.forensics.tables import ALL, TABLES, Depth, depth_of
 from agentwatch.replay import Recording, recordings
 
 SPILLED_MAX = "20GB"  # on disk, for what does not fit in memory
@@ -66,39 +67,90 @@ class Inputs:
     told: list[Told] = field(default_factory=list)
 
 
-def tables_of(sql: str) -> frozenset[str]:
-    """The tables that a statement names. Raises `QueryError` where it is anything but one SELECT."""
+Needs = Mapping[str, Depth]
+"""Tables that a question looks at, and how deep their columns lie that it looks at."""
+
+
+def needs_of(sql: str, limits: Limits) -> Needs:
+    """What a statement needs, as DuckDB plans it over empty tables.
+
+    Raises `QueryError` for anything but one SELECT over these tables and their columns.
+    """
+    with duckdb.connect(":memory:") as session, _in_time(session, limits), _as_sentence():
+        select = [one.type for one in session.extract_statements(sql)] == [duckdb.StatementType.SELECT]
+        errors = session.execute("SELECT json_serialize_sql($sql)->>'error'", {"sql": sql}).fetchall()
+        if not select or errors != [("false",)]:
+            raise QueryError("a query is one SELECT: nothing else is allowed")
+        for name in TABLES:
+            session.register("rows", _no_rows(name))
+            session.execute(f"CREATE TABLE {name} AS FROM rows")
+            session.unregister("rows")
+        # What is found out from tables being empty, or is moved about, hides what is looked at.
+        optimizers = session.execute("SELECT name FROM duckdb_optimizers()").fetchall()
+        others = ",".join(name for (name,) in optimizers if name != "unused_columns")
+        session.execute("SET disabled_optimizers = $others", {"others": others})
+        session.execute("SET memory_limit = $memory", {"memory": limits.memory})
+        session.execute("SET enable_external_access = false")
+        session.execute("SET lock_configuration = true")
+        plan = session.execute(f"EXPLAIN (FORMAT json) {sql}").fetchall()
     try:
-        with duckdb.connect(":memory:") as session:
-            statements = session.extract_statements(sql)
-            row = session.execute("SELECT json_serialize_sql($sql)", {"sql": sql}).fetchone()
-    except duckdb.Error as error:
-        raise QueryError(str(error)) from None
-    tree = json.loads(row[0]) if row else {}
-    select = [one.type for one in statements] == [duckdb.StatementType.SELECT]
-    if not select or tree.get("error", True):
-        raise QueryError("a query is one SELECT: nothing else is allowed")
-    return frozenset(_named(tree)) & TABLES.keys()
+        scans = [*chain(*(_scans(json.loads(text)) for _, text in plan))]
+    except RecursionError:
+        raise QueryError("the statement is nested too deeply") from None
+    needs: dict[str, Depth] = {}
+    for table, columns in scans:
+        needs[table] = max(needs.get(table, Depth.RECORDS), depth_of(table, columns))
+    return needs
 
 
-def _named(tree: Any) -> Iterator[str]:
-    """The names of tables in DuckDB's syntax tree."""
-    ahead = [tree]
+def _scans(plan: Any) -> Iterator[tuple[str, list[str]]]:
+    """Tables and columns that a plan reads."""
+    ahead = [plan]
     while ahead:
         node = ahead.pop()
-        if isinstance(node, dict):
-            if isinstance(node.get("table_name"), str):
-                yield node["table_name"].lower()
-            ahead += node.values()
-        elif isinstance(node, list):
+        if isinstance(node, list):
             ahead += node
+            continue
+        info = node.get("extra_info", {})
+        table = str(info.get("Table", "")).rpartition(".")[2]
+        if table in TABLES:
+            columns = info.get("Projections", [])
+            yield table, [columns] if isinstance(columns, str) else columns
+        ahead += node.get("children", [])
 
 
 @contextmanager
-def gathered(
-    sources: Sequence[str], wanted: frozenset[str], jobs: int, keep: Path | None = None
-) -> Iterator[Inputs]:
-    """The Parquet files of these sources. Traces are converted first, what is asked about.
+def _in_time(session: duckdb.DuckDBPyConnection, limits: Limits) -> Iterator[None]:
+    """Interrupt what takes too long, as `QueryError`."""
+
+    def interrupt() -> None:
+        with suppress(duckdb.Error):
+            session.interrupt()
+
+    timer = Timer(limits.seconds, interrupt)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except duckdb.InterruptException:
+        raise QueryError(f"no answer within {limits.seconds:g} s (see --timeout)") from None
+    finally:
+        timer.cancel()
+
+
+@contextmanager
+def _as_sentence() -> Iterator[None]:
+    try:
+        yield
+    except duckdb.InterruptException:
+        raise
+    except (duckdb.Error, pa.ArrowException) as error:
+        raise QueryError(str(error)) from None
+
+
+@contextmanager
+def gathered(sources: Sequence[str], needs: Needs, jobs: int, keep: Path | None = None) -> Iterator[Inputs]:
+    """The Parquet files of these sources. Traces are converted first, as far as is needed.
 
     A source is a trace, a Parquet file, a folder of `trace export`, or the URL of one of the
     latter two. What traces are converted to is kept in the folder `keep` for the next question.
@@ -114,15 +166,25 @@ def gathered(
         else:
             traces.append(Path(source))
     work = recordings(traces)
+    needs = {**needs, "traces": max(needs.values(), default=Depth.RECORDS)}
     with ExitStack() as stack:
         folders = [stack.enter_context(_folder(recording, keep)) for recording in work]
-        inputs.told += _convert(work, folders, wanted | {"traces"}, jobs)
+        inputs.told += _convert(work, folders, needs, jobs)
         for folder in folders:
-            for name in wanted | {"traces"}:
-                inputs.files[name] += map(str, sorted((folder / name).rglob("*.parquet")))
+            for name, depth in needs.items():
+                found = kept.table(folder, name, depth)
+                inputs.files[name] += map(str, sorted(found.rglob("*.parquet"))) if found else ()
         if keep is not None and work:
             kept.prune(keep)
         yield inputs
+
+
+def prepare(traces: Sequence[Path], jobs: int, keep: Path) -> list[Told]:
+    """Convert traces to all tables before anybody asks, and keep these. Raises `QueryError`."""
+    if not kept.usable(keep):
+        raise QueryError(f"{keep} is not, or cannot be made, a folder that is yours alone")
+    with gathered([*map(str, traces)], ALL, jobs, keep) as inputs, Session(inputs, (), Limits()) as session:
+        return session.told()
 
 
 @contextmanager
@@ -135,19 +197,19 @@ def _folder(recording: Recording, keep: Path | None) -> Iterator[Path]:
         yield found.resolve()
 
 
-def _convert(work: list[Recording], folders: list[Path], wanted: frozenset[str], jobs: int) -> Iterator[Told]:
+def _convert(work: list[Recording], folders: list[Path], needs: Needs, jobs: int) -> Iterator[Told]:
     """Each recording's tables, side by side; nothing is pickled but names and sentences."""
-    lacking = [pair for pair in zip(work, folders, strict=True) if kept.lacks(pair[1], wanted)]
+    lacking = [pair for pair in zip(work, folders, strict=True) if kept.lacking(pair[1], needs)]
     if len(lacking) < 2 or jobs < 2:
-        yield from (_told(recording, folder, wanted) for recording, folder in lacking)
+        yield from (_told(recording, folder, needs) for recording, folder in lacking)
         return
-    with ProcessPoolExecutor(min(jobs, len(lacking)), get_context("spawn")) as pool:
-        yield from pool.map(_told, *zip(*lacking, strict=True), [wanted] * len(lacking))
+    with ProcessPoolExecutor(min(jobs, len(lacking)), get_context("spawn"), settle) as pool:
+        yield from pool.map(_told, *zip(*lacking, strict=True), [needs] * len(lacking))
 
 
-def _told(recording: Recording, folder: Path, wanted: frozenset[str]) -> Told:
-    story = kept.fill(recording, folder, wanted)
-    return Told(story.name, tuple(story.incomplete + story.unseen), story.outcome.damaged)
+def _told(recording: Recording, folder: Path, needs: Needs) -> Told:
+    account = kept.fill(recording, folder, needs)
+    return Told(account.name, tuple(account.incomplete + account.unseen), account.outcome.damaged)
 
 
 def _add_local(inputs: Inputs, path: Path) -> None:
@@ -181,7 +243,7 @@ def _table_of(parts: Sequence[str], name: str) -> str:
 class Session:
     """DuckDB over the files of `inputs`. What it needs is opened first, then everything is shut."""
 
-    def __init__(self, inputs: Inputs, wanted: frozenset[str], limits: Limits) -> None:
+    def __init__(self, inputs: Inputs, wanted: Collection[str], limits: Limits) -> None:
         self._limits = limits
         self._spill = tempfile.TemporaryDirectory(prefix="agentwatch-query-")
         self._duck = duckdb.connect(":memory:")
@@ -202,14 +264,14 @@ class Session:
         self._duck.close()
         self._spill.cleanup()
 
-    def _open(self, wanted: frozenset[str]) -> None:
+    def _open(self, wanted: Collection[str]) -> None:
         self._set("autoinstall_known_extensions", False)
         self._set("autoload_known_extensions", False)
         self._set("memory_limit", self._limits.memory)
         self._set("temp_directory", self._spill.name)
         self._set("max_temp_directory_size", SPILLED_MAX)
         self._set("TimeZone", "UTC")
-        files = {name: self._inputs.files[name] for name in wanted | {"traces"}}
+        files = {name: self._inputs.files[name] for name in {*wanted, "traces"}}
         schemes = {urlsplit(file).scheme for found in files.values() for file in found}.intersection(_REMOTE)
         if schemes:
             self._go_remote(schemes)
@@ -254,35 +316,20 @@ class Session:
         self._duck.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet([{listed}], {options})")
 
     def told(self) -> list[Told]:
-        """What is missing from the traces: from those converted now, and as Parquet files tell."""
-        now = {one.name for one in self._inputs.told}
+        """What is missing from the traces: as the tables tell, and of those that could not be read."""
         sql = "SELECT file::VARCHAR, (missing || not_seen)::VARCHAR[], damaged::BOOLEAN FROM traces"
-        try:
+        with _as_sentence():
             rows = self._duck.execute(sql).fetchall()
-        except duckdb.Error as error:
-            raise QueryError(str(error)) from None
-        earlier = (Told(str(file), tuple(map(str, why or ())), bool(bad)) for file, why, bad in rows)
-        return self._inputs.told + [one for one in earlier if one.name not in now]
+        told = [Told(str(file), tuple(map(str, why or ())), bool(bad)) for file, why, bad in rows]
+        names = {one.name for one in told}
+        return [one for one in self._inputs.told if one.name not in names] + told
 
     def run(self, sql: str) -> Iterator[pa.RecordBatch]:
         """The answer in batches, at least one. Raises `QueryError`, also when time is up."""
-        timer = Timer(self._limits.seconds, self._interrupt)
-        timer.daemon = True
-        timer.start()
-        try:
+        with _in_time(self._duck, self._limits), _as_sentence():
             reader = self._duck.sql(sql).to_arrow_reader(BATCH_ROWS)
             yield _empty(reader.schema)
             yield from reader
-        except duckdb.InterruptException:
-            raise QueryError(f"no answer within {self._limits.seconds:g} s (see --timeout)") from None
-        except (duckdb.Error, pa.ArrowException) as error:
-            raise QueryError(str(error)) from None
-        finally:
-            timer.cancel()
-
-    def _interrupt(self) -> None:
-        with suppress(duckdb.Error):
-            self._duck.interrupt()
 
 
 def _no_rows(name: str) -> pa.Table:

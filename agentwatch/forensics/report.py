@@ -19,8 +19,9 @@ from typing import Any
 from agentwatch import __version__
 from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import Change
+from agentwatch.forensics.account import digest_of
 from agentwatch.forensics.blame import Blame, Case, Wanted, command_of, response_words, tool_call
-from agentwatch.forensics.story import Life, Link, Listener, Story, digest_of
+from agentwatch.forensics.story import Life, Link, Listener, Story
 from agentwatch.rules.levels import LEVELS
 from agentwatch.sinks.alerts import endpoint, timestamp
 from agentwatch.tui.snapshot import ended_words

@@ -7,21 +7,20 @@ which holds on to its ancestors.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 from typing import Any
 
 from agentwatch.enrich.flows import Flow
 from agentwatch.enrich.processes import Key, Process
 from agentwatch.enrich.sighting import Sighting
-from agentwatch.enrich.state import Agent, Change, State
+from agentwatch.enrich.state import Agent, Change
 from agentwatch.event import Value
+from agentwatch.forensics.account import Account
 from agentwatch.pipeline import Pipeline
-from agentwatch.replay import STANDARD_INPUT, Observer, Order, Outcome, Recording, Replay
+from agentwatch.replay import Order, Outcome, Recording, Replay
 from agentwatch.rules.model import RuleSet
 from agentwatch.schema.events import HOST, Type
 from agentwatch.schema.fields import CONNECTION, FIELDS, PROCESS
@@ -37,11 +36,10 @@ FINDINGS_KEPT = 32  # of a process
 DEEPEST = 256  # ancestors that a process holds on to; of more, those in the middle are left out
 LINKS_OF_LIFE = 32  # flows that a process holds on to
 ARGV_KEPT = 4096  # characters of a program's arguments
-LARGEST_TIME = (1 << 63) - 1  # ns since 1970, in 2262: what a signed 64-bit integer holds
 
 _SAID_APART = frozenset(one.name for one in (*PROCESS, *CONNECTION))
 # Events of these categories say what their records do; all others are findings.
-_PLAIN = frozenset(
+PLAIN = frozenset(
     ("process_creation", "network_connection", "network_listen", "socket_creation", "unix_connection",
      "dns_query", "gpu", "loss")
 )  # fmt: skip
@@ -139,18 +137,14 @@ class Listener:
         """The n-th alert of the recording, from 1."""
 
 
-class Story(Observer):
+class Story(Account):
     """Folds one recording. `tell` replays it once and returns what the replay found."""
 
     categories = FIELDS.keys()
-    header: TraceHeader | None = None
-    state: State
     rules: RuleSet
 
     def __init__(self, recording: Recording, *listeners: Listener, order: Order | None = None) -> None:
-        self.recording = recording
-        self.outcome = Outcome()
-        self.first = self.last = 0  # ns since boot
+        super().__init__(recording)
         self._listeners, self._order = listeners, order or Order()
         self._lives: dict[Key, Life] = {}
         self._ended: dict[Key, None] = {}
@@ -159,12 +153,9 @@ class Story(Observer):
         self._known = [0, 0]  # processes and flows so far
         self._change: Change | None = None
         self._events: list[Sighting] = []
+        self._waiting: list[dict[str, Any]] = []
         self._about: dict[int, Link] = {}
         self._alerts = 0
-
-    @property
-    def name(self) -> str:
-        return str(self.recording[0])
 
     def tell(self, progress: Callable[[int], object] = lambda done: None) -> Outcome:
         """Replay the recording; what is damaged is in the outcome's remarks, and the rest is told."""
@@ -176,51 +167,19 @@ class Story(Observer):
             self._hand_on(key)
         return self.outcome
 
-    def wall(self, time: int) -> int:
-        """Nanoseconds since 1970 from ns since boot, within what 64 bits hold."""
-        offset = self.header.clock_offset if self.header else 0
-        return max(-LARGEST_TIME, min(time + offset, LARGEST_TIME))
-
-    @property
-    def lost(self) -> dict[str, int]:
-        """Events that the recording says were lost, by name."""
-        lost: dict[str, int] = {}
-        for agent in self.state.agents.values() if self.header else ():
-            for name, number in agent.lost.items():
-                lost[name] = lost.get(name, 0) + number
-        return lost
-
-    @property
-    def incomplete(self) -> list[str]:
-        """Sentences about what is damaged, missing or was lost; none where nothing is."""
-        found = list(self.outcome.remarks)
-        found += [f"{number} {name} events were lost" for name, number in sorted(self.lost.items())]
-        return found
-
-    @property
-    def unseen(self) -> list[str]:
-        """Sentences about what could not be watched on that host, for want of a probe."""
-        if self.header is None:
-            return []
-        missing = {
-            str(probe): [str(one) for one in why] if isinstance(why, list) and why else [str(why)]
-            for probe, why in self.header.coverage.items()
-        }
-        for probe, error, cost in self.state.coverage:
-            missing.setdefault(probe, [error, cost])
-        return [f"{probe} could not all be watched: {why[-1]}" for probe, why in sorted(missing.items())]
-
     # --- the observer of the replay ---
 
     def begin(self, pipeline: Pipeline, header: TraceHeader) -> None:
-        self.header, self.state, self.rules = header, pipeline.state, pipeline.rules
+        super().begin(pipeline, header)
+        self.rules = pipeline.rules
         for listener in self._listeners:
             listener.begin(self)
 
-    def record(self, change: Change) -> None:
+    def ready(self) -> None:
         self._flush()
-        self.first = min(self.first or change.time, change.time)
-        self.last = max(self.last, change.time)
+
+    def record(self, change: Change) -> None:
+        self.spans(change.time, change.time)
         self._change = change
         self._events = []
 
@@ -228,7 +187,9 @@ class Story(Observer):
         self._events.append(event)
 
     def alert(self, alert: dict[str, Any]) -> None:
-        self._flush()
+        self._waiting.append(alert)
+
+    def _alert(self, alert: dict[str, Any]) -> None:
         self._alerts += 1
         process = alert["process"]
         offset = self.header.clock_offset if self.header else 0
@@ -238,10 +199,14 @@ class Story(Observer):
             listener.alert(self._alerts, alert, life, link)
 
     def _flush(self) -> None:
-        """A record and its events are complete."""
+        """A record and its events are complete: they are told, then the alerts that came of them."""
         change, self._change = self._change, None
-        if change is None:
-            return
+        if change is not None:
+            self._moment(change)
+        while self._waiting:
+            self._alert(self._waiting.pop(0))
+
+    def _moment(self, change: Change) -> None:
         life = self._life(change.process, change.agent)
         kind = change.type
         if kind == Type.FORK:
@@ -317,10 +282,10 @@ class Story(Observer):
         life.programs.append(program)
 
     def _found(self, life: Life, link: Link | None, event: Sighting) -> None:
-        if event.category in _PLAIN:
+        if event.category in PLAIN:
             return
         facts = tuple((n, v) for n, v in event.fields.items() if n not in _SAID_APART and v not in (None, ()))
-        if link is not None and (behaviour := _behaviour(event)):
+        if link is not None and (behaviour := behaviour_of(event)):
             link.behaviours[behaviour] = None
         if any(one.facts == facts and one.link is link for one in life.findings):
             return
@@ -370,8 +335,10 @@ def _shortened(argv: tuple[str, ...]) -> tuple[tuple[str, ...], bool]:
     return argv, False
 
 
-def _behaviour(event: Sighting) -> str:
-    """What a flow was found to do, with the stage that was reached."""
+def behaviour_of(event: Sighting) -> str:
+    """What a flow was found to do, with the stage that was reached; empty where that is nothing."""
+    if event.category in PLAIN:
+        return ""
     name = event.fields.get("Behaviour") or event.fields.get("Kind")
     stage = event.fields.get("Stage")
     return " ".join(str(word) for word in (name, stage) if word) if name else ""
@@ -400,18 +367,3 @@ def wall_of(stamp: str) -> int:
     *whole, part = map(int, found.groups())
     seconds = (datetime(*whole, tzinfo=timezone.utc) - _EPOCH) // timedelta(seconds=1)  # type: ignore[arg-type, misc]
     return seconds * 1_000_000_000 + part
-
-
-def digest_of(recording: Recording) -> str:
-    """SHA-256 of a recording's files, one after the other; empty for standard input."""
-    if STANDARD_INPUT in recording:
-        return ""
-    sha = hashlib.sha256()
-    try:
-        for path in recording:
-            with Path(path).open("rb") as file:
-                while data := file.read(1 << 20):
-                    sha.update(data)
-    except OSError:
-        return ""
-    return sha.hexdigest()

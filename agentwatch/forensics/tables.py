@@ -1,30 +1,58 @@
-"""The tables that a recording is exported and queried as, and the rows that a story gives."""
+"""The tables that a recording is exported and queried as, and the rows that its records make."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import cache
 from typing import Any, NamedTuple
 
 from agentwatch.enrich.flows import Flow
-from agentwatch.enrich.processes import Process
+from agentwatch.enrich.processes import Key, Process
 from agentwatch.enrich.sighting import Sighting
-from agentwatch.enrich.state import Change
-from agentwatch.forensics.story import Life, Link, Listener, Story, digest_of, markers_of, wall_of
-from agentwatch.schema.events import BY_NUMBER, SOCKET_BLOCK
+from agentwatch.enrich.state import Agent, Change
+from agentwatch.forensics.account import Account, digest_of
+from agentwatch.forensics.story import behaviour_of, markers_of, wall_of
+from agentwatch.schema.events import BY_NUMBER, EVENTS, HOST, SOCKET_BLOCK, Type
 from agentwatch.schema.fields import CONNECTION, PROCESS
+from agentwatch.trace.format import TraceHeader
+
+ROWS = 4096  # handed on at a time
+TEXT_HELD = 16 << 20  # characters in them, of what may be long
+LONG = 4096  # characters of arguments that are not made once for all rows
+PROCESSES_KEPT = 16384  # rows that are not complete
+ENDED_KEPT = 4096  # of them of processes that ended: late records may change them
+FLOWS_KEPT = 16384
+CLOSED_KEPT = 2048
+ACTORS_KEPT = 4096
 
 Row = tuple[Any, ...]
-WriteRow = Callable[[str, str, Row], object]
-"""Takes host, table and row."""
+WriteRows = Callable[[str, str, list[Row]], object]
+"""Takes host, table and rows."""
+
+
+class Depth(IntEnum):
+    """What must be made of a recording's records for a column; each includes what comes before it."""
+
+    RECORDS = 0  # what they say themselves
+    RECOGNISED = 1  # protocols and names
+    EVENTS = 2  # all that is found in them
+    DETAILS = 3  # and all that is said of it
+    JUDGED = 4  # alerts: the rules are evaluated
 
 
 class Column(NamedTuple):
-    """`kind` is time (ns since 1970), text, int, bool, bytes, json (text), texts or ints (lists)."""
+    """`kind` is time (ns since 1970), text, int, bool, bytes, json (text), texts or ints (lists).
+
+    Of a row that was made at a lesser depth the column is empty.
+    """
 
     name: str
     kind: str
     doc: str
+    depth: Depth = Depth.RECORDS
 
 
 _TRACE = Column("trace", "text", "which trace: see the table traces")
@@ -35,12 +63,22 @@ _WHO = (
     Column("exe", "text", "path of its program"),
 )
 _ENDS = (
-    Column("protocol", "text", "application protocol as recognised from the bytes, else the transport"),
+    Column(
+        "protocol",
+        "text",
+        "application protocol as recognised from the bytes, else the transport",
+        Depth.RECOGNISED,
+    ),
     Column("source_ip", "text", "local address"),
     Column("source_port", "int", "local port"),
     Column("destination_ip", "text", "remote address"),
     Column("destination_port", "int", "remote port"),
-    Column("hostname", "text", "name of the remote side: from a DNS answer, or asked of a proxy"),
+    Column(
+        "hostname",
+        "text",
+        "name of the remote side: from a DNS answer, or asked of a proxy",
+        Depth.RECOGNISED,
+    ),
 )
 
 TABLES: Mapping[str, tuple[Column, ...]] = {
@@ -54,9 +92,9 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
         Column("cmdline", "text", "its arguments, joined by spaces"),
         Column("flow", "int", "socket cookie: the flow's identity"),
         *_ENDS,
-        Column("markers", "json", "markers on the event, such as run and tool call"),
-        Column("fields", "json", "what the event says besides"),
-        Column("data", "bytes", "of payloads: the bytes captured"),
+        Column("markers", "json", "markers on the event, such as run and tool call", Depth.DETAILS),
+        Column("fields", "json", "what the event says besides", Depth.DETAILS),
+        Column("data", "bytes", "of payloads: the bytes captured", Depth.DETAILS),
     ),
     "processes": (
         _TRACE,
@@ -86,7 +124,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
         Column("bytes_out", "int", "payload bytes sent"),
         Column("bytes_in", "int", "payload bytes received"),
         Column("error", "int", "errno of a connect that failed; 0"),
-        Column("behaviours", "texts", "what was found of it: remote_forward opened, ..."),
+        Column("behaviours", "texts", "what was found of it: remote_forward opened, ...", Depth.EVENTS),
     ),
     "alerts": (
         _TRACE,
@@ -135,7 +173,7 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
         Column("rules", "text", "digest of the rules in force at the start"),
         Column("command", "text", "the command that was run"),
         Column("records", "int", "records folded"),
-        Column("alerts", "int", "alerts told"),
+        Column("alerts", "int", "alerts told", Depth.JUDGED),
         Column("lost", "int", "events that the recording says were lost"),
         Column("damaged", "bool", "whether something is missing or was changed"),
         Column("missing", "texts", "what is damaged, missing or was lost"),
@@ -144,151 +182,304 @@ TABLES: Mapping[str, tuple[Column, ...]] = {
 }
 """Every table begins with the trace and a time, by whose date it is partitioned."""
 
+_LEAST = {"events": Depth.EVENTS, "alerts": Depth.JUDGED}
+"""Of tables whose rows need more than the records."""
+
+
+def depth_of(table: str, columns: Iterable[str]) -> Depth:
+    """What must be gone into for these columns of a table."""
+    named = frozenset(columns)
+    depths = (column.depth for column in TABLES[table] if column.name in named)
+    return max((*depths, _LEAST.get(table, Depth.RECORDS)))
+
+
+ALL: Mapping[str, Depth] = {
+    name: depth_of(name, (column.name for column in columns)) for name, columns in TABLES.items()
+}
+"""Every table with all of its columns."""
+
 _IN_COLUMNS = frozenset(one.name for one in (*PROCESS, *CONNECTION)) | {"Markers"}
 _BLOCK = frozenset(one.name for one in SOCKET_BLOCK)
 _BULKY = frozenset(("content",))
+_FORK, _EXIT, _CLOSE = int(Type.FORK), int(Type.EXIT), int(Type.CLOSE)
+OF_FLOWS = frozenset(
+    int(event.number) for event in EVENTS if event.fields[: len(SOCKET_BLOCK)] == SOCKET_BLOCK
+) - {int(Type.SOCKET)}
+"""Records of a socket's life but its making, which says nothing of a flow yet."""
+_PROGRAMS = frozenset((int(Type.EXEC), int(Type.PROCESS)))
+_COMMAND_LINE = [column.name for column in TABLES["events"]].index("cmdline")
+_NAMES = {number: event.name for number, event in BY_NUMBER.items()}
 
 
-class Tables(Listener):
-    """Turns a story into rows of the tables named; `close` adds the row about the trace itself."""
+@dataclass(slots=True, eq=False)
+class _Life:
+    process: Process
+    agent: Agent
+    began: int = 0
+    programs: int = 0
 
-    def __init__(self, write: WriteRow, wanted: Collection[str] = tuple(TABLES)) -> None:
-        self._write = write
-        self._wanted = frozenset(wanted)
-        self._story: Story | None = None
-        self._events, self._dns = "events" in self._wanted, "dns" in self._wanted
 
-    def begin(self, story: Story) -> None:
-        self._story, self._wall, self._user = story, story.wall, story.state.user_name
-        self._host = story.header.host if story.header else ""
-        self._digest = digest_of(story.recording)
+@dataclass(slots=True, eq=False)
+class _Link:
+    flow: Flow
+    process: Process
+    agent: Agent
+    behaviours: dict[str, None] = field(default_factory=dict)
+
+
+class Tables:
+    """Makes rows of the tables named, to the depth given, of what an account's records lead to.
+
+    Of processes and flows a row is written when they ended a while ago; `close` writes the rest, and
+    the row about the trace itself.
+    """
+
+    def __init__(self, write: WriteRows, wanted: Mapping[str, Depth], account: Account) -> None:
+        self._write, self._wanted, self._account = write, wanted, account
+        self._rows: dict[str, list[Row]] = {name: [] for name in wanted}
+        self._details = wanted.get("events", Depth.RECORDS) >= Depth.DETAILS
+        self._recognised = wanted.get("flows", Depth.RECORDS) >= Depth.RECOGNISED
+        self._found = wanted.get("flows", Depth.RECORDS) >= Depth.EVENTS
+        makers = {"events": self._event, "dns": self._query, "processes": self._live, "flows": self._carry}
+        self._makers = [make for name, make in makers.items() if name in wanted]
+        self._actors: dict[Key, tuple[tuple[str, ...], Row]] = {}
+        self._held = 0  # characters
+        self._alerts = 0
+        self.lives: dict[Key, _Life] = {}
+        self._ended: dict[Key, None] = {}
+        self._links: dict[int, _Link] = {}
+        self._closed: dict[int, None] = {}
+        self._digest = digest_of(account.recording)
         self._trace = self._digest[:16] or "standard input"
 
-    def moment(self, change: Change, events: list[Sighting], life: Life) -> None:
-        if self._events:
-            for event in events or (None,):
-                self._put("events", self._event(change, event))
-        if self._dns:
-            for event in events:
-                if event.category == "dns_query":
-                    self._put("dns", self._query(change, event))
+    def moment(self, change: Change, events: list[Sighting]) -> None:
+        """A record, and the events that it led to."""
+        for make in self._makers:
+            make(change, events)
 
-    def process(self, life: Life) -> None:
-        if "processes" in self._wanted:
-            self._put("processes", self._process(life))
-
-    def link(self, link: Link) -> None:
-        if "flows" in self._wanted:
-            self._put("flows", self._flow(link))
-
-    def alert(self, number: int, alert: dict[str, Any], life: Life | None, link: Link | None) -> None:
+    def alert(self, alert: dict[str, Any]) -> None:
+        """The next alert."""
+        self._alerts += 1
         if "alerts" in self._wanted:
-            self._put("alerts", self._alert(number, alert, life))
-
-    def _put(self, table: str, row: Row) -> None:
-        self._write(self._host, table, row)
+            row = self._alert(self._alerts, alert)
+            self._put("alerts", row, row[-1])
 
     def close(self) -> None:
-        """The story has been told; nothing is added where none could be."""
-        if "traces" not in self._wanted or self._story is None:
+        """The replay is over; nothing is added where nothing could be read."""
+        if self._account.header is None:
             return
-        story = self._story
-        header = story.header
-        assert header is not None
-        row = (
-            self._trace, self._wall(story.first), self._wall(story.last), story.name, self._digest,
-            header.boot_id, header.kernel, header.rules_digest, " ".join(header.command),
-            story.outcome.records, story.outcome.alerts, sum(story.lost.values()),
-            story.outcome.damaged, story.incomplete, story.unseen,
-        )  # fmt: skip
-        self._put("traces", row)
+        while self.lives:
+            self._bury(next(iter(self.lives)))
+        while self._links:
+            self._cut(next(iter(self._links)))
+        if "traces" in self._wanted:
+            self._put("traces", self._about(self._account, self._account.header))
+        for table in self._rows:
+            self._hand_on(table)
 
-    def _who(self, agent: str, process: Process) -> Row:
-        return agent, process.pid, self._wall(process.start), process.exe
+    def _put(self, table: str, row: Row, text: str = "") -> None:
+        """Add a row; `text` is what may be long of it."""
+        rows = self._rows[table]
+        rows.append(row)
+        self._held += len(text)
+        if len(rows) == ROWS or self._held > TEXT_HELD:
+            self._hand_on(table)
 
-    def _event(self, change: Change, event: Sighting | None) -> Row:
+    def _hand_on(self, table: str) -> None:
+        header, rows = self._account.header, self._rows[table]
+        if rows:
+            self._rows[table], self._held = [], 0
+            self._write(header.host if header else "", table, rows)
+
+    # --- which rows there are ---
+
+    def _event(self, change: Change, events: list[Sighting]) -> None:
+        for event in events or (None,):
+            row = self._record(change, event)
+            self._put("events", row, row[_COMMAND_LINE])
+
+    def _query(self, change: Change, events: list[Sighting]) -> None:
+        for event in events:
+            if event.category == "dns_query":
+                self._put("dns", self._question(change, event))
+
+    def _live(self, change: Change, events: list[Sighting]) -> None:
+        """What a record says of the life of its process."""
+        process = change.process
+        life = self.lives.get(process.key)
+        if life is None:
+            if not process.pid:  # 0 stands for none
+                return
+            life = self.lives[process.key] = _Life(process, change.agent)
+            if len(self.lives) > PROCESSES_KEPT:
+                self._bury(next(iter(self.lives)))
+        if change.agent.number != HOST:
+            life.agent = change.agent
+        kind = change.type
+        if kind == _FORK:
+            life.began = life.began or change.time
+        elif kind in _PROGRAMS:
+            life.programs += 1
+        elif kind == _EXIT:
+            self._ended.setdefault(process.key)
+            if len(self._ended) > ENDED_KEPT:
+                self._bury(next(iter(self._ended)))
+
+    def _bury(self, key: Key) -> None:
+        self._ended.pop(key, None)
+        life = self.lives.pop(key)
+        self._put("processes", self._process(life), life.process.command_line)
+
+    def _carry(self, change: Change, events: list[Sighting]) -> None:
+        """What a record and its events say of its flow."""
+        flow = change.flow
+        if flow is None:
+            return
+        link = self._links.get(flow.cookie)
+        if link is None:
+            link = self._links[flow.cookie] = _Link(flow, change.process, change.agent)
+            if len(self._links) > FLOWS_KEPT:
+                self._cut(next(iter(self._links)))
+        if change.agent.number != HOST and change.type in OF_FLOWS:  # detectors name flows of other records
+            link.agent = change.agent
+        for event in events:
+            if behaviour := behaviour_of(event):
+                link.behaviours[behaviour] = None
+        if change.type == _CLOSE:
+            self._closed.setdefault(flow.cookie)
+            if len(self._closed) > CLOSED_KEPT:
+                self._cut(next(iter(self._closed)))
+
+    def _cut(self, cookie: int) -> None:
+        self._closed.pop(cookie, None)
+        self._put("flows", self._flow(self._links.pop(cookie)))
+
+    # --- rows ---
+
+    def _actor(self, process: Process) -> Row:
+        """Its columns pid to cmdline, made once: the records of one process come again and again."""
+        known = self._actors.get(process.key)
+        if known is not None and known[0] is process.argv and known[1][2] is process.exe:
+            return known[1]
+        row = process.pid, self._account.wall(process.start), process.exe, process.command_line
+        if len(row[3]) <= LONG:
+            if len(self._actors) >= ACTORS_KEPT:
+                self._actors.clear()
+            self._actors[process.key] = process.argv, row
+        return row
+
+    def _record(self, change: Change, event: Sighting | None) -> Row:
         process = change.process if event is None else event.process
         flow = change.flow if event is None else event.flow or change.flow
-        known = BY_NUMBER.get(change.type)
         return (
-            self._trace, self._wall(change.time), change.seq,
-            known.name if known else str(change.type),
+            self._trace, self._account.wall(change.time), change.seq,
+            _NAMES.get(change.type) or str(change.type),
             None if event is None else event.category,
-            *self._who(change.agent.name, process), process.command_line,
+            change.agent.name, *self._actor(process),
             None if flow is None else flow.cookie, *_ends(flow),
-            as_json({} if event is None else markers_of(event)),
-            as_json(_fields(change) if event is None else event_fields(event)),
-            change.data or None,
+            *(_details(change, event) if self._details else _NO_DETAILS),
         )  # fmt: skip
 
-    def _query(self, change: Change, event: Sighting) -> Row:
+    def _question(self, change: Change, event: Sighting) -> Row:
         fields = event.fields
         return (
-            self._trace, self._wall(change.time), change.seq,
-            *self._who(change.agent.name, event.process),
+            self._trace, self._account.wall(change.time), change.seq,
+            change.agent.name, *self._actor(event.process)[:3],
             change.flow.remote if change.flow else None,
             fields.get("QueryName"), fields.get("QueryType"), fields.get("QueryStatus"),
             fields.get("QueryResults") or (),
         )  # fmt: skip
 
-    def _process(self, life: Life) -> Row:
-        process = life.process
+    def _process(self, life: _Life) -> Row:
+        process, wall = life.process, self._account.wall
         status = process.status
         signal = None if status is None else status & 0x7F
         parent, parent_start = process.parent or (None, None)
         return (
-            self._trace, self._wall(life.began or process.start),
-            self._wall(process.ended) if process.ended else None,
-            *self._who(life.agent, process), process.command_line, process.argv, process.cwd,
-            self._user(process.uid), parent,
-            None if parent_start is None else self._wall(parent_start), life.programs_run,
+            self._trace, wall(life.began or process.start), wall(process.ended) if process.ended else None,
+            life.agent.name, *self._actor(process), process.argv, process.cwd,
+            self._account.state.user_name(process.uid), parent,
+            None if parent_start is None else wall(parent_start), life.programs,
             None if status is None or signal else status >> 8 & 0xFF, signal or None,
             sorted(process.truncated),
         )  # fmt: skip
 
-    def _flow(self, link: Link) -> Row:
-        flow = link.flow
+    def _flow(self, link: _Link) -> Row:
+        flow, wall = link.flow, self._account.wall
+        protocol, *addresses, hostname = _ends(flow)
         return (
-            self._trace, self._wall(flow.opened), self._wall(flow.closed) if flow.closed else None,
-            *self._who(link.owner.agent, link.owner.process), flow.cookie, flow.transport, *_ends(flow),
-            flow.initiated, flow.bytes_out, flow.bytes_in, flow.error, tuple(link.behaviours),
+            self._trace, wall(flow.opened), wall(flow.closed) if flow.closed else None,
+            link.agent.name, *self._actor(link.process)[:3], flow.cookie, flow.transport,
+            protocol if self._recognised else None, *addresses, hostname if self._recognised else None,
+            flow.initiated, flow.bytes_out, flow.bytes_in, flow.error,
+            tuple(link.behaviours) if self._found else None,
         )  # fmt: skip
 
-    def _alert(self, number: int, alert: dict[str, Any], life: Life | None) -> Row:
+    def _alert(self, number: int, alert: dict[str, Any]) -> Row:
         rule, process, flow = alert["rule"], alert["process"], alert["flow"] or {}
-        start = None if life is None else self._wall(life.process.start)
         return (
             self._trace, wall_of(alert["time"]), number,
             rule["title"], rule["level"], rule["id"], rule["tags"],
             alert["verdict"], alert["response"], alert["acted"], alert["mode"],
-            alert["agent"], process["pid"], start, process["exe"], process["cmdline"],
+            alert["agent"], process["pid"], wall_of(process["start_time"]) if process["pid"] else None,
+            process["exe"], process["cmdline"],
             flow.get("protocol"), flow.get("local"), flow.get("remote"), flow.get("domain"),
             alert["evidence"], alert["completeness"]["state"] == "complete", alert["completeness"]["why"],
             alert["latency_us"], as_json(alert.get("markers") or {}), as_json(alert),
         )  # fmt: skip
 
+    def _about(self, account: Account, header: TraceHeader) -> Row:
+        outcome = account.outcome
+        judged = self._wanted["traces"] >= Depth.JUDGED
+        return (
+            self._trace, account.wall(account.first), account.wall(account.last), account.name,
+            self._digest, header.boot_id, header.kernel, header.rules_digest, " ".join(header.command),
+            outcome.records, outcome.alerts if judged else None, sum(account.lost.values()),
+            outcome.damaged, account.incomplete, account.unseen,
+        )  # fmt: skip
+
 
 def _ends(flow: Flow | None) -> Row:
     if flow is None:
-        return (None,) * len(_ENDS)
+        return _NO_ENDS
     return (
         flow.application or flow.transport, flow.local or None, flow.local_port or None,
         flow.remote or None, flow.remote_port or None, flow.domain or None,
     )  # fmt: skip
 
 
+_NO_ENDS = (None,) * len(_ENDS)
+_NO_DETAILS = (None, None, None)
+
+
+def _details(change: Change, event: Sighting | None) -> Row:
+    """Markers, fields and data."""
+    if event is None:
+        return "{}", as_json(_fields(change)), change.data or None
+    return as_json(markers_of(event)), as_json(event_fields(event)), change.data or None
+
+
 def event_fields(event: Sighting) -> dict[str, Any]:
     """What an event says besides who did it over which connection."""
-    return {name: value for name, value in event.fields.items() if name not in _IN_COLUMNS and value != ()}
+    fields = event.fields
+    # Values are made when they are asked for: not for those that have columns.
+    return {name: value for name in fields if name not in _IN_COLUMNS and (value := fields.get(name)) != ()}
+
+
+@cache
+def _own_fields(number: int) -> tuple[tuple[int, str], ...]:
+    """Places and names of a record's fields, but for those that have columns, and file contents."""
+    known = BY_NUMBER.get(number)
+    names = (one.name for one in known.fields) if known else ()
+    return tuple((place, name) for place, name in enumerate(names) if name not in _BLOCK | _BULKY)
 
 
 def _fields(change: Change) -> dict[str, Any]:
-    """The fields of a record that led to no event, but for those that have columns, and file contents."""
-    known = BY_NUMBER.get(change.type)
-    if known is None or len(change.fields) != len(known.fields):
+    """What a record says that led to no event."""
+    known, fields = BY_NUMBER.get(change.type), change.fields
+    if known is None or len(fields) != len(known.fields):
         return {}
-    pairs = zip((one.name for one in known.fields), change.fields, strict=True)
-    return {name: value for name, value in pairs if name not in _BLOCK and name not in _BULKY}
+    return {name: fields[place] for place, name in _own_fields(change.type)}
 
 
 def as_json(value: dict[str, Any]) -> str:

@@ -82,6 +82,7 @@ def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
     for command in (
         ["trace", "export", "--format", "parquet", str(DEMO), "-o", str(tmp_path / "out")],
         ["query", "SELECT 1", str(DEMO)],
+        ["trace", "prepare", str(DEMO)],
     ):
         done = subprocess.run(
             [sys.executable, "-m", "agentwatch", *command],
@@ -114,10 +115,24 @@ def test_query_of_a_damaged_trace_answers_and_says_so(torn: Path) -> None:
     assert done.stdout.splitlines()[-1] == "1"
 
 
+def test_traces_are_prepared_for_queries(tmp_path: Path, torn: Path) -> None:
+    needs_extra()
+    done = ran("trace", "prepare", DEMO, torn)
+    assert done.exit_code == Exit.DAMAGED and "not closed" in done.stderr and not done.stdout
+    assert ran("trace", "prepare", tmp_path / "missing").exit_code == Exit.USAGE
+
+
+@pytest.mark.parametrize("form", ["table", "json", "csv"])
+def test_an_answer_that_cannot_be_told_is_one_sentence(form: str) -> None:
+    needs_extra()
+    done = ran("query", "SELECT DATE '290000-01-01' AS d", DEMO, "--format", form)
+    assert done.exit_code == Exit.FAILURE and "out of range" in done.stderr
+
+
 def test_query_shows_nothing_that_acts(tmp_path: Path) -> None:
     needs_extra()
     path = recorded(tmp_path, incident())
-    for form in ("table", "json"):
+    for form in ("table", "json", "csv"):
         done = ran("query", "SELECT cmdline, argv FROM processes", path, "--format", form)
         assert "\x1b" not in done.stdout and "\u202e" not in done.stdout and "curl" in done.stdout
 

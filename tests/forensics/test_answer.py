@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -39,14 +40,37 @@ def test_no_cell_of_a_spreadsheet_is_a_formula(texts: list[str]) -> None:
     _, *rows = csv_of(a=pa.array(texts), n=pa.array([1] * len(texts)))
     assert len(rows) == len(texts)
     for (cell, _), text in zip(rows, texts, strict=True):
-        assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
-        assert cell in (text, f"'{text}")
+        assert not cell.startswith(("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d"))
+        if text.isprintable():
+            assert cell in (text, f"'{text}")
 
 
 def test_formulas_in_lists_and_names_are_text_and_numbers_stay() -> None:
     names, row = csv_of(**{FORMULA: pa.array([[FORMULA]]), "n": pa.array([-5]), "f": pa.array([-1.5])})
     assert names[0] == f"'{FORMULA}" and not row[0].startswith("=")
     assert row[1:] == ["-5", "-1.5"]
+
+
+def test_no_cell_acts_on_a_terminal() -> None:
+    _, (cell,) = csv_of(a=pa.array([f"{HOSTILE}\x9b2J\r\nx"]))
+    assert cell.startswith("\\x1b]0;owned\\x07<script>") and cell.endswith("&\\x9b2J\\r\nx")
+    assert "\u202e" not in cell
+
+
+def test_sums_are_numbers_where_they_fit() -> None:
+    sums = pa.array([Decimal(-5), Decimal(2**64 - 1), Decimal(2**64), None], pa.decimal128(38, 0))
+    file = io.BytesIO()
+    write_json(batches(n=sums, l=pa.array([[one] for one in sums.to_pylist()])), file.write)
+    found = [json.loads(line) for line in file.getvalue().splitlines()]
+    assert [row["n"] for row in found] == [-5, 2**64 - 1, str(2**64), None]
+    assert [row["l"] for row in found] == [[row["n"]] for row in found]
+    assert [row[0] for row in csv_of(n=sums)] == ["n", "-5", str(2**64 - 1), str(2**64), ""]
+
+
+def test_json_has_no_infinity() -> None:
+    file = io.BytesIO()
+    write_json(batches(a=pa.array([float("nan")]), b=pa.array([[1.0, float("inf")]])), file.write)
+    assert json.loads(file.getvalue(), parse_constant=pytest.fail) == {"a": "nan", "b": [1.0, "inf"]}
 
 
 def test_a_table_shows_what_cannot_be_seen() -> None:

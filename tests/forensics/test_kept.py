@@ -12,10 +12,12 @@ pytest.importorskip("duckdb", reason="DuckDB is not installed (the extra query)"
 pytest.importorskip("pyarrow", reason="PyArrow is not installed (the extra query)")
 
 from agentwatch.forensics import kept
-from agentwatch.forensics.query import Inputs, Limits, Session, gathered
+from agentwatch.forensics.query import Inputs, Limits, Needs, QueryError, Session, gathered, prepare
+from agentwatch.forensics.tables import ALL, Depth
 from tests.forensics.samples import damaged, incident, recorded
 
-FLOWS, EVENTS = frozenset(("flows",)), frozenset(("events",))
+FLOWS: Needs = {"flows": Depth.RECORDS}
+ALERTS: Needs = {"alerts": Depth.JUDGED}
 
 
 @pytest.fixture
@@ -28,28 +30,46 @@ def keep(tmp_path: Path) -> Path:
     return tmp_path / "cache" / "tables"
 
 
-def asked(trace: Path, keep: Path | None, wanted: frozenset[str] = FLOWS) -> Inputs:
-    with gathered([str(trace)], wanted, 1, keep) as inputs:
-        for name in wanted:
+def asked(trace: Path, keep: Path | None, needs: Needs = FLOWS) -> Inputs:
+    with gathered([str(trace)], needs, 1, keep) as inputs:
+        for name in needs:
             assert inputs.files[name] and all(Path(file).exists() for file in inputs.files[name])
         return inputs
 
 
 def entries(keep: Path) -> dict[str, int]:
     """What is kept, and when its tables were made."""
-    return {str(path.relative_to(keep)): path.stat().st_mtime_ns for path in keep.glob("*/*")}
+    return {str(path.relative_to(keep)): path.stat().st_mtime_ns for path in keep.glob("*/*/*")}
 
 
 def test_a_second_question_converts_nothing(trace: Path, keep: Path) -> None:
     first = asked(trace, keep)
     before = entries(keep)
-    assert {name.partition("/")[2] for name in before} == {"processes", "flows", "alerts", "dns", "traces"}
+    assert {name.partition("/")[2] for name in before} == {"records/flows", "records/traces"}
     second = asked(trace, keep)
     assert second.files == first.files and entries(keep) == before
     assert first.told and not second.told
-    asked(trace, keep, EVENTS)
-    assert entries(keep).items() > before.items() and len(entries(keep)) == 6
+    assert asked(trace, keep, ALERTS).told
+    now = {name.partition("/")[2] for name in entries(keep).keys() - before.keys()}
+    assert now == {"judged/alerts", "judged/traces"} and entries(keep).items() > before.items()
     assert keep.stat().st_mode & 0o077 == 0
+
+
+def test_what_is_prepared_is_not_converted_again(trace: Path, keep: Path) -> None:
+    (told,) = prepare([trace], 1, keep)
+    assert told.name == str(trace) and not told.damaged
+    for needs in (FLOWS, ALERTS, ALL):
+        assert not asked(trace, keep, needs).told
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(trace.parent)
+        assert not asked(Path(trace.name), keep, ALL).told
+
+
+def test_where_nothing_can_be_kept_nothing_is_prepared(trace: Path, keep: Path) -> None:
+    keep.mkdir(parents=True)
+    keep.chmod(0o777)
+    with pytest.raises(QueryError, match="yours alone"):
+        prepare([trace], 1, keep)
 
 
 def test_what_changed_is_converted_again(trace: Path, keep: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from agentwatch.forensics import parquet as module
 from agentwatch.forensics.export import to_parquet
 from agentwatch.forensics.parquet import ParquetFolder, partition
-from agentwatch.forensics.tables import TABLES
+from agentwatch.forensics.tables import TABLES, Depth
 from tests.forensics.samples import DEMO, HOSTILE, incident, recorded
 
 DAY = 86_400_000_000_000
@@ -43,7 +43,7 @@ def test_rows_of_many_days_need_few_open_files(tmp_path: Path, monkeypatch: pyte
     row = [None] * len(TABLES["dns"])
     with ParquetFolder(tmp_path) as folder:
         for day in (1, 2, 3, 1, 2, 3, 3, 3):
-            folder.write("h", "dns", ("t", day * DAY + 5, *row[2:]))
+            folder.write("h", "dns", [("t", day * DAY + 5, *row[2:])])
     files = sorted(tmp_path.rglob("*.parquet"))
     assert sum(pq.read_metadata(file).num_rows for file in files) == 8
     assert {file.parent.parent.name for file in files} == {f"date=1970-01-0{day}" for day in (2, 3, 4)}
@@ -60,14 +60,14 @@ def test_numbers_and_text_that_no_recorder_writes(tmp_path: Path) -> None:
     names = [column.name for column in TABLES["flows"]]
     row = dict.fromkeys(names) | {"trace": "t\udc80", "time": 0, "pid": 2**80, "behaviours": ["\udcff"]}
     with ParquetFolder(tmp_path) as folder:
-        folder.write("h", "flows", tuple(row.values()))
+        folder.write("h", "flows", [tuple(row.values())])
     (file,) = tmp_path.rglob("*.parquet")
     (read,) = pq.read_table(file, partitioning=None).to_pylist()
     assert read["pid"] == 2**63 - 1 and read["trace"] == "t\\udc80" and read["behaviours"] == ["\\udcff"]
 
 
 def test_hostile_names_are_kept_as_they_were(tmp_path: Path) -> None:
-    to_parquet((recorded(tmp_path, incident()),), tmp_path / "out", ["processes"])
+    to_parquet((recorded(tmp_path, incident()),), tmp_path / "out", {"processes": Depth.RECORDS})
     (file,) = (tmp_path / "out" / "processes").rglob("*.parquet")
     argv = pq.read_table(file, partitioning=None)["argv"].to_pylist()
     assert any(HOSTILE in words for words in argv if words)

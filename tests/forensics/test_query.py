@@ -16,16 +16,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from agentwatch.forensics.export import to_parquet
-from agentwatch.forensics.query import Limits, QueryError, Session, gathered, tables_of
-from agentwatch.forensics.tables import TABLES
+from agentwatch.forensics.query import Limits, QueryError, Session, gathered, needs_of
+from agentwatch.forensics.tables import ALL, TABLES, Depth
 from tests.forensics.samples import DEMO, damaged, incident, recorded
 
 
 def ask(sql: str, *sources: str | Path, limits: Limits | None = None) -> list[dict[str, Any]]:
-    wanted = tables_of(sql)
+    needs = needs_of(sql, limits or Limits())
     with (
-        gathered([str(source) for source in sources], wanted, 1) as inputs,
-        Session(inputs, wanted, limits or Limits()) as session,
+        gathered([str(source) for source in sources], needs, 1) as inputs,
+        Session(inputs, needs, limits or Limits()) as session,
     ):
         return [row for batch in session.run(sql) for row in batch.to_pylist()]
 
@@ -60,10 +60,41 @@ def test_tables_that_no_trace_has_rows_for_are_empty(exported: Path) -> None:
 
 
 def test_only_what_is_named_is_converted() -> None:
-    wanted = tables_of("WITH x AS (SELECT * FROM Flows) SELECT * FROM x WHERE EXISTS (SELECT 1 FROM alerts)")
-    assert wanted == {"flows", "alerts"}
-    with gathered([str(DEMO)], wanted, 1) as inputs:
+    sql = "WITH x AS (SELECT pid FROM Flows) SELECT * FROM x WHERE EXISTS (SELECT 1 FROM alerts)"
+    needs = needs_of(sql, Limits())
+    assert needs == {"flows": Depth.RECORDS, "alerts": Depth.JUDGED}
+    with gathered([str(DEMO)], needs, 1) as inputs:
         assert {name for name, files in inputs.files.items() if files} == {"flows", "alerts", "traces"}
+
+
+@pytest.mark.parametrize(
+    ("sql", "needs"),
+    [
+        ("SELECT count(*) FROM processes", {"processes": Depth.RECORDS}),
+        ("SELECT destination_ip, sum(bytes_out) FROM flows GROUP BY ALL", {"flows": Depth.RECORDS}),
+        ("SELECT pid FROM flows WHERE protocol = 'ssh'", {"flows": Depth.RECOGNISED}),
+        ("SELECT pid FROM flows ORDER BY hostname LIMIT 0", {"flows": Depth.RECOGNISED}),
+        ("SELECT f FROM flows f WHERE false", {"flows": Depth.EVENTS}),
+        ("FROM query('SELECT pid FROM flows')", {"flows": Depth.RECORDS}),
+        ("SELECT COLUMNS('b.*') FROM flows", {"flows": Depth.EVENTS}),
+        ("SELECT * FROM (PIVOT flows ON protocol IN ('ssh') USING count(*))", {"flows": Depth.EVENTS}),
+        ("SELECT count(*) FROM events", {"events": Depth.EVENTS}),
+        ("SELECT fields->>'Kind' FROM events", {"events": Depth.DETAILS}),
+        ("SELECT (SELECT max(alerts) FROM traces t WHERE t.trace = d.trace) FROM dns d",
+         {"traces": Depth.JUDGED, "dns": Depth.RECORDS}),
+        ("WITH alerts AS (SELECT 1 AS one) SELECT one FROM alerts", {}),
+        ("SELECT 1", {}),
+    ],
+)  # fmt: skip
+def test_what_a_question_needs(sql: str, needs: dict[str, Depth]) -> None:
+    assert needs_of(sql, Limits()) == needs
+
+
+def test_a_statement_may_be_long_and_its_plan_not_too_deep() -> None:
+    assert needs_of("SELECT pid + " + " + ".join("1" * 500) + " FROM flows", Limits()) == {"flows": 0}
+    sql = "SELECT " + " + ".join(f"(SELECT count(*) FROM flows WHERE pid = {n})" for n in range(600))
+    with pytest.raises(QueryError, match="nested too deeply"):
+        needs_of(sql, Limits())
 
 
 @pytest.mark.parametrize(
@@ -84,7 +115,7 @@ def test_only_what_is_named_is_converted() -> None:
 )
 def test_anything_but_one_select_is_refused(sql: str) -> None:
     with pytest.raises(QueryError):
-        tables_of(sql)
+        needs_of(sql, Limits())
 
 
 @pytest.mark.parametrize(
@@ -100,7 +131,7 @@ def test_anything_but_one_select_is_refused(sql: str) -> None:
     ],
 )
 def test_no_other_file_is_read(sql: str, exported: Path, tmp_path: Path) -> None:
-    to_parquet((DEMO,), tmp_path, ["alerts"])
+    to_parquet((DEMO,), tmp_path, {"alerts": Depth.JUDGED})
     (elsewhere,) = (tmp_path / "alerts").rglob("*.parquet")
     with pytest.raises(QueryError):
         ask(sql.format(elsewhere=elsewhere), exported)
@@ -124,8 +155,8 @@ def test_what_is_missing_is_known_from_traces_and_from_exports(tmp_path: Path) -
     to_parquet((path,), tmp_path / "out")
     for source in (path, tmp_path / "out"):
         with (
-            gathered([str(source)], frozenset(), 1) as inputs,
-            Session(inputs, frozenset(), Limits()) as session,
+            gathered([str(source)], {}, 1) as inputs,
+            Session(inputs, {}, Limits()) as session,
         ):
             (told,) = session.told()
             assert told.damaged and told.missing
@@ -135,7 +166,7 @@ def test_traces_are_converted_side_by_side_to_the_same(tmp_path: Path) -> None:
     sources = [str(DEMO), str(recorded(tmp_path, incident()))]
     counts = []
     for jobs in (1, 2):
-        with gathered(sources, frozenset(("flows",)), jobs) as inputs:
+        with gathered(sources, {"flows": Depth.RECORDS}, jobs) as inputs:
             counts.append(len(inputs.files["flows"]))
             assert [told.name for told in inputs.told] == sources
     assert counts == [2, 2]
@@ -149,8 +180,7 @@ def test_files_that_only_look_like_an_export_are_refused_or_read(tmp_path: Path)
         pa.table({"file": [1], "missing": [None], "not_seen": [[]], "damaged": ["true"]}),
         tmp_path / "traces.parquet",
     )
-    wanted = frozenset[str]()
-    with gathered([str(tmp_path)], wanted, 1) as inputs, Session(inputs, wanted, Limits()) as session:
+    with gathered([str(tmp_path)], {}, 1) as inputs, Session(inputs, {}, Limits()) as session:
         (told,) = session.told()
         assert (told.name, told.missing, told.damaged) == ("1", (), True)
 
@@ -166,8 +196,9 @@ def test_sources_that_are_none_are_named(tmp_path: Path, name: str) -> None:
 
 def test_every_table_has_its_columns_and_its_partitions(exported: Path) -> None:
     for name, columns in TABLES.items():
-        wanted = tables_of(f"SELECT * FROM {name}")
-        with gathered([str(exported)], wanted, 1) as inputs, Session(inputs, wanted, Limits()) as session:
+        needs = needs_of(f"SELECT * FROM {name}", Limits())
+        assert needs == {name: ALL[name]}
+        with gathered([str(exported)], needs, 1) as inputs, Session(inputs, needs, Limits()) as session:
             first: Iterator[Any] = session.run(f"SELECT * FROM {name} LIMIT 1")
             assert next(first).schema.names == [*(column.name for column in columns), "date", "host"]
 

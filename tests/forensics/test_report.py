@@ -17,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agentwatch.forensics import report as module
+from agentwatch.forensics.account import digest_of
 from agentwatch.forensics.report import Page, shown
-from agentwatch.forensics.story import Story, digest_of
+from agentwatch.forensics.story import Story
 from tests.forensics.samples import DEMO, HOSTILE, damaged, incident, recorded
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome")

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from agentwatch.enrich.sighting import Sighting
 from agentwatch.enrich.state import Change
 from agentwatch.forensics import story as module
-from agentwatch.forensics.story import Life, Link, Listener, Story, digest_of, wall_of
+from agentwatch.forensics.account import digest_of
+from agentwatch.forensics.story import Life, Link, Listener, Story, wall_of
 from agentwatch.replay import Order, Replay
 from agentwatch.schema.events import Type
 from agentwatch.sinks.alerts import timestamp

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from agentwatch.forensics.story import Story
-from agentwatch.forensics.tables import TABLES, Row, Tables
+from agentwatch.forensics.reading import Reading
+from agentwatch.forensics.tables import ALL, TABLES, Depth, Row
 from tests.forensics.samples import DEMO, HOSTILE, damaged, incident, recorded
 from tests.recordings import BEGAN, BOOTED, SECOND
 
 
-def rows_of(path: Path, *wanted: str) -> dict[str, list[dict[str, Any]]]:
+def rows_of(path: Path, wanted: Mapping[str, Depth] = ALL) -> dict[str, list[dict[str, Any]]]:
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in TABLES}
 
-    def keep(host: str, table: str, row: Row) -> None:
-        assert len(row) == len(TABLES[table])
-        found[table].append(dict(zip((column.name for column in TABLES[table]), row, strict=True)))
+    def keep(host: str, table: str, rows: list[Row]) -> None:
+        names = [column.name for column in TABLES[table]]
+        found[table] += (dict(zip(names, row, strict=True)) for row in rows)
 
-    tables = Tables(keep, wanted or tuple(TABLES))
-    Story((path,), tables).tell()
-    tables.close()
+    Reading((path,), keep, wanted).run()
     return found
 
 
@@ -53,7 +52,7 @@ def test_each_record_is_an_event(tmp_path: Path) -> None:
 
 
 def test_only_what_is_wanted_is_made() -> None:
-    rows = rows_of(DEMO, "alerts")
+    rows = rows_of(DEMO, {"alerts": Depth.JUDGED})
     assert {name for name, found in rows.items() if found} == {"alerts"}
 
 

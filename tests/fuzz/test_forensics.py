@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agentwatch.forensics.account import Account
 from agentwatch.forensics.blame import Blame, Wanted
 from agentwatch.forensics.export import to_lines, to_pcapng, to_perfetto
 from agentwatch.forensics.report import Page
@@ -68,7 +69,7 @@ def _page(path: Path) -> bytes:
     return "".join(page.parts(story)).encode("utf-8", "backslashreplace")
 
 
-def _exported(make: Callable[[Any, Any], Iterator[Story]], path: Path) -> bytes:
+def _exported(make: Callable[[Any, Any], Iterator[Account]], path: Path) -> bytes:
     file = io.BytesIO()
     for _ in make([(path,)], file.write):
         pass
