@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from vmtests.kernels import APT_HELPER, Kernel, VmError, read_table, unpacked
+from vmtests.kernels import APT_HELPER, ARCHIVES, Kernel, VmError, read_table, unpacked
 
 needs_apt = pytest.mark.skipif(not Path(APT_HELPER).exists(), reason="needs apt")
 pytestmark = pytest.mark.skipif(sys.version_info < (3, 11), reason="the table is TOML: Python 3.11")
@@ -50,10 +50,18 @@ def test_a_package_that_is_not_the_pinned_one_is_refused(
     (tools / "depmod").write_text("#!/bin/sh\n")
     (tools / "depmod").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
+    monkeypatch.setenv(ARCHIVES, f"file://{tmp_path}/")
     with pytest.raises(VmError, match="Hash Sum mismatch"):
-        unpacked(Kernel("test", f"file://{tmp_path}", image, "00" * 32, modules=[modules]), cache)
+        unpacked(Kernel("test", tmp_path.name, image, "00" * 32, modules=[modules]), cache)
     assert not list(cache.glob("*.deb"))
-    kernel = unpacked(Kernel("test", f"file://{tmp_path}", image, digest, modules=[modules]), cache)
+    kernel = unpacked(Kernel("test", tmp_path.name, image, digest, modules=[modules]), cache)
     assert kernel.release == "1-test"
     assert kernel.image.read_bytes() == b"content"
     assert (kernel.modules / "kernel/one.ko").exists()
+
+
+@needs_apt
+def test_an_archive_that_nobody_knows_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(ARCHIVES, raising=False)
+    with pytest.raises(VmError, match=f"no archive called nowhere: name the URL of one in {ARCHIVES}"):
+        unpacked(Kernel("test", "nowhere", "image.deb", "00" * 32), tmp_path / "cache")

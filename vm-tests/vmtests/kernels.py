@@ -1,4 +1,4 @@
-"""The kernels of kernels.toml: fetched as packages of the archive that apt knows, and unpacked.
+"""The kernels of kernels.toml: fetched as packages of archives that apt knows, and unpacked.
 
 Nothing is installed: a package lies unpacked in a folder of its own, for the machine alone.
 """
@@ -6,6 +6,7 @@ Nothing is installed: a package lies unpacked in a folder of its own, for the ma
 from __future__ import annotations
 
 import importlib
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 APT_HELPER = "/usr/lib/apt/apt-helper"
+ARCHIVES = "AGENTWATCH_ARCHIVES"  # URLs of archives besides those that apt knows
 HERE = Path(__file__).parents[1]
 _LIMIT = 300  # seconds that a fetch may take
 
@@ -28,7 +30,7 @@ class Unavailable(VmError):
 class Kernel(NamedTuple):
     """One kernel of the table: `path` of its package in an archive, and the package's SHA-256 in
     hexadecimal; `modules` and `headers` the same of the packages that have its modules, where they are
-    apart, and its headers. `archive` is a URL, or the name of one that the mirror which apt uses has.
+    apart, and its headers. `archive` is the last part of the URL of one that is known here.
     `refuses` is what `agentwatch doctor` says where nothing can be watched; else it is empty."""
 
     name: str
@@ -112,14 +114,13 @@ def _extracted(archive: str, packages: Sequence[tuple[str, str]], folder: Path) 
 
 
 def _archive(name: str) -> str:
-    """Where apt here finds Debian's archive of this name: any suite of it will do. A URL is one."""
-    if "://" in name:
-        return name
-    for target in _run(["apt-get", "indextargets", "--format", "$(REPO_URI)"]).split():
+    """Where the archive of this name is, as apt here or the environment says: any suite of it will do."""
+    known = _run(["apt-get", "indextargets", "--format", "$(REPO_URI)"])
+    for target in f"{known} {os.environ.get(ARCHIVES, '')}".split():
         place = target.rstrip("/")
         if place.rpartition("/")[2] == name:
             return place
-    raise Unavailable(f"apt here knows no archive called {name}: its kernels come from Debian's mirrors")
+    raise Unavailable(f"apt here knows no archive called {name}: name the URL of one in {ARCHIVES}")
 
 
 def _run(command: list[str]) -> str:
