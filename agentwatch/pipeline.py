@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Any, Protocol
 
 from agentwatch.detect.chain import Chain
@@ -24,17 +23,11 @@ from agentwatch.rules.levels import LEVELS
 from agentwatch.rules.model import Rule, RuleSet
 from agentwatch.rules.selection import left_out
 from agentwatch.schema import decode
-from agentwatch.schema.decode import TIME, DecodeError, Row
-from agentwatch.schema.events import HOST, Type
+from agentwatch.schema.decode import TIME, DecodeError
+from agentwatch.schema.events import Type
 from agentwatch.sinks import alerts
-from agentwatch.sources.base import BatchKind, Round
+from agentwatch.sources.base import Round
 
-_DECODERS: dict[BatchKind, Callable[[bytes], list[Row]]] = {
-    BatchKind.SLOTS: decode.slots,
-    BatchKind.RECORDS: decode.records,
-    BatchKind.NOTES: decode.notes,
-}
-_BY_TIME = itemgetter(TIME)
 _ACTION = int(Type.ACTION)
 _RULES = int(Type.RULES)
 _ALL_RULES: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
@@ -128,7 +121,7 @@ class Pipeline:
         """Fold one round."""
         self._round += 1
         counters, apply, events_of, onlooker = self.counters, self.state.apply, self._chain.of, self._onlooker
-        rows = self._decode(batches)
+        rows = decode.rows_of(batches, self._unreadable)
         if rows:
             counters.newest = rows[-1][TIME]
         for seq, row in enumerate(rows, counters.records + 1):
@@ -158,22 +151,9 @@ class Pipeline:
         self._round += 2
         self._settle_rest()
 
-    def _decode(self, batches: Round) -> list[Row]:
-        rows: list[Row] = []
-        for batch in batches:
-            try:
-                rows += _DECODERS[batch.kind](batch.data)
-            except DecodeError:
-                self._unreadable()
-        if len(batches) > 1 or (batches and batches[0].kind is BatchKind.SLOTS):
-            # Rings fill side by side and CPUs race: time is the order. The sort is stable.
-            rows.sort(key=_BY_TIME)
-        return rows
-
     def _unreadable(self) -> None:
         self.counters.unreadable += 1
-        lost = self.state.agent(HOST).lost  # whose it was is among what cannot be read
-        lost["unreadable"] = lost.get("unreadable", 0) + 1
+        self.state.count_unreadable()
 
     def _match(self, sighting: Sighting) -> None:
         self.counters.events += 1

@@ -78,15 +78,14 @@ def cost(process: Callable[[Round], object], rounds: list[Round]) -> float:
 def decode_round(batches: Round) -> None:
     """What every event costs before it is looked at."""
     for batch in batches:
-        _DECODERS[batch.kind](batch.data)
+        decode.rows_of_batch(batch)
 
 
 def records(batches: Round) -> int:
     """How many records a round has."""
-    return sum(len(_DECODERS[batch.kind](batch.data)) for batch in batches)
+    return sum(len(decode.rows_of_batch(batch)) for batch in batches)
 
 
-_DECODERS = {BatchKind.SLOTS: decode.slots, BatchKind.RECORDS: decode.records}
 _SLOTS = frozenset(("fork", "exit", "socket", "connect", "connected", "send", "close"))
 
 

@@ -169,6 +169,11 @@ class State:
             lost[name] = lost.get(name, 0) + number
         return lost
 
+    def count_unreadable(self) -> None:
+        """Something could not be read. Whose it was cannot be read either: it is lost of all agents."""
+        lost = self.agent(HOST).lost
+        lost["unreadable"] = lost.get("unreadable", 0) + 1
+
     def apply(self, seq: int, row: Row) -> Change | None:
         """Fold one row; None where it says nothing on its own. Raises `DecodeError` for a bad row."""
         handler = self._handlers.get(row[TYPE])

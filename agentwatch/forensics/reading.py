@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from operator import itemgetter
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from agentwatch.detect.chain import Chain
@@ -17,23 +16,18 @@ from agentwatch.pipeline import Counters
 from agentwatch.replay import Order, Outcome, Recording, Replay
 from agentwatch.schema import decode
 from agentwatch.schema.decode import AGENT, BODIES, BODY, START, TGID, TIME, TYPE, DecodeError, Row
-from agentwatch.schema.events import EVENTS, HOST, Ring, Type
+from agentwatch.schema.events import EVENTS, Ring, Type
 from agentwatch.schema.fields import FIELDS
-from agentwatch.sources.base import BatchKind, Round
+from agentwatch.sources.base import Round
 from agentwatch.trace.format import TraceHeader
 
-_DECODERS = {
-    BatchKind.SLOTS: decode.slots,
-    BatchKind.RECORDS: decode.records,
-    BatchKind.NOTES: decode.notes,
-}
-_BY_TIME = itemgetter(TIME)
 _UDP = bytes((17,))
 _NOTES = frozenset(int(event.number) for event in EVENTS if event.ring is Ring.NOTES)
 _LINEAGE = frozenset(map(int, (Type.FORK, Type.EXIT, Type.EXEC, Type.EXEC_PIECE)))
 _SIZES = {number: fixed.size for number, fixed in BODIES.items()}
 _PROTOCOL = slice(46, 47)  # where it lies in a socket block
 _NONE: list[Sighting] = []
+_Find = Callable[[Change], list[Sighting]]
 _FINDINGS = frozenset(FIELDS) - PLAIN
 
 
@@ -116,41 +110,32 @@ class _Unjudged:
         """Nothing waits for what never comes."""
 
     def process(self, batches: Round) -> None:
-        counters, apply, events_of, tell = (
-            self.counters,
-            self.state.apply,
-            self._chain.of,
-            self._tables.moment,
-        )
-        for seq, row in enumerate(self._rows(batches), counters.records + 1):
+        counters, finder, apply, tell = self.counters, self._finder, self.state.apply, self._tables.moment
+        rows = decode.rows_of(batches, self._unreadable)
+        if rows:
+            self._account.spans(rows[0][TIME], rows[-1][TIME])
+        for seq, row in enumerate(rows, counters.records + 1):
             counters.records = seq
+            find = finder(row)
+            if find is None:
+                continue
             change, events = None, _NONE
             try:
                 change = apply(seq, row)
                 if change is not None:
-                    events = events_of(change)
+                    events = find(change)
             except DecodeError:
                 self._unreadable()
             if change is not None:
                 tell(change, events)
 
-    def _rows(self, batches: Round) -> list[Row]:
-        rows: list[Row] = []
-        for batch in batches:
-            try:
-                rows += _DECODERS[batch.kind](batch.data)
-            except DecodeError:
-                self._unreadable()
-        if len(batches) > 1 or (batches and batches[0].kind is BatchKind.SLOTS):
-            rows.sort(key=_BY_TIME)
-        if rows:
-            self._account.spans(rows[0][TIME], rows[-1][TIME])
-        return rows
+    def _finder(self, row: Row) -> _Find | None:
+        """What finds the events of a record; None where it is skipped."""
+        return self._chain.of
 
     def _unreadable(self) -> None:
         self.counters.unreadable += 1
-        lost = self.state.agent(HOST).lost
-        lost["unreadable"] = lost.get("unreadable", 0) + 1
+        self.state.count_unreadable()
 
 
 class _Skipping(_Unjudged):
@@ -173,29 +158,11 @@ class _Skipping(_Unjudged):
         self._datagrams = OF_FLOWS if "dns" in wanted else frozenset[int]()
         self._seen = "processes" in wanted
 
-    def process(self, batches: Round) -> None:
-        counters, apply, events_of, tell = (
-            self.counters,
-            self.state.apply,
-            self._chain.of,
-            self._tables.moment,
-        )
-        always, datagrams, skips = self._always, self._datagrams, self._skips
-        for seq, row in enumerate(self._rows(batches), counters.records + 1):
-            counters.records = seq
-            number = row[TYPE]
-            is_datagram = number in datagrams and row[BODY][_PROTOCOL] == _UDP
-            if not is_datagram and number not in always and skips(row):
-                continue
-            change, events = None, _NONE
-            try:
-                change = apply(seq, row)
-                if is_datagram and change is not None:
-                    events = events_of(change)
-            except DecodeError:
-                self._unreadable()
-            if change is not None:
-                tell(change, events)
+    def _finder(self, row: Row) -> _Find | None:
+        number = row[TYPE]
+        if number in self._datagrams and row[BODY][_PROTOCOL] == _UDP:
+            return self._chain.of
+        return _nothing if number in self._always or not self._skips(row) else None
 
     def _skips(self, row: Row) -> bool:
         """Whether a record says nothing: not even that it cannot be read, or that there is a process."""
@@ -205,3 +172,7 @@ class _Skipping(_Unjudged):
             return True
         life = self._tables.lives.get((row[TGID], row[START]))
         return life is not None and life.agent is self.state.agents.get(row[AGENT])
+
+
+def _nothing(change: Change) -> list[Sighting]:
+    return _NONE

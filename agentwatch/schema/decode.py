@@ -8,12 +8,15 @@ from the schema: `unpack(row)`.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
+from operator import itemgetter
 from typing import Any, Final, Union
 
 import msgpack  # type: ignore[import-untyped]
 
 from agentwatch.schema.events import BY_NUMBER, EVENTS, RING_HEADER_SIZE, SLOT_SIZE, Ring
 from agentwatch.schema.layout import HEADER_SIZE, SLOT_BODY_SIZE, body, body_struct
+from agentwatch.sources.base import Batch, BatchKind, Round
 
 Row = tuple[int, int, int, int, int, int, int, int, Union[bytes, tuple[Any, ...]]]
 
@@ -90,6 +93,37 @@ def _note(item: object) -> Row:
     if event is not None and event.ring is Ring.NOTES:
         _check_fields(event.name, tuple(f.type for f in event.fields), fields)
     return (0, time, number, 0, agent, tgid, 0, start, fields)
+
+
+_DECODERS: dict[BatchKind, Callable[[bytes], list[Row]]] = {
+    BatchKind.SLOTS: slots,
+    BatchKind.RECORDS: records,
+    BatchKind.NOTES: notes,
+}
+_BY_TIME = itemgetter(TIME)
+
+
+def rows_of_batch(batch: Batch) -> list[Row]:
+    """Rows of a batch of any kind. Raises `DecodeError`."""
+    return _DECODERS[batch.kind](batch.data)
+
+
+def rows_of(batches: Round, unreadable: Callable[[], object] | None = None) -> list[Row]:
+    """Rows of a round in the order in which they are folded.
+
+    A batch that cannot be read is passed over; `unreadable` is called for each.
+    """
+    rows: list[Row] = []
+    for batch in batches:
+        try:
+            rows += rows_of_batch(batch)
+        except DecodeError:
+            if unreadable is not None:
+                unreadable()
+    if len(batches) > 1 or (batches and batches[0].kind is BatchKind.SLOTS):
+        # Rings fill side by side and CPUs race: time is the order. The sort is stable.
+        rows.sort(key=_BY_TIME)
+    return rows
 
 
 _PYTHON = {"str": str, "bytes": bytes, "strs": tuple}

@@ -28,24 +28,12 @@ FORGET_EXITS: Final = 1024  # processes that may have ended before those that no
 _NOTES_IN_ROUND: Final = 512
 _BY_TIME = itemgetter(TIME)
 _AGENT, _EXIT, _RULES = int(Type.AGENT), int(Type.EXIT), int(Type.RULES)
-_DECODERS = {
-    BatchKind.SLOTS: decode.slots,
-    BatchKind.RECORDS: decode.records,
-    BatchKind.NOTES: decode.notes,
-}
 _Note = tuple[Any, ...]
 
 
 def rows_of(batches: Round) -> list[Row]:
     """The rows of a round in the order of their times; what cannot be read is passed over."""
-    rows: list[Row] = []
-    for batch in batches:
-        try:
-            rows += _DECODERS[batch.kind](batch.data)
-        except DecodeError:
-            continue
-    rows.sort(key=_BY_TIME)
-    return rows
+    return sorted(decode.rows_of(batches), key=_BY_TIME)
 
 
 class Past:

@@ -15,11 +15,10 @@ from agentwatch.rules.model import RuleSet
 from agentwatch.schema import decode
 from agentwatch.schema.events import BY_NUMBER
 from agentwatch.session import Session
-from agentwatch.sources.base import BatchKind, Round
+from agentwatch.sources.base import Round
 from agentwatch.spawn import Child
 from agentwatch.watch import AGENT, Options, Watch
 
-_DECODERS = {BatchKind.SLOTS: decode.slots, BatchKind.RECORDS: decode.records, BatchKind.NOTES: decode.notes}
 NO_RULES = RuleSet(rules=(), digest="")
 
 
@@ -60,9 +59,7 @@ class Kept:
 
     def _keep(self, batches: Round) -> None:
         for batch in batches:
-            self.rows += [
-                (BY_NUMBER[row[decode.TYPE]].name, row) for row in _DECODERS[batch.kind](batch.data)
-            ]
+            self.rows += [(BY_NUMBER[row[decode.TYPE]].name, row) for row in decode.rows_of_batch(batch)]
 
 
 @dataclass
