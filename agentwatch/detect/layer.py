@@ -96,50 +96,43 @@ class Context:
         """The same place, knowing that the client's bytes go in `direction`."""
         if self.client == direction:
             return self
+        context = self._copy()
+        context.client = direction
+        return context
+
+    def named(self, software: str) -> Context:
+        """The same place, knowing what the client calls itself."""
+        context = self._copy()
+        context.software = software
+        return context
+
+    def tunnel(self, proxy: str, host: str, port: int) -> Context:
+        """The inside of a proxy's tunnel: raw bytes again, with a destination."""
+        context = self._copy()
+        context.outer = (*self.outer, proxy)
+        context.asked = (("DestinationHostname", host), ("DestinationPort", port))
+        context.software = ""
+        context.depth += 1
+        return context
+
+    def inside(self, carrier: str, software: str = "") -> Context:
+        """The payload of `carrier`."""
+        context = self._copy()
+        context.carrier = carrier
+        context.software = software or self.software
+        context.depth += 1
+        return context
+
+    def _copy(self) -> Context:
         return Context(
             self.report,
             self.recognise,
             self.carrier,
-            direction,
+            self.client,
             self.outer,
             self.asked,
             self.software,
             self.depth,
-        )
-
-    def named(self, software: str) -> Context:
-        """The same place, knowing what the client calls itself."""
-        return Context(
-            self.report,
-            self.recognise,
-            self.carrier,
-            self.client,
-            self.outer,
-            self.asked,
-            software,
-            self.depth,
-        )
-
-    def tunnel(self, proxy: str, host: str, port: int) -> Context:
-        """The inside of a proxy's tunnel: raw bytes again, with a destination."""
-        asked = (("DestinationHostname", host), ("DestinationPort", port))
-        outer = (*self.outer, proxy)
-        return Context(
-            self.report, self.recognise, self.carrier, self.client, outer, asked, "", self.depth + 1
-        )
-
-    def inside(self, carrier: str, software: str = "") -> Context:
-        """The payload of `carrier`."""
-        software = software or self.software
-        return Context(
-            self.report,
-            self.recognise,
-            carrier,
-            self.client,
-            self.outer,
-            self.asked,
-            software,
-            self.depth + 1,
         )
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, TypeVar
 
 from agentwatch.detect.addresses import is_inside, is_loopback
 from agentwatch.detect.handler import NOTHING, Handler
@@ -48,6 +48,7 @@ SIZES: Final = 3
 LOOKED_AT: Final = 64
 """Messages of an encrypted connection that are asked for before it is let go."""
 
+_T = TypeVar("_T")
 _STREAM = 1  # SOCK_STREAM
 _PACKET_LENGTH, _MESSAGE = len(SOCKET_BLOCK) + 1, len(SOCKET_BLOCK) + 2
 _INCOMING: Final = int(PayloadFlag.IN)
@@ -196,15 +197,9 @@ class Relays:
             if leg.looked_at == LOOKED_AT:
                 self._requests.unfollow(leg.flow.cookie)
         if change.payload_flags & _INCOMING:
-            held = leg.held
-            held.append(_Message(change.time, change.fields[_PACKET_LENGTH], change.data))
-            if len(held) > HELD_KEPT:
-                del held[0]
+            _hold(leg.held, _Message(change.time, change.fields[_PACKET_LENGTH], change.data))
             return self._requested(change, leg) if change.fields[_MESSAGE] == 1 else NOTHING
-        sent = leg.sent
-        sent.append(change.data)
-        if len(sent) > HELD_KEPT:
-            del sent[0]
+        _hold(leg.sent, change.data)
         legs = leg.party.legs
         if len(legs) < 2:
             return NOTHING
@@ -302,6 +297,13 @@ class Relays:
 
     def _owner(self, flow: Flow) -> Process:
         return self._state.processes.get(*flow.owner, flow.agent)
+
+
+def _hold(held: list[_T], one: _T) -> None:
+    """Add to what is held; a short list is made sooner than a deque, and few connections hold anything."""
+    held.append(one)
+    if len(held) > HELD_KEPT:
+        del held[0]
 
 
 def _apart(one: _Leg, other: _Leg) -> bool:

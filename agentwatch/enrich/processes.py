@@ -234,19 +234,26 @@ class ProcessTable:
         """The process and those that it was forked from, as long as they run the same program."""
         for _ in range(LINEAGE):
             yield process
-            above = self.parent(process)
-            if above is None or above.exec_seq != process.exec_seq or above.argv != process.argv:
+            above = self._forked_from(process)
+            if above is None:
                 return
             process = above
 
     def origin(self, process: Process) -> Process:
         """The one that ran the program which this process runs, as far as forks can be traced."""
         for _ in range(LINEAGE - 1):
-            above = self.parent(process)
-            if above is None or above.exec_seq != process.exec_seq or above.argv != process.argv:
+            above = self._forked_from(process)
+            if above is None:
                 break
             process = above
         return process
+
+    def _forked_from(self, process: Process) -> Process | None:
+        """The one that it was forked from, where both run the same program."""
+        above = self.parent(process)
+        if above is None or above.exec_seq != process.exec_seq or above.argv != process.argv:
+            return None
+        return above
 
     def fork(self, row: Row, parent: Key, agent: int) -> Process:
         """A process was created: until it execs it is what its creator is."""

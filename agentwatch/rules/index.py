@@ -205,11 +205,10 @@ class Plan:
 
     def _look_up(self, values: tuple[Value, ...]) -> Found:
         searched = len(self._search.fields)
-        found = self._search.in_fields(values[:searched])
-        guards = found.guards
+        guards, atoms = self._search.in_fields(values[:searched])
         for name, value in zip(self._others[searched:], values[searched:], strict=True):
             guards |= self._counted(name, value)
-        return self._shared(guards, found.atoms)
+        return self._shared(guards, atoms)
 
     def _shared(self, guards: int, atoms: int) -> Found:
         """The one for these bits, so that what follows from it is found again."""
@@ -432,8 +431,8 @@ class Search:
                 self._of_arguments.put(key, found)
         return found
 
-    def in_fields(self, values: Sequence[Value]) -> Found:
-        """What stands in the other fields, of which these are the values."""
+    def in_fields(self, values: Sequence[Value]) -> tuple[int, int]:
+        """What stands in the other fields, of which these are the values: bits of guards and of atoms."""
         guards = atoms = 0
         for (end, memory), value in zip(self._of_fields, values, strict=True):
             if value is None:
@@ -445,7 +444,7 @@ class Search:
                     memory.put(value, found)
             guards |= found.guards
             atoms |= found.atoms
-        return Found(guards, atoms) if guards or atoms else _NOTHING
+        return guards, atoms
 
     def in_the_rest(self, event: Event) -> Found:
         """What stands in the fields that only keywords ask for."""
