@@ -50,6 +50,9 @@ def main() -> None:
         state.update(name.encode() + (ROOT / name).read_bytes())
     if not stamp.exists() or stamp.read_text() != state.hexdigest():
         shutil.rmtree(COPY, ignore_errors=True)
+    # What was removed from the checkout would be run as a test.
+    for gone in {*COPY.rglob("*.py")}.difference(COPY / name for name in files):
+        gone.unlink()
     for name in files:
         target = COPY / name
         target.parent.mkdir(parents=True, exist_ok=True)
